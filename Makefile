@@ -1,0 +1,44 @@
+# make demo | make test | make test-long | make lint | make bench | make bench-check | make lock
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.synced
+UV_VERSION := 0.13.9
+export TA_COMPILE_CACHE ?= $(CURDIR)/.venv/compile-cache
+
+.PHONY: env demo test test-long lint bench bench-check lock clean
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: env
+	$(BIN)/ta demo
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-long: lint
+	TA_TEST_LONG=1 $(BIN)/python -m pytest --timeout=3600
+
+bench: env
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-min-rounds=20
+
+bench-check: env
+	$(BIN)/python -m benchmarks.gate
+
+lock: env
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras --group test --group bench pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,5 @@
+"""`python -m control.cli` is the `ta` command."""
+
+from control.cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""The configuration: one TOML file, every key overridable by `TA_<SECTION>__<KEY>`, all faults reported at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from engine.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExchangeConfig(Section):
+    """Which exchange, and its addresses when it is not one of the named ones."""
+
+    name: Literal["binance", "demo", "sim"] = "sim"
+    rest_url: str = Field("", description="base of REST calls; empty: by name")
+    stream_url: str = Field("", description="base of /public, /market and /private streams; empty: by name")
+    ws_api_url: str = Field("", description="WebSocket API for orders; empty: by name")
+    clock: Literal["wall", "replay"] = Field("wall", description="replay: the simulator's market time is the clock")
+    connections: int = Field(2, ge=1, le=4, description="redundant connections per stream set; first arrival wins")
+
+
+class MarketConfig(Section):
+    symbols: list[str] = Field(["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"], max_length=1023)
+    btc_symbol: str = "BTCUSDT"
+    warmup_bars: int = Field(1_500, ge=300, description="bars folded at start per timeframe")
+    btc_warmup_bars: int = Field(6_000, ge=1_500)
+    ring_bars: int = Field(2_048, ge=2_048, description="bars kept per symbol and timeframe in the bar files")
+    btc_ring_bars: int = Field(8_192, ge=8_192)
+    deadline_ms: int = Field(2_500, ge=500, description="a vector complete only later is never traded")
+    rest_ask_ms: int = Field(
+        1_000, ge=200, description="a bar missing this long after its close is asked for over REST"
+    )
+    store_features: list[str] = Field([], description="symbols whose full vectors go to features_1m|15m|1h")
+
+
+class DecisionConfig(Section):
+    min_er: float = Field(0.0, description="least expected net return")
+    max_tail: float = Field(0.03, gt=0, description="q05 must be at least minus this")
+    max_mae_atr: float = Field(1.0, gt=0, description="most expected adverse excursion, in 15m ATR over close")
+    min_hold_minutes: float = 1.0
+    max_hold_minutes: float = 360.0
+
+
+class BarrierConfig(Section):
+    tp_atr: float = Field(1.5, gt=0)
+    sl_atr: float = Field(1.0, gt=0)
+    time_limit_minutes: int = Field(360, ge=1)
+
+
+class RiskConfig(Section):
+    risk_fraction: float = Field(0.005, gt=0, le=0.1, description="equity lost at one ATR against us")
+    max_notional_usdt: float = Field(50_000.0, gt=0)
+    max_total_notional_usdt: float = Field(200_000.0, gt=0)
+    max_leverage: float = Field(5.0, gt=0, description="total notional over equity")
+    max_positions: int = Field(20, ge=1, le=1_000)
+    book_share: float = Field(0.5, gt=0, description="at most this share of the best level's quantity; see docs")
+    max_day_loss: float = Field(0.05, gt=0, le=1, description="fraction of the day's first equity")
+    max_drawdown: float = Field(0.2, gt=0, le=1)
+    max_losing_streak: int = Field(12, ge=1)
+    cooldown_minutes: int = Field(5, ge=0, description="per symbol, after a stop loss")
+    max_spread_bps: float = Field(10.0, gt=0)
+    max_data_age_ms: int = Field(5_000, ge=100)
+    start_equity_usdt: float = Field(10_000.0, gt=0, description="shadow mode's wallet")
+
+
+class CostConfig(Section):
+    taker_fee: float = Field(0.0005, ge=0)
+    half_spread: float = Field(0.0001, ge=0, description="per leg; used by labels and backtests, not by shadow fills")
+    max_slip_bps: float = Field(5.0, ge=0)
+    latency_ms: float = Field(20.0, ge=0, description="shadow: order to fill")
+
+
+class JournalConfig(Section):
+    segment_mib: int = Field(64, ge=1, le=4_096)
+    flush_ms: int = Field(200, ge=10, description="most that a power cut can lose of orders, fills and positions")
+
+
+class StoreConfig(Section):
+    url: str = Field("embedded", description="'embedded' or clickhouse://user:password@host:port/database")
+    retention_days: int = Field(0, ge=0, description="0: keep for ever")
+
+
+class ControlConfig(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(7101, ge=0, le=65_535)
+    behind_proxy: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    auto_start: bool = Field(
+        True, description="shadow mode: open a session at start; live never does unless live_auto_start"
+    )
+    live_auto_start: bool = False
+
+
+class ModelConfig(Section):
+    backend: Literal["auto", "packed", "walk", "tl2cgen"] = "auto"
+    registry_url: str = Field("", description="fsspec URL of bundles; empty: <data_dir>/models")
+
+
+class SimulatorConfig(Section):
+    port: int = Field(7201, ge=0, le=65_535)
+    speed: float = Field(60.0, gt=0)
+    seed: int = 7
+    edge: float = Field(1.0, ge=0, description="strength of the generated market's learnable component")
+
+
+class Secrets(Section):
+    api_key: SecretStr = SecretStr("")
+    api_secret: SecretStr = SecretStr("")
+
+
+class Config(BaseSettings):
+    """The whole configuration. Build it with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix="TA_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    data_dir: Path = Path("var")
+    engine_id: str = Field("main", pattern=r"^[a-z0-9]{1,8}$")
+    mode: Literal["shadow", "live"] = "shadow"
+    busy_poll: bool = False
+    exchange: ExchangeConfig = ExchangeConfig()
+    market: MarketConfig = MarketConfig()
+    decision: DecisionConfig = DecisionConfig()
+    barriers: BarrierConfig = BarrierConfig()
+    risk: RiskConfig = RiskConfig()
+    costs: CostConfig = CostConfig()
+    journal: JournalConfig = JournalConfig()
+    store: StoreConfig = StoreConfig()
+    control: ControlConfig = ControlConfig()
+    model: ModelConfig = ModelConfig()
+    simulator: SimulatorConfig = SimulatorConfig()
+    secrets: Secrets = Secrets()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the environment wins over the file
+
+    def hash(self) -> str:
+        """Return the hex SHA-256 over every value that can change a decision (never over secrets)."""
+        text = self.model_dump_json(exclude={"secrets", "data_dir", "control", "store", "journal", "simulator"})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path | None = None, **overrides: Any) -> Config:
+    """Read `path` (default: ta.toml where it exists), apply the environment and `overrides`, validate everything.
+
+    Raises ConfigError with every fault found.
+    """
+    file = path or Path("ta.toml")
+    values: dict[str, Any] = {}
+    if file.exists():
+        try:
+            values = tomllib.loads(file.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{file}: not TOML: {error}"]) from error
+        if "secrets" in values and stat.S_IMODE(file.stat().st_mode) & 0o077:
+            raise ConfigError([f"{file}: holds secrets but is readable by others; chmod 600 {file}"])
+    elif path is not None:
+        raise ConfigError([f"{file}: no such file"])
+    try:
+        return Config(**_merge(values, overrides))
+    except ValidationError as error:
+        raise ConfigError([_fault(file, item) for item in error.errors()]) from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merge(merged.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
+
+
+def _fault(file: Path, item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    variable = "TA_" + "__".join(str(part) for part in item["loc"]).upper()
+    source = f"environment {variable}" if variable in os.environ else str(file)
+    got = (
+        ""
+        if item["type"] in ("missing", "extra_forbidden") or key.startswith("secrets")
+        else f"; got {item['input']!r}"
+    )
+    message = "no such key" if item["type"] == "extra_forbidden" else item["msg"]
+    return f"{source}: {key}: {message}{got}"

@@ -1,0 +1,25 @@
+"""The three kinds of error: bugs (ordinary exceptions), the exchange's faults, and refusals to start."""
+
+from __future__ import annotations
+
+
+class ConfigError(Exception):
+    """Refuse to start: every fault found, one per line. The command line prints it and exits with code 2."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class ExchangeError(Exception):
+    """What the exchange answered or did wrong: counted, repaired, survived."""
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        super().__init__(f"HTTP {status}, code {code}: {message}")
+
+
+class DataError(Exception):
+    """Data that cannot be accepted: names the file, the row, what was expected and what was found."""

@@ -1,0 +1,108 @@
+"""Bar files: mmap'ed rings of closed bars, one per symbol and timeframe. A restart folds from them without a database."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import DataError
+from kernels.records import BAR, TIMEFRAME_MS, TIMEFRAMES
+
+HEADER_BYTES = 4_096
+MAGIC = b"TABARS01"
+HEADER = np.dtype([("magic", "S8"), ("capacity", "<u8"), ("count", "<u8"), ("timeframe", "<u8"), ("symbol", "S24")])
+
+
+class BarFile:
+    """One ring of closed bars. The newest bar is at slot (count − 1) mod capacity.
+
+    `append` is the live path: a bar is written before the count that makes it visible, so a reader in another process,
+    or a restart after kill -9, never sees half a bar.
+    """
+
+    def __init__(self, path: Path, mapped: mmap.mmap) -> None:
+        self.path = path
+        self._mapped = mapped
+        self._header = np.frombuffer(mapped, HEADER, count=1)
+        self.capacity = int(self._header["capacity"][0])
+        self.timeframe = int(self._header["timeframe"][0])
+        self.symbol = bytes(self._header["symbol"][0]).decode()
+        self.slots: npt.NDArray[Any] = np.frombuffer(mapped, BAR, count=self.capacity, offset=HEADER_BYTES)
+
+    @classmethod
+    def create(cls, path: Path, symbol: str, timeframe: int, capacity: int) -> BarFile:
+        """Create an empty ring with its disk space allocated (ENOSPC now, never SIGBUS later)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".new")
+        size = HEADER_BYTES + capacity * BAR.itemsize
+        with open(partial, "wb+") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            header = np.zeros(1, HEADER)
+            header[0] = (MAGIC, capacity, 0, timeframe, symbol.encode())
+            file.write(header.tobytes())
+        partial.rename(path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> BarFile:
+        """Map an existing bar file. Raises DataError naming what does not fit."""
+        size = path.stat().st_size
+        with open(path, "rb+") as file:
+            head = np.frombuffer(file.read(HEADER.itemsize).ljust(HEADER.itemsize, b"\0"), HEADER)[0]
+            if head["magic"] != MAGIC:
+                raise DataError(f"{path}: expected a bar file ({MAGIC.decode()}), got {bytes(head['magic'])!r}")
+            expected = HEADER_BYTES + int(head["capacity"]) * BAR.itemsize
+            if size != expected or int(head["timeframe"]) >= len(TIMEFRAMES):
+                raise DataError(f"{path}: expected {expected} bytes for {int(head['capacity'])} bars, got {size}")
+            return cls(path, mmap.mmap(file.fileno(), size))
+
+    @property
+    def count(self) -> int:
+        """Bars ever appended; at most `capacity` of them are still here."""
+        return int(self._header["count"][0])
+
+    @property
+    def last_open_ms(self) -> int:
+        """Open time of the newest bar, or -1."""
+        count = self.count
+        return int(self.slots["open_ms"][(count - 1) % self.capacity]) if count else -1
+
+    def append(self, bar: Any) -> None:
+        """Append one closed bar (a BAR record). It must be exactly one interval after the newest."""
+        count = self.count
+        self.slots[count % self.capacity] = bar
+        self._header["count"][0] = count + 1
+
+    def ordered(self, newest: int | None = None) -> npt.NDArray[Any]:
+        """Return a copy of the newest bars in time order, oldest first."""
+        count = self.count
+        kept = min(count, self.capacity, newest if newest is not None else count)
+        index = np.arange(count - kept, count) % self.capacity
+        return self.slots[index]
+
+    def rewrite(self, bars: npt.NDArray[Any]) -> None:
+        """Replace the whole content by `bars` (time order); only the newest `capacity` are kept."""
+        bars = bars[-self.capacity :]
+        self._header["count"][0] = 0
+        self.slots[: len(bars)] = bars
+        self._header["count"][0] = len(bars)
+
+    @property
+    def step_ms(self) -> int:
+        """Length of one bar."""
+        return TIMEFRAME_MS[self.timeframe]
+
+    def close(self) -> None:
+        """Release the mapping."""
+        del self.slots, self._header
+        self._mapped.close()
+
+
+def bar_path(folder: Path, symbol: str, timeframe: int) -> Path:
+    """Return where the bars of (symbol, timeframe) live below `folder`."""
+    return folder / f"{symbol}.{TIMEFRAMES[timeframe]}"

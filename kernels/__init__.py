@@ -1,0 +1,1 @@
+"""Pure numba and numpy: arrays in, arrays out."""

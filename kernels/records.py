@@ -1,0 +1,437 @@
+"""Every record dtype of the system: files, rings, journal, kernels and tables all speak these.
+
+A journal record is a fixed-size, 8-byte aligned structure that begins with `HEAD_FIELDS`; its size on file is the
+next multiple of `SLOT_BYTES`. Times called `*_ms` are exchange (UTC epoch) milliseconds, `*_ns` monotonic nanoseconds.
+Prices are in quote currency, quantities in base units; NaN means "not known".
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+
+import numpy as np
+
+TIMEFRAMES: tuple[str, ...] = ("1m", "15m", "1h")
+TIMEFRAME_MS: tuple[int, ...] = (60_000, 900_000, 3_600_000)
+SLOT_BYTES = 64
+MAX_SYMBOLS = 1024  # one connection carries at most 1,024 streams; USDT perpetuals number about 600
+
+# --- what the market gives -------------------------------------------------------------------------------------------
+
+
+class BarFlag(enum.IntFlag):
+    """Where a bar came from and what is known of it."""
+
+    WS = 1
+    REST = 2
+    FILE = 4
+    BUILT = 8  # built from complete 1m bars, not the exchange's own
+    FILLED = 16  # a minute confirmed absent at the exchange: previous close, zero volume
+    REVISION = 32  # a later, differing version of a bar already folded
+
+
+BAR = np.dtype(
+    [
+        ("open_ms", "<i8"),
+        ("open", "<f8"),
+        ("high", "<f8"),
+        ("low", "<f8"),
+        ("close", "<f8"),
+        ("volume", "<f8"),
+        ("quote_volume", "<f8"),
+        ("taker_volume", "<f8"),  # taker-buy base volume; NaN where the source has none
+        ("trades", "<f8"),  # a count; float so that NaN can say "not known"
+        ("last_trade_id", "<i8"),
+        ("arrived_ms", "<i8"),  # exchange time of arrival of the closing frame; 0 for history
+        ("flags", "<u4"),
+        ("spare", "<u4"),
+    ]
+)
+"""One closed candle. Close time is `open_ms` + the timeframe's length."""
+
+SAMPLE = np.dtype([("stamp_ms", "<i8"), ("usable_ms", "<i8"), ("value", "<f8")])
+"""A funding rate (scaled to 8 h) or an open-interest sample; usable for features from `usable_ms` on."""
+
+INSTRUMENT = np.dtype(
+    [
+        ("symbol", "S24"),
+        ("tick_size", "<f8"),
+        ("step_size", "<f8"),
+        ("market_step_size", "<f8"),
+        ("min_qty", "<f8"),
+        ("max_qty", "<f8"),
+        ("market_max_qty", "<f8"),
+        ("min_notional_usdt", "<f8"),
+        ("percent_price_up", "<f8"),
+        ("percent_price_down", "<f8"),
+        ("market_take_bound", "<f8"),
+        ("maintenance_rate", "<f8"),
+        ("max_leverage", "<f8"),
+        ("onboard_ms", "<i8"),
+        ("delivery_ms", "<i8"),
+        ("funding_hours", "<i4"),
+        ("trading", "<u1"),
+        ("perpetual", "<u1"),
+        ("spare", "<u2"),
+    ]
+)
+
+# --- enumerations stored as small integers -----------------------------------------------------------------------------
+
+
+class Side(enum.IntEnum):
+    SHORT = -1
+    NONE = 0
+    LONG = 1
+
+
+class Reason(enum.IntEnum):
+    """Why a position event or an exit order happened."""
+
+    NONE = 0
+    ENTRY = 1
+    TP = 2
+    SL = 3
+    TIME = 4
+    MANUAL = 5
+    FLATTEN = 6
+    RISK = 7
+    LIQUIDATION = 8
+    ADL = 9
+    SETTLEMENT = 10
+    BLIND = 11  # no mark price and no confirmed stop on the exchange
+    UNPROTECTED = 12
+    ADJUST = 13
+    FUNDING = 14
+    EXCHANGE_STOP = 15
+
+
+class OrderState(enum.IntEnum):
+    INTENT = 0
+    SENT = 1
+    ACKNOWLEDGED = 2
+    PARTIALLY_FILLED = 3
+    FILLED = 4
+    CANCEL_PENDING = 5
+    CANCELLED = 6
+    REJECTED = 7
+    EXPIRED = 8
+    ABSENT = 9
+    UNKNOWN = 10
+
+
+class PositionEvent(enum.IntEnum):
+    ENTRY = 1
+    ADJUST = 2
+    FINAL = 3
+
+
+class Mode(enum.IntEnum):
+    SHADOW = 0
+    LIVE = 1
+
+
+class RunState(enum.IntEnum):
+    STARTING = 0
+    STOPPED = 1  # no session: guards run, no entries
+    RUNNING = 2
+    REDUCE_ONLY = 3
+    HALTED = 4
+
+
+# --- the journal -------------------------------------------------------------------------------------------------------
+
+HEAD_FIELDS = [
+    ("seq", "<u8"),  # written last: a record whose seq is not the expected one is not there yet
+    ("check", "<u4"),
+    ("kind", "<u2"),
+    ("slots", "<u2"),
+    ("mono_ns", "<i8"),
+    ("time_ms", "<i8"),
+]
+HEAD = np.dtype(HEAD_FIELDS)
+
+
+class Kind(enum.IntEnum):
+    """Journal record kinds; inputs first, then outputs."""
+
+    BAR = 1
+    MARK = 2
+    BOOK = 3
+    FUNDING = 4
+    OPEN_INTEREST = 5
+    GAP = 6
+    COMMAND = 7
+    MODEL = 8
+    CONFIG = 9
+    INSTRUMENT = 10
+    TIMER = 11
+    GATEWAY = 12
+    SIGNAL = 20
+    ORDER = 21
+    FILL = 22
+    POSITION = 23
+    TRADE = 24
+    SESSION = 25
+    LATENCY = 26
+    FEATURES = 27
+    ACCOUNT = 28
+    SNAPSHOT = 30
+    ROLL = 31
+
+
+def flat_fields(dtype: np.dtype) -> list[tuple[str, str]]:
+    """Return (name, type string) of each field of a flat structure, in order."""
+    return [(name, sub.str) for name, (sub, *_) in (dtype.fields or {}).items()]
+
+
+def _record(*fields: tuple) -> np.dtype:
+    dtype = np.dtype([*HEAD_FIELDS, *fields])
+    if dtype.itemsize % 8:
+        raise ValueError(f"record of {dtype.itemsize} bytes is not a multiple of 8")
+    return dtype
+
+
+_BAR_FIELDS = flat_fields(BAR)
+_INSTRUMENT_FIELDS = flat_fields(INSTRUMENT)
+
+TARGET_COUNT = 8
+FEATURE_COUNT = 132
+FEATURES_PER_TIMEFRAME = 44
+
+POSITION_FIELDS = [
+    ("position_id", "<u8"),  # seq of the signal that opened it
+    ("symbol", "<u2"),
+    ("side", "<i1"),
+    ("event", "<u1"),
+    ("reason", "<u1"),
+    ("protected", "<u1"),  # 1: a protective order is confirmed on the exchange
+    ("spare", "<u2"),
+    ("qty", "<f8"),
+    ("entry_price", "<f8"),
+    ("tp_price", "<f8"),
+    ("sl_price", "<f8"),
+    ("protect_price", "<f8"),
+    ("atr_15m", "<f8"),
+    ("mark_price", "<f8"),
+    ("fees_usdt", "<f8"),
+    ("funding_usdt", "<f8"),
+    ("realised_usdt", "<f8"),
+    ("opened_ms", "<i8"),
+    ("deadline_ms", "<i8"),
+    ("mae", "<f8"),  # maximum adverse excursion, a fraction of the entry price
+    ("mfe", "<f8"),
+]
+
+RECORDS: dict[Kind, np.dtype] = {
+    Kind.BAR: _record(("symbol", "<u2"), ("timeframe", "<u2"), ("late_ms", "<i4"), *_BAR_FIELDS),
+    Kind.MARK: _record(
+        ("event_ms", "<i8"),
+        ("price", "<f8"),
+        ("funding_rate", "<f4"),
+        ("symbol", "<u2"),
+        ("spare", "<u2"),
+        ("next_funding_ms", "<i8"),
+    ),
+    Kind.BOOK: _record(
+        ("event_ms", "<i8"),
+        ("bid", "<f8"),
+        ("bid_qty", "<f8"),
+        ("ask", "<f8"),
+        ("ask_qty", "<f8"),
+        ("update_id", "<i8"),
+        ("symbol", "<u2"),
+        ("spare", "<u2"),
+        ("spare2", "<u4"),
+    ),
+    Kind.FUNDING: _record(
+        ("stamp_ms", "<i8"),
+        ("usable_ms", "<i8"),
+        ("value", "<f8"),
+        ("mark_price", "<f8"),
+        ("symbol", "<u2"),
+        ("interval_hours", "<u2"),
+        ("spare", "<u4"),
+    ),
+    Kind.OPEN_INTEREST: _record(
+        ("stamp_ms", "<i8"),
+        ("usable_ms", "<i8"),
+        ("value", "<f8"),
+        ("symbol", "<u2"),
+        ("spare", "<u2"),
+        ("spare2", "<u4"),
+    ),
+    Kind.GAP: _record(
+        ("symbol", "<u2"),
+        ("timeframe", "<u2"),
+        ("gap_kind", "<u2"),
+        ("source", "<u2"),
+        ("from_ms", "<i8"),
+        ("to_ms", "<i8"),
+        ("bars", "<i8"),
+        ("detail", "S64"),
+    ),
+    Kind.COMMAND: _record(
+        ("command_id", "S40"),
+        ("verb", "S24"),
+        ("actor", "S40"),
+        ("argument", "S64"),
+        ("code", "<i4"),
+        ("phase", "<u4"),
+        ("result", "S128"),
+    ),
+    Kind.MODEL: _record(("model_id", "S40"), ("schema_hash", "<u8"), ("backend", "S16"), ("actor", "S40")),
+    Kind.CONFIG: _record(("config_hash", "S64"), ("version", "S24"), ("mode", "<u4"), ("spare", "<u4")),
+    Kind.INSTRUMENT: _record(("index", "<u2"), ("spare3", "<u2"), ("spare4", "<u4"), *_INSTRUMENT_FIELDS),
+    Kind.TIMER: _record(("timer", "<u4"), ("symbol", "<u2"), ("spare", "<u2"), ("argument", "<i8")),
+    Kind.GATEWAY: _record(
+        ("symbol", "<u2"),
+        ("answer", "<u2"),
+        ("code", "<i4"),
+        ("client_order_id", "S40"),
+        ("order_id", "<i8"),
+        ("qty", "<f8"),
+        ("price", "<f8"),
+        ("status", "S24"),
+        ("detail", "S96"),
+    ),
+    Kind.SIGNAL: _record(
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("entered", "<u1"),
+        ("late", "<u1"),
+        ("spare", "<u1"),
+        ("spare2", "<u2"),
+        ("decision_ms", "<i8"),
+        ("predictions", "<f8", (TARGET_COUNT,)),
+        ("gates", "<u8"),
+        ("vector_hash", "<u8"),
+        ("model_id", "S40"),
+        ("close", "<f8"),
+        ("mark_price", "<f8"),
+        ("atr_15m", "<f8"),
+        ("bid", "<f8"),
+        ("ask", "<f8"),
+        ("qty", "<f8"),
+        ("tp_price", "<f8"),
+        ("sl_price", "<f8"),
+        ("frame_ns", "<i8"),
+        ("decide_ns", "<i8"),
+        ("first_1m_ms", "<i8"),
+        ("first_15m_ms", "<i8"),
+        ("first_1h_ms", "<i8"),
+    ),
+    Kind.ORDER: _record(
+        ("client_order_id", "S40"),
+        ("position_id", "<u8"),
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("state", "<u1"),
+        ("reason", "<u1"),
+        ("reduce_only", "<u1"),
+        ("order_type", "<u2"),
+        ("qty", "<f8"),
+        ("price", "<f8"),
+        ("filled_qty", "<f8"),
+        ("average_price", "<f8"),
+        ("order_id", "<i8"),
+        ("code", "<i4"),
+        ("mode", "<u4"),
+        ("detail", "S64"),
+    ),
+    Kind.FILL: _record(
+        ("client_order_id", "S40"),
+        ("position_id", "<u8"),
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("maker", "<u1"),
+        ("mode", "<u4"),
+        ("qty", "<f8"),
+        ("price", "<f8"),
+        ("fee_usdt", "<f8"),
+        ("slip_usdt", "<f8"),
+        ("trade_id", "<i8"),
+        ("event_ms", "<i8"),
+    ),
+    Kind.POSITION: _record(*POSITION_FIELDS),
+    Kind.TRADE: _record(
+        ("position_id", "<u8"),
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("reason", "<u1"),
+        ("mode", "<u4"),
+        ("qty", "<f8"),
+        ("entry_price", "<f8"),
+        ("exit_price", "<f8"),
+        ("opened_ms", "<i8"),
+        ("closed_ms", "<i8"),
+        ("gross_usdt", "<f8"),
+        ("fees_usdt", "<f8"),
+        ("funding_usdt", "<f8"),
+        ("net_usdt", "<f8"),
+        ("mae", "<f8"),
+        ("mfe", "<f8"),
+        ("unprotected_ms", "<i8"),
+        ("model_id", "S40"),
+    ),
+    Kind.SESSION: _record(
+        ("session_id", "<u8"),
+        ("event", "<u2"),
+        ("mode", "<u2"),
+        ("trades", "<u4"),
+        ("net_usdt", "<f8"),
+        ("equity_usdt", "<f8"),
+        ("actor", "S40"),
+        ("model_id", "S40"),
+        ("config_hash", "S64"),
+    ),
+    Kind.LATENCY: _record(
+        ("stage", "<u2"),
+        ("spare", "<u2"),
+        ("spare2", "<u4"),
+        ("count", "<i8"),
+        ("p50_ns", "<i8"),
+        ("p99_ns", "<i8"),
+        ("p999_ns", "<i8"),
+        ("max_ns", "<i8"),
+        ("sum_ns", "<i8"),
+    ),
+    Kind.FEATURES: _record(
+        ("symbol", "<u2"),
+        ("timeframe", "<u2"),
+        ("spare", "<u4"),
+        ("close_ms", "<i8"),
+        ("schema_hash", "<u8"),
+        ("values", "<f8", (FEATURES_PER_TIMEFRAME,)),
+    ),
+    Kind.ACCOUNT: _record(
+        ("equity_usdt", "<f8"),
+        ("wallet_usdt", "<f8"),
+        ("peak_equity_usdt", "<f8"),
+        ("day_pnl_usdt", "<f8"),
+        ("open_positions", "<u4"),
+        ("run_state", "<u4"),
+        ("losing_streak", "<u4"),
+        ("spare", "<u4"),
+        ("day_start_ms", "<i8"),
+    ),
+    Kind.SNAPSHOT: _record(("bytes", "<u4"), ("part", "<u2"), ("parts", "<u2"), ("payload", "V472")),
+    Kind.ROLL: _record(
+        ("next_segment", "<u8"),
+    ),
+}
+"""Kind → dtype of the whole record, head included."""
+
+SLOTS: dict[Kind, int] = {kind: -(-dtype.itemsize // SLOT_BYTES) for kind, dtype in RECORDS.items()}
+MAX_RECORD_BYTES = max(SLOTS.values()) * SLOT_BYTES
+
+
+def layout_hash() -> int:
+    """Return a 64-bit hash over kinds, field names, types and offsets: a reader of another layout refuses the file."""
+    text = ";".join(
+        f"{kind.value}:"
+        + ",".join(f"{name}{sub.str}@{where}" for name, (sub, where, *_) in (dtype.fields or {}).items())
+        for kind, dtype in sorted(RECORDS.items())
+    )
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
