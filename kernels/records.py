@@ -17,7 +17,7 @@ TIMEFRAME_MS: tuple[int, ...] = (60_000, 900_000, 3_600_000)
 SLOT_BYTES = 64
 MAX_SYMBOLS = 1024  # one connection carries at most 1,024 streams; USDT perpetuals number about 600
 
-# --- what the market gives -------------------------------------------------------------------------------------------
+# --- what the market gives ---
 
 
 class BarFlag(enum.IntFlag):
@@ -77,7 +77,7 @@ INSTRUMENT = np.dtype(
     ]
 )
 
-# --- enumerations stored as small integers -----------------------------------------------------------------------------
+# --- enumerations stored as small integers ---
 
 
 class Side(enum.IntEnum):
@@ -140,7 +140,7 @@ class RunState(enum.IntEnum):
     HALTED = 4
 
 
-# --- the journal -------------------------------------------------------------------------------------------------------
+# --- the journal ---
 
 HEAD_FIELDS = [
     ("seq", "<u8"),  # written last: a record whose seq is not the expected one is not there yet

@@ -1,4 +1,4 @@
-"""Bar files: mmap'ed rings of closed bars, one per symbol and timeframe. A restart folds from them without a database."""
+"""Bar files: mmap'ed rings of closed bars, one per symbol and timeframe; a restart folds from them."""
 
 from __future__ import annotations
 
