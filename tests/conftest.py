@@ -1,0 +1,29 @@
+"""Shared fixtures: small counts by default, the full counts with TA_TEST_LONG=1."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def long_run(short: int, long: int) -> int:
+    """Return `short`, or `long` when TA_TEST_LONG is set."""
+    return long if os.environ.get("TA_TEST_LONG") else short
+
+
+@pytest.fixture(name="long_run")
+def long_run_fixture():
+    """The function `long_run(short, long)`."""
+    return long_run
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real market data, or a skip that says so."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real market data not found at {SHARED}")
+    return SHARED
