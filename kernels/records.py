@@ -435,3 +435,127 @@ def layout_hash() -> int:
         for kind, dtype in sorted(RECORDS.items())
     )
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+# --- the snapshot: what control and the command line read without a database ---
+
+
+class Stage(enum.IntEnum):
+    """Where time goes; one histogram each."""
+
+    DECODE = 0  # frame in the callback → values in the ring
+    STEP = 1  # one closed bar → 44 features
+    VECTOR = 2
+    PREDICT = 3
+    DECIDE = 4
+    JOURNAL = 5
+    ORDER = 6  # intent → order bytes (live) or shadow fill
+    FRAME_TO_DECISION = 7
+    MARK_TO_EXIT = 8
+    STOPS = 9
+    LATE_1M = 10  # exchange time from a bar's close to its closing frame
+    LATE_15M = 11
+    LATE_1H = 12
+    LOOP_LAG = 13
+
+
+STATUS = np.dtype(
+    [
+        ("engine_id", "S16"),
+        ("run_id", "<u8"),
+        ("pid", "<i8"),
+        ("mode", "<u4"),
+        ("run_state", "<u4"),
+        ("started_ms", "<i8"),
+        ("heartbeat_ns", "<i8"),  # monotonic, of this machine: older than 2 s means the engine is not running
+        ("exchange_ms", "<i8"),
+        ("clock_offset_ms", "<f8"),
+        ("journal_seq", "<u8"),
+        ("journal_full", "<u4"),
+        ("open_positions", "<u4"),
+        ("session_id", "<u8"),
+        ("session_ms", "<i8"),
+        ("equity_usdt", "<f8"),
+        ("wallet_usdt", "<f8"),
+        ("peak_equity_usdt", "<f8"),
+        ("day_pnl_usdt", "<f8"),
+        ("model_id", "S40"),
+        ("backend", "S16"),
+        ("schema_hash", "<u8"),
+        ("config_hash", "S64"),
+        ("frames", "<u8"),
+        ("malformed", "<u8"),
+        ("bars", "<u8", (3,)),
+        ("marks", "<u8"),
+        ("books", "<u8"),
+        ("vectors", "<u8"),
+        ("late_vectors", "<u8"),
+        ("signals", "<u8"),
+        ("entries", "<u8"),
+        ("trades", "<u8"),
+        ("gaps", "<u8"),
+        ("compilations", "<u8"),  # JIT compilations after ready: must stay 0
+        ("rss_bytes", "<u8"),
+        ("gc_pauses", "<u8"),
+    ]
+)
+
+SYMBOL_STATE = np.dtype(
+    [
+        ("symbol", "S24"),
+        ("mark_price", "<f8"),
+        ("mark_ms", "<i8"),
+        ("funding_rate", "<f8"),
+        ("bid", "<f8"),
+        ("ask", "<f8"),
+        ("book_ms", "<i8"),
+        ("close", "<f8"),
+        ("close_ms", "<i8"),
+        ("ready", "<u1"),
+        ("halted", "<u1"),
+        ("spare", "<u2"),
+        ("spare2", "<u4"),
+    ]
+)
+
+GATES: tuple[str, ...] = (
+    "no_session",  # entries are stopped
+    "no_model",
+    "no_side",  # both expected returns are equal or not finite
+    "er_low",
+    "tail",
+    "mae",
+    "hold",
+    "not_flat",
+    "incomplete",
+    "late",
+    "input_late",
+    "nan_unseen",
+    "not_ready",
+    "filled_bar",
+    "mark_beyond_barrier",
+    "stale_data",
+    "spread",
+    "min_size",
+    "max_positions",
+    "max_notional",
+    "leverage",
+    "day_loss",
+    "drawdown",
+    "losing_streak",
+    "cooldown",
+    "book_size",
+    "symbol_halted",
+    "journal_full",
+    "funding",
+    "correlation",
+    "delivery",
+    "liquidation",
+    "unknown_order",
+    "rate_budget",
+    "clock",
+    "gap",
+    "audit_failed",
+    "reduce_only",
+)
+"""Bit i of a signal's `gates` means that test i refused the entry; all of them are evaluated for every signal."""
