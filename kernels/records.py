@@ -53,6 +53,27 @@ BAR = np.dtype(
 SAMPLE = np.dtype([("stamp_ms", "<i8"), ("usable_ms", "<i8"), ("value", "<f8")])
 """A funding rate (scaled to 8 h) or an open-interest sample; usable for features from `usable_ms` on."""
 
+LABEL = np.dtype(
+    [
+        ("time_ms", "<i8"),  # T: the close of the entry's 1m bar
+        ("entry_price", "<f8"),  # last close at T
+        ("atr_15m", "<f8"),
+        ("exit_price", "<f8"),
+        ("gross_return", "<f8"),  # of the trade with barriers, a fraction of the entry price
+        ("net_return", "<f8"),  # after fees, half spreads and funding
+        ("return_free", "<f8"),  # the same entry held to the time limit without barriers, gross
+        ("net_free", "<f8"),  # return_free after fees, half spreads and funding
+        ("mae", "<f8"),  # largest adverse excursion, a fraction of the entry price, >= 0
+        ("hold_minutes", "<u2"),
+        ("reason", "<u1"),  # Reason.TP, SL or TIME; 0: no label
+        ("on_mark", "<u1"),  # 1: the path is the mark price, 0: the last price
+        ("both_in_bar", "<u1"),  # 1: both barriers inside the bar that ended the trade (counted as sl)
+        ("spare", "<u1"),
+        ("spare2", "<u2"),
+    ]
+)
+"""A triple-barrier label of one decision time and one side."""
+
 INSTRUMENT = np.dtype(
     [
         ("symbol", "S24"),
