@@ -55,7 +55,7 @@ def _open_cache() -> bool:
 CACHED = _open_cache()
 
 
-def kernel(*signatures: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function eagerly for `signatures`: numpy error model, no fastmath, no contraction.
 
     Without signatures the function is an inlinable helper that compiles with its caller. NUMBA_DISABLE_JIT=1 leaves the

@@ -1,0 +1,194 @@
+"""What a restart knows: the newest segment's snapshot, the records after it, and the durable file beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine import journal
+from engine.trading.account import Account
+from engine.trading.positions import Positions
+from kernels.records import RECORDS, Kind, OrderState, PositionEvent, Reason
+from kernels.stops import POSITION
+
+SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
+
+
+@dataclass
+class Restored:
+    """State of the previous run. Symbols are names: indices belong to a run's own instrument table."""
+
+    run_id: int = 0
+    last_seq: int = 0
+    account: Account | None = None
+    positions: list[dict[str, Any]] = field(default_factory=list)
+    open_orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model_path: str = ""
+    session: dict[str, Any] = field(default_factory=dict)
+    closed_trades: int = 0
+
+
+def pack_state(
+    account: Account,
+    positions: Positions,
+    symbols: list[str],
+    model_path: str,
+    session: dict[str, Any],
+) -> bytes:
+    """Return the snapshot's payload: everything a restart needs, symbols by name."""
+    names = POSITION.names or ()
+    rows = []
+    for row in positions.rows[: positions.count]:
+        values = dict(zip(names, row.item(), strict=True))
+        values["symbol"] = symbols[values["symbol"]]
+        values["model_id"] = positions.model_of.get(values["position_id"], b"").decode()
+        rows.append(values)
+    state = account.state()
+    state["halted_symbols"] = [symbols[i] for i in state["halted_symbols"]]
+    state["cooldown_until_ms"] = [(symbols[i], t) for i, t in state["cooldown_until_ms"]]
+    return orjson.dumps({"account": state, "positions": rows, "model_path": model_path, "session": session})
+
+
+def write_snapshot(writer: journal.Writer, payload: bytes, mono_ns: int, now_ms: int) -> None:
+    """Write the payload as a series of SNAPSHOT records."""
+    parts = -(-len(payload) // SNAPSHOT_PART_BYTES)
+    for part in range(parts):
+        piece = payload[part * SNAPSHOT_PART_BYTES : (part + 1) * SNAPSHOT_PART_BYTES]
+        writer.write(Kind.SNAPSHOT, mono_ns, now_ms, len(piece), part, parts, piece)
+
+
+def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
+    """Rebuild the state of the newest run from its newest segment that holds a whole snapshot.
+
+    A position or limit of a symbol that is no longer configured raises ValueError: it must not lose its guard silently.
+    """
+    segments = journal.segments(folder, engine_id) if folder.is_dir() else []
+    result = Restored()
+    index = {name: i for i, name in enumerate(symbols)}
+    for segment in reversed(segments):
+        records = journal.read_records(segment)
+        payload = _snapshot(records)
+        if payload is None:
+            continue
+        result.run_id = segment.run_id
+        _load(result, orjson.loads(payload), index)
+        records += _durable_beyond(folder, segment, records)
+        _apply(result, records)
+        _require_known(result, index)
+        return result
+    return result
+
+
+def _snapshot(records: list[tuple[Kind, np.void]]) -> bytes | None:
+    parts: list[bytes] = []
+    for kind, record in records:
+        if kind is Kind.SNAPSHOT:
+            parts.append(record["payload"].tobytes()[: int(record["bytes"])])
+            if int(record["part"]) + 1 == int(record["parts"]):
+                return b"".join(parts)
+    return None
+
+
+def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> None:
+    account = state["account"]
+    account["halted_symbols"] = [index[name] for name in account["halted_symbols"] if name in index]
+    account["cooldown_until_ms"] = [(index[n], t) for n, t in account["cooldown_until_ms"] if n in index]
+    result.account = Account.from_state(account)
+    result.positions = state["positions"]
+    result.model_path, result.session = state["model_path"], state["session"]
+
+
+def _durable_beyond(
+    folder: Path, segment: journal.SegmentFile, records: list[tuple[Kind, np.void]]
+) -> list[tuple[Kind, np.void]]:
+    """Records that the durable file has and the segment lost (a power cut)."""
+    last_seq = int(records[-1][1]["seq"]) if records else 0
+    path = folder / f"{segment.engine_id}-{segment.run_id}.durable"
+    if not path.exists():
+        return []
+    return [(kind, r) for kind, r in journal.read_durable(path) if int(r["seq"]) > last_seq]
+
+
+def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
+    """Carry the snapshot forward over the records that follow it."""
+    names: dict[int, str] = {}
+    models: dict[int, str] = {}
+    open_by_id = {p["position_id"]: p for p in result.positions}
+    assert result.account is not None
+    for kind, record in records:
+        result.last_seq = int(record["seq"])
+        if kind is Kind.INSTRUMENT:
+            names[int(record["index"])] = bytes(record["symbol"]).decode()
+        elif kind is Kind.SIGNAL:
+            models[int(record["seq"])] = bytes(record["model_id"]).decode()
+        elif kind is Kind.POSITION:
+            _apply_position(open_by_id, record, names, models)
+        elif kind is Kind.ORDER:
+            _apply_order(result, record, names)
+        elif kind is Kind.ACCOUNT:
+            _apply_account(result.account, record)
+        elif kind is Kind.TRADE:
+            result.closed_trades += 1
+    result.positions = list(open_by_id.values())
+
+
+def _apply_position(
+    open_by_id: dict[int, dict[str, Any]], record: np.void, names: dict[int, str], models: dict[int, str]
+) -> None:
+    position_id = int(record["position_id"])
+    if int(record["event"]) == PositionEvent.FINAL:
+        open_by_id.pop(position_id, None)
+        return
+    values = {name: record[name].item() for name in POSITION.names or ()}
+    values["symbol"] = names[values["symbol"]]
+    before = open_by_id.get(position_id, {})
+    values["model_id"] = models.get(position_id) or before.get("model_id", "")
+    open_by_id[position_id] = values
+
+
+def _apply_order(result: Restored, record: np.void, names: dict[int, str]) -> None:
+    name = bytes(record["client_order_id"]).decode()
+    state = OrderState(int(record["state"]))
+    done = state in (
+        OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.EXPIRED, OrderState.ABSENT,
+    )  # fmt: skip
+    if done:
+        result.open_orders.pop(name, None)
+        return
+    values = {field: record[field].item() for field in record.dtype.names or ()}
+    values["symbol"] = names[int(record["symbol"])]
+    result.open_orders[name] = values
+
+
+def _apply_account(account: Account, record: np.void) -> None:
+    account.wallet_usdt = float(record["wallet_usdt"])
+    account.equity_usdt = float(record["equity_usdt"])
+    account.peak_equity_usdt = float(record["peak_equity_usdt"])
+    account.day_start_equity_usdt = account.equity_usdt - float(record["day_pnl_usdt"])
+    account.day_ms = int(record["day_start_ms"])
+    account.losing_streak = int(record["losing_streak"])
+    account.run_state = int(record["run_state"])
+
+
+def _require_known(result: Restored, index: dict[str, int]) -> None:
+    lost = sorted({p["symbol"] for p in result.positions if p["symbol"] not in index})
+    if lost:
+        raise ValueError(
+            f"open positions of the previous run in {', '.join(lost)}, which market.symbols no longer names: "
+            "add them back, or close the positions first"
+        )
+
+
+def reopen(result: Restored, positions: Positions, symbols: list[str]) -> None:
+    """Put the restored positions into the desk's array."""
+    index = {name: i for i, name in enumerate(symbols)}
+    for values in result.positions:
+        row = np.zeros(1, POSITION)
+        for name in POSITION.names or ():
+            row[name] = index[values["symbol"]] if name == "symbol" else values[name]
+        row["reason"] = int(Reason.ENTRY)
+        positions.open(row, values["model_id"].encode())
