@@ -71,6 +71,7 @@ class RiskConfig(Section):
     cooldown_minutes: int = Field(5, ge=0, description="per symbol, after a stop loss")
     max_spread_bps: float = Field(10.0, gt=0)
     max_data_age_ms: int = Field(5_000, ge=100)
+    max_funding: float = Field(0.01, gt=0, description="most funding due before the time limit, a fraction of notional")
     start_equity_usdt: float = Field(10_000.0, gt=0, description="shadow mode's wallet")
 
 
