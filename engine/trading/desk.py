@@ -198,7 +198,7 @@ class Desk:
     def pay_funding(self, symbol: int, rate: float, mark_price: float, now_ms: int) -> None:
         """Charge one funding settlement (a positive rate: longs pay) to the symbol's position, if there is one."""
         slot = self.positions.slot_of[symbol]
-        if slot < 0:
+        if slot < 0 or rate != rate:
             return
         row = self.positions.rows[slot]
         paid = -float(row["side"]) * float(row["qty"]) * mark_price * rate

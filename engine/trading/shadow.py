@@ -17,8 +17,8 @@ from kernels.compile import entry_point
 class ShadowGateway:
     """Orders wait `latency_ms` of exchange time, then meet the best bid and ask of that moment.
 
-    books: float64[n_symbols, 4] rows of bid, bid quantity, ask, ask quantity, kept current by the caller;
-    marks: float64[n_symbols]. An exit without a book is filled at the mark price, half a configured spread worse.
+    books: one row per symbol whose first four fields are bid, bid quantity, ask, ask quantity, kept current by the
+    caller; marks: float64[n_symbols]. An exit without a book is filled at the mark price, half a spread worse.
     before_fill: told the symbol and order just before each fill (the engine journals the book it will meet).
     """
 
@@ -50,6 +50,11 @@ class ShadowGateway:
             return
         while self._waiting and self._waiting[0][0] <= now_ms:
             self.fill_next(now_ms)
+
+    @property
+    def waiting(self) -> int:
+        """Orders that have not met the book yet."""
+        return len(self._waiting)
 
     def fill_next(self, now_ms: int) -> None:
         """Fill the oldest waiting order at the book as it is now."""
@@ -83,8 +88,8 @@ class ShadowGateway:
         )
 
     def _quote(self, order: Order) -> tuple[float, float, float, float]:
-        bid, bid_qty, ask, ask_qty = self._books[order.symbol]
+        bid, bid_qty, ask, ask_qty = self._books[order.symbol].item()[:4]
         if order.reduce_only and not (bid > 0.0 and ask > 0.0 and bid_qty > 0.0 and ask_qty > 0.0):
             mark = float(self._marks[order.symbol])
             return mark * (1 - self._half_spread), order.qty, mark * (1 + self._half_spread), order.qty
-        return float(bid), float(bid_qty), float(ask), float(ask_qty)
+        return bid, bid_qty, ask, ask_qty

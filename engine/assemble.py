@@ -1,0 +1,87 @@
+"""Wires the core, the desk, the gateway and the journal together: the same way for live, shadow, replay and tests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import __version__
+from engine.clock import Clock
+from engine.config import Config
+from engine.core import Core
+from engine.journal import Writer, new_run_id
+from engine.latency import Latencies
+from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
+from engine.trading.account import Account
+from engine.trading.desk import Desk, DeskRules
+from engine.trading.orders import Order
+from engine.trading.positions import Positions
+from engine.trading.shadow import ShadowGateway
+from kernels.records import Kind, Mode
+
+TIMER_SHADOW_FILL = 1
+
+
+@dataclass
+class Parts:
+    """One assembled engine core and what its owner must keep."""
+
+    core: Core
+    journal: Writer
+    restored: Restored
+    gateway: ShadowGateway
+    session: dict[str, Any]
+    model: dict[str, str]
+
+
+def assemble(
+    config: Config,
+    symbols: list[str],
+    instruments: npt.NDArray[Any],
+    books: npt.NDArray[Any],
+    clock: Clock,
+    journal_folder: Path,
+) -> Parts:
+    """Build a shadow core over a new run of the journal, with the previous run's positions and limits restored.
+
+    Raises ValueError for a restored position whose symbol is not configured, DataError for an unreadable journal.
+    """
+    restored = restore(journal_folder, config.engine_id, symbols)
+    account = restored.account or Account(config.risk.start_equity_usdt)
+    positions = Positions(len(symbols), config.risk.max_positions)
+    reopen(restored, positions, symbols)
+    session: dict[str, Any] = {}
+    model: dict[str, str] = {"path": restored.model_path}
+
+    def preamble(writer: Writer) -> None:
+        mono_ns, now_ms = time.monotonic_ns(), clock.now_ms()
+        mode = int(Mode.LIVE if config.mode == "live" else Mode.SHADOW)
+        writer.write(Kind.CONFIG, mono_ns, now_ms, config.hash().encode(), __version__.encode(), mode, 0)
+        for index, row in enumerate(instruments):
+            writer.write(Kind.INSTRUMENT, mono_ns, now_ms, index, 0, 0, *row.item())
+        payload = pack_state(account, positions, symbols, model["path"], session)
+        write_snapshot(writer, payload, mono_ns, now_ms)
+
+    run_id = new_run_id(journal_folder)
+    writer = Writer(journal_folder, config.engine_id, run_id, config.journal.segment_mib << 20, preamble)
+    marks = np.full(len(symbols), np.nan)
+
+    def before_fill(order: Order, now_ms: int) -> None:
+        bid, bid_qty, ask, ask_qty, _, book_ms, *_ = books[order.symbol].item()
+        mono_ns = time.monotonic_ns()
+        writer.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, order.symbol, 0, 0)
+        writer.write(Kind.TIMER, mono_ns, now_ms, TIMER_SHADOW_FILL, order.symbol, 0, order.position_id)
+
+    costs = config.costs
+    gateway = ShadowGateway(books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread, before_fill)
+    rules = DeskRules(
+        config.barriers.time_limit_minutes * 60_000, config.risk.cooldown_minutes * 60_000, int(Mode.SHADOW)
+    )
+    desk = Desk(writer, gateway, positions, account, rules)
+    core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
+    return Parts(core, writer, restored, gateway, session, model)
