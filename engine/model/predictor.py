@@ -1,0 +1,118 @@
+"""Evaluate a bundle: 8 predictions per vector. Imports neither lightgbm nor treelite: the engine process uses this."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import DataError
+from engine.model.packed import Packed, read_packed
+from kernels.compile import entry_point
+from kernels.schema import FEATURES, SCHEMA_HASH, TARGETS
+from kernels.walk import walk_batch, walk_row
+
+Array = npt.NDArray[Any]
+
+PACKED_NAME = "forest.bin"
+MANIFEST_NAME = "manifest.json"
+GOLDEN_TOLERANCE = 1e-12  # of the target's largest |reference|: another order of summation, nothing else
+
+
+class PackedPredictor:
+    """8 ensembles on mapped tables. `backend` names the kernel that serves: 'walk', 'lockstep' or 'vbmi'."""
+
+    def __init__(self, packed: Packed, model_id: str) -> None:
+        self.model_id = model_id
+        self.backend = "walk"
+        self.features = packed.features
+        self.schema_hash = packed.schema_hash
+        self._packed = packed  # keeps the mapping alive
+        arrays = packed.arrays
+        self.nan_unseen: Array = arrays["nan_unseen"].astype(bool)
+        self.targets = len(arrays["first_tree"]) - 1
+        self._tables = tuple(arrays[name] for name in ("nodes", "leaves", "roots", "first_tree"))
+        self._row: Callable[..., Any] = entry_point(walk_row)
+        self._out = np.zeros(self.targets)
+
+    def predict_into(self, row: Array, out: Array) -> None:
+        """Write float64[8] predictions of one contiguous float32[features] row. Nothing is checked: the hot call."""
+        self._row(*self._tables, row, out)
+
+    def predict_row(self, row: Array) -> Array:
+        """Return float64[8], in the order of TARGETS, of one float32[features] vector (any real array is converted)."""
+        vector = np.require(row, np.float32, ["C", "A", "W"])
+        if vector.shape != (self.features,):
+            raise DataError(f"predict_row: expected {self.features} features, got an array of shape {vector.shape}")
+        out = np.empty(self.targets)
+        self.predict_into(vector, out)
+        return out
+
+    def predict(self, rows: Array) -> Array:
+        """Return float64[n, 8] of float32[n, features]; sums in LightGBM's order, bit-identical to Booster.predict."""
+        matrix = np.require(rows, np.float32, ["C", "A", "W"])
+        if matrix.ndim != 2 or matrix.shape[1] != self.features:
+            raise DataError(f"predict: expected rows of {self.features} features, got an array of shape {matrix.shape}")
+        out = np.empty((len(matrix), self.targets))
+        walk_batch(*self._tables, matrix, out)
+        return out
+
+    def warm(self) -> None:
+        """Evaluate a dummy row, so that tables and code are in the cache when the minute closes."""
+        self.predict_into(np.zeros(self.features, np.float32), self._out)
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """Return a bundle's manifest. Raises DataError naming the file and what is wrong with it."""
+    path = bundle / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(manifest, dict) or not {"model_id", "schema_hash", "targets", "golden"} <= manifest.keys():
+        raise DataError(f"{path}: expected a bundle's manifest with model_id, schema_hash, targets and golden rows")
+    return manifest
+
+
+def open_packed(bundle_path: str | Path) -> PackedPredictor:
+    """Map a bundle's packed forest and prove it on the golden rows of its manifest.
+
+    Raises DataError on a missing, truncated or altered file, another feature schema, other targets, or a golden row
+    whose prediction differs: the caller keeps the model it has.
+    """
+    bundle = Path(bundle_path)
+    manifest = read_manifest(bundle)
+    packed = read_packed(bundle / PACKED_NAME)
+    stated = int(manifest["schema_hash"])
+    if not stated == packed.schema_hash == SCHEMA_HASH or packed.features != len(FEATURES):
+        raise DataError(f"{bundle}: made for feature schema {stated}, this program computes {SCHEMA_HASH}")
+    if tuple(manifest["targets"]) != TARGETS:
+        raise DataError(f"{bundle}: expected the targets {', '.join(TARGETS)}, got {manifest['targets']}")
+    predictor = PackedPredictor(packed, str(manifest["model_id"]))
+    check_golden(predictor, manifest, bundle)
+    return predictor
+
+
+def golden_rows(manifest: dict[str, Any]) -> tuple[Array, Array]:
+    """Return (float32[n, features], float64[n, 8]) of a manifest; null is NaN, strings are infinities."""
+    rows = [[np.nan if x is None else float(x) for x in row] for row in manifest["golden"]["rows"]]
+    return np.array(rows, np.float32), np.array(manifest["golden"]["predictions"], np.float64)
+
+
+def check_golden(predictor: PackedPredictor, manifest: dict[str, Any], bundle: Path) -> None:
+    """Raise DataError unless row by row and batch predictions of the golden rows are those of the manifest."""
+    rows, expected = golden_rows(manifest)
+    if not len(rows) or rows.shape[1:] != (predictor.features,) or expected.shape != (len(rows), predictor.targets):
+        raise DataError(f"{bundle}: its golden rows have the wrong shape {rows.shape}, {expected.shape}")
+    batch = predictor.predict(rows)
+    single = np.array([predictor.predict_row(row) for row in rows])
+    bound = GOLDEN_TOLERANCE * np.abs(expected).max(axis=0)
+    if not np.array_equal(batch, expected) or not (np.abs(single - expected) <= bound).all():
+        worst = float(np.abs(single - expected).max())
+        raise DataError(f"{bundle}: golden rows are predicted differently (by up to {worst:g}): not served")

@@ -1,0 +1,148 @@
+"""A bundle predicts exactly what LightGBM predicts, and refuses to serve when anything about it is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import lightgbm
+import numpy as np
+import pytest
+
+import engine.model
+from engine.errors import DataError
+from engine.model.bundle import write_bundle
+from engine.model.pack import float32_down, missing_types
+from engine.model.packed import HEADER
+from engine.model.train import describe, train
+from engine.model.verify import planted_rows
+from kernels.schema import FEATURES, TARGETS
+from tests.engine.model.conftest import NOW_MS, SMALL, Trained
+
+
+def test_predictions_equal_the_model_texts_read_by_lightgbm(trained: Trained) -> None:
+    predictor = engine.model.load(trained.bundle)
+    rows = planted_rows(trained.boosters, trained.data.x, seed=11, count=3_000)
+    expected = np.column_stack(
+        [lightgbm.Booster(model_file=str(trained.bundle / f"{target}.txt")).predict(rows) for target in TARGETS]
+    )
+    np.testing.assert_array_equal(predictor.predict(rows), expected)
+    single = np.array([predictor.predict_row(row) for row in rows])
+    assert (np.abs(single - expected) <= 1e-12 * np.abs(expected).max(axis=0)).all()
+
+
+def test_planted_rows_reach_both_sides_of_every_kind_of_value(trained: Trained) -> None:
+    rows = planted_rows(trained.boosters, trained.data.x, seed=1)
+    assert len(rows) >= 10_000
+    assert np.isnan(rows).any(axis=0).all()
+    assert (rows == np.inf).any() and (rows == -np.inf).any() and np.signbit(rows[rows == 0]).any()
+
+
+def test_training_is_deterministic(trained: Trained) -> None:
+    again = train(trained.data, settings=SMALL)
+    for target in TARGETS:
+        assert again[target].model_to_string() == trained.boosters[target].model_to_string()
+
+
+def test_pooled_training_does_not_split_on_price_units(trained: Trained) -> None:
+    index = FEATURES.index("atr_15m")
+    assert all(booster.feature_importance()[index] == 0 for booster in trained.boosters.values())
+    assert sum(booster.feature_importance().sum() for booster in trained.boosters.values()) > 0
+
+
+def test_the_manifest_is_readable_without_our_code(trained: Trained) -> None:
+    manifest = json.loads((trained.bundle / "manifest.json").read_text())
+    assert manifest["targets"] == list(TARGETS)
+    assert manifest["missing_types"]["er_long"][FEATURES[3]] == "none"
+    assert "nan" in manifest["missing_types"]["er_long"].values()
+    assert set(manifest["files"]) == {p.name for p in trained.bundle.iterdir()} - {"manifest.json"}
+    rows = np.array([[np.nan if v is None else float(v) for v in row] for row in manifest["golden"]["rows"]])
+    text = lightgbm.Booster(model_file=str(trained.bundle / "q05_short.txt"))
+    column = TARGETS.index("q05_short")
+    assert text.predict(rows).tolist() == [row[column] for row in manifest["golden"]["predictions"]]
+
+
+def test_the_engine_can_map_a_bundle_without_the_training_libraries(trained: Trained) -> None:
+    program = (
+        "import sys\n"
+        "from engine.model.predictor import open_packed\n"
+        "predictor = open_packed(sys.argv[1])\n"
+        "heavy = {'lightgbm', 'treelite', 'tl2cgen', 'polars', 'pandas', 'sklearn', 'fsspec'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(trained.bundle)], check=True, timeout=120)
+
+
+@pytest.fixture
+def copy(trained: Trained, tmp_path):
+    return shutil.copytree(trained.bundle, tmp_path / "copy")
+
+
+def test_a_truncated_forest_is_refused(copy) -> None:
+    body = (copy / "forest.bin").read_bytes()
+    (copy / "forest.bin").write_bytes(body[:-100])
+    with pytest.raises(DataError, match=r"forest\.bin: expected \d+ bytes, got \d+"):
+        engine.model.predictor.open_packed(copy)
+    with pytest.raises(DataError, match=r"forest\.bin: expected SHA-256"):
+        engine.model.load(copy)
+
+
+@pytest.mark.parametrize("offset", [HEADER.itemsize + 5, 5_000, -1])
+def test_an_altered_forest_is_refused(copy, offset: int) -> None:
+    body = bytearray((copy / "forest.bin").read_bytes())
+    body[offset] ^= 1
+    (copy / "forest.bin").write_bytes(body)
+    with pytest.raises(DataError, match="altered"):
+        engine.model.predictor.open_packed(copy)
+
+
+def test_an_altered_model_text_is_refused(copy) -> None:
+    text = (copy / "er_long.txt").read_text()
+    (copy / "er_long.txt").write_text(text.replace("leaf_value=", "leaf_value=1", 1))
+    with pytest.raises(DataError, match=r"er_long\.txt: expected SHA-256"):
+        engine.model.load(copy)
+
+
+def test_another_schema_hash_and_wrong_golden_rows_are_refused(copy) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"schema_hash": "1"}))
+    with pytest.raises(DataError, match="feature schema 1"):
+        engine.model.load(copy)
+    manifest["golden"]["predictions"][3][2] += 1e-9
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="golden rows are predicted differently"):
+        engine.model.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"linear_tree": True}, "linear tree"),
+        ({"zero_as_missing": True}, "zero_as_missing"),
+        ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, "averaged output"),
+    ],
+)
+def test_models_that_the_tables_cannot_express_are_refused(trained: Trained, tmp_path, extra, message: str) -> None:
+    rows = trained.data.rows(np.arange(1_500))
+    params = {"num_leaves": 7, "verbosity": -1, "num_threads": 1, **extra}
+    booster = lightgbm.train(params, lightgbm.Dataset(rows.x, rows.targets[:, 2], params=params), 3)
+    with pytest.raises(DataError, match=message):
+        write_bundle(tmp_path, dict(trained.boosters, er_long=booster), rows, describe(SMALL), NOW_MS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_categorical_splits_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (500, 2)).astype(np.float32)
+    params = {"num_leaves": 4, "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 5, "min_data_per_group": 5}
+    data = lightgbm.Dataset(x, (x[:, 0] % 2) + rng.normal(0, 0.01, 500), categorical_feature=[0])
+    with pytest.raises(DataError, match="categorical"):
+        missing_types(lightgbm.train(params, data, 2).model_to_string(), 2)
+
+
+def test_thresholds_round_down_and_never_to_infinity() -> None:
+    assert float32_down(np.array([1e300, -1e300, np.inf])).tolist() == [np.finfo(np.float32).max, -np.inf, np.inf]
+    values = np.array([0.1, -0.1, 1.0, np.float64(np.float32(0.3)), 1e-50, -1e-50, 1 / 3])
+    down = float32_down(values)
+    assert (down.astype(np.float64) <= values).all()
+    assert (np.nextafter(down, np.float32(np.inf)).astype(np.float64) > values).all()
