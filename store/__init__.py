@@ -1,0 +1,1 @@
+"""ClickHouse: schema, the one client, the journal's follower, queries, views and importers."""

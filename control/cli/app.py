@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.config import Config, load
 from engine.errors import ConfigError, DataError
 
-GROUPS: tuple[str, ...] = ()
+GROUPS: tuple[str, ...] = ("data",)
 
 console = Console(stderr=True)
 app = typer.Typer(name="ta", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
