@@ -1,7 +1,8 @@
 """`connect`: the one door to ClickHouse, whoever owns it.
 
-`embedded` means the store below the data folder: the first process to ask owns it and serves everybody else through the
-front; the others find it in `store/owner.json`. When the owner goes, the next statement finds the new owner or becomes it.
+`embedded` means the store below the data folder: the first process to ask owns it and serves everybody else through
+the front; the others find it in `store/owner.json`. When the owner goes, the next statement finds the new owner or
+becomes it.
 `clickhouse://user:password@host:port/database` (`clickhouses://` with TLS) means a server's HTTP port.
 """
 
@@ -178,8 +179,8 @@ class EmbeddedSource:
             if time.monotonic() > deadline:
                 who = f"process {found.pid}" if found else "another process"
                 raise StoreError(
-                    f"{self._data_dir / 'store'}: owned by {who}, which does not answer at {found.url if found else '?'}; "
-                    "stop it or use another --data-dir"
+                    f"{self._data_dir / 'store'}: owned by {who}, not answering at {found.url if found else '?'}"
+                    "; stop it or use another --data-dir"
                 )
             time.sleep(0.05)
 
@@ -276,6 +277,11 @@ class ServerSource:
             self._host, self._port, self._user, self._password, self.database, self._secure, SERVER_SETTINGS
         )
 
+    def arguments(self) -> dict[str, Any]:
+        """Return what clickhouse-connect needs to reach the server."""
+        names = ("host", "port", "username", "password", "secure")
+        return dict(zip(names, (self._host, self._port, self._user, self._password, self._secure), strict=True))
+
     def passing(self, error: Exception) -> bool:
         """A server that cannot be reached may come back."""
         from clickhouse_connect.driver.exceptions import OperationalError
@@ -289,7 +295,10 @@ class ServerSource:
 def connect(
     url: str = "embedded", data_dir: Path | str = "var", *, cluster: str = "", retention_days: int = 0
 ) -> Store:
-    """Return the store at `url`, its schema up to date. `data_dir` matters for `embedded` only. Opens at the first statement."""
+    """Return the store at `url`. `data_dir` matters for `embedded` only.
+
+    It opens at the first statement, which also brings the schema up to date.
+    """
     if url == "embedded":
         path = Path(data_dir)
         return Store(EmbeddedSource(path, retention_days), f"store {path / 'store'}")

@@ -67,9 +67,11 @@ def add_column(table: Table, column: Column, after: str, layout: Layout) -> list
 
 def modify_column(table: Table, column: Column, layout: Layout) -> list[str]:
     """Return the statements that change a column's type."""
-    plain = f"MODIFY COLUMN `{column.name}` {column.type}"
-    names = [layout.local(table.name)] + ([table.name] if layout.cluster else [])
-    return [f"ALTER TABLE `{layout.database}`.`{name}`{layout.on_cluster} {plain}" for name in names]
+    prefix = f"ALTER TABLE `{layout.database}`."
+    statements = [f"{prefix}`{layout.local(table.name)}`{layout.on_cluster} MODIFY COLUMN {column.ddl}"]
+    if layout.cluster:
+        statements.append(f"{prefix}`{table.name}`{layout.on_cluster} MODIFY COLUMN `{column.name}` {column.type}")
+    return statements
 
 
 def modify_ttl(table: Table, layout: Layout, present: bool) -> list[str]:

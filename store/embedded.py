@@ -29,8 +29,8 @@ class EngineError(Exception):
 class Embedded:
     """Handles to the engine at one path. chdb allows one path per process and one process per path.
 
-    Calls release the GIL, so threads run side by side; a handle serves one call at a time. A handle whose call failed is
-    closed: remains of a failed query come out in front of the next read on it.
+    Calls release the GIL, so threads run side by side; a handle serves one call at a time. A handle whose call failed
+    is closed: remains of a failed query come out in front of the next read on it.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,8 +1,8 @@
 """ClickHouse's HTTP interface over the embedded engine, as far as its clients use it: on loopback, with a token.
 
-Other processes (jobs, `ta sql`, a dashboard tool) speak to the owner through it with an unmodified clickhouse-connect. The
-read token may only read and has limits; the job token may do everything. Not offered: sessions (temporary tables, SET),
-ClickHouse's native block compression (`compress=1`), compressed answers.
+Other processes (jobs, `ta sql`, a dashboard tool) speak to the owner through it with an unmodified clickhouse-connect.
+The read token may only read and has limits; the job token may do everything. Not offered: sessions (temporary tables,
+SET), ClickHouse's native block compression (`compress=1`), compressed answers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MAX_BODY_BYTES = 1 << 30
 MAX_QUERIES = 8  # running at once; more wait
 WAIT_S = 30.0
 IDLE_S = 300.0  # a silent connection is closed
+DEFAULTS = {"final": "1"}  # a key is one row for every reader
 READ_LIMITS = {
     "max_execution_time": "60",
     "max_memory_usage": str(2 << 30),
@@ -35,35 +36,19 @@ READ_LIMITS = {
     "result_overflow_mode": "throw",
 }
 TRANSPORT = frozenset(
-    [
-        "query",
-        "database",
-        "default_format",
-        "user",
-        "password",
-        "session_id",
-        "session_timeout",
-        "session_check",
-        "query_id",
-        "quota_key",
-        "compress",
-        "decompress",
-        "wait_end_of_query",
-        "client_protocol_version",
-        "role",
-        "buffer_size",
-        "send_progress_in_http_headers",
-        "enable_http_compression",
-        "http_headers_progress_interval_ms",
-        "cancel_http_readonly_queries_on_client_close",
-        "readonly",
+    {
+        *("query", "database", "default_format", "user", "password", "session_id", "session_timeout", "session_check"),
+        *("query_id", "quota_key", "compress", "decompress", "wait_end_of_query", "client_protocol_version", "role"),
+        *("buffer_size", "send_progress_in_http_headers", "enable_http_compression", "readonly"),
+        *("http_headers_progress_interval_ms", "cancel_http_readonly_queries_on_client_close"),
         "http_zlib_compression_level",
-    ]
+    }
 )
 _COMMENT = re.compile(rb"\s+|--[^\n]*\n?|/\*.*?\*/", re.DOTALL)
 _INSERT = re.compile(rb"INSERT\s+INTO\s", re.IGNORECASE)
 _DATA = re.compile(
-    rb"(?P<head>INSERT\s+INTO\s.*?)(?:\s+SETTINGS\s+(?P<settings>[^;]*?))?\s+FORMAT\s+(?P<form>\w+)[ \t]*;?(?:\r?\n|\s|$)",
+    rb"(?P<head>INSERT\s+INTO\s.*?)(?:\s+SETTINGS\s+(?P<settings>[^;]*?))?"
+    rb"\s+FORMAT\s+(?P<form>\w+)[ \t]*;?(?:\r?\n|\s|$)",
     re.IGNORECASE | re.DOTALL,
 )
 _ANSWERS = re.compile(rb"(SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN|CHECK|VALUES|\()\b|\(", re.IGNORECASE)
@@ -230,8 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if writable and _INSERT.match(sql, start) and (data := _DATA.match(sql, start)):
                 return self._insert(sql, data, (database, False, ()), settings)
-            if not writable:
-                settings = {**settings, **READ_LIMITS}
+            settings = {**DEFAULTS, **settings, **({} if writable else READ_LIMITS)}
             preset: Preset = (database, not writable, tuple(sorted(settings.items())))
             form = parameters.get("default_format") or self.headers.get("X-ClickHouse-Format") or "TabSeparated"
             output = self.server.engine.query(sql.decode(), form, preset, bound)
@@ -308,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def decompress(raw: bytes, encoding: str) -> bytes:
-    """Undo a request's Content-Encoding. clickhouse-connect sends one lz4 or zstd frame per chunk, so frames are joined."""
+    """Undo a request's Content-Encoding. clickhouse-connect sends one frame per chunk, so frames are joined."""
     if encoding in ("", "identity"):
         return raw
     if encoding == "lz4":

@@ -1,7 +1,7 @@
 """ClickHouse's Native format, written from numpy columns: one block, no intermediate frame.
 
-Layout (ClickHouse documentation, "Native"): number of columns and rows as varints; per column its name, its type, then the
-values, fixed-width little-endian or, for String, each prefixed by its length as a varint.
+Layout (ClickHouse documentation, "Native"): number of columns and rows as varints; per column its name, its type, then
+the values, fixed-width little-endian or, for String, each prefixed by its length as a varint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray | Sequence[str] | str
+Values = npt.NDArray | Sequence[str] | Sequence[int] | Sequence[float] | str
 _WIDTHS = {"Int": "<i", "UInt": "<u", "Float": "<f"}
 
 

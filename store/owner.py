@@ -1,4 +1,4 @@
-"""Who owns the embedded store: one process per path, known by a lock that dies with it and a file that says where it serves."""
+"""Who owns the embedded store: one process per path, known by a lock that dies with it and a file with its address."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from kernels.records import BAR, INSTRUMENT, SAMPLE, TIMEFRAMES
+from kernels.records import BAR, INSTRUMENT, LABEL, SAMPLE, TIMEFRAMES
 from store.client import Store
 from store.schema import column_name, instrument_columns
 
@@ -65,6 +65,12 @@ def open_interest(store: Store, symbol: str, from_ms: int = 0, to_ms: int = EVER
     return _samples(store, "open_interest", "value", symbol, from_ms, to_ms)
 
 
+def labels(store: Store, side: str, symbol: str, from_ms: int = 0, to_ms: int = EVER_MS) -> npt.NDArray:
+    """Return LABEL[n] of one side ("long" or "short") in time order; the range is of decision times."""
+    sql = f"SELECT {_fields(LABEL)} FROM labels_{side}_1m WHERE {_within('time')} ORDER BY time"
+    return np.frombuffer(store.raw(sql, "RowBinary", _range(symbol, from_ms, to_ms)), LABEL).copy()
+
+
 def symbols(store: Store, timeframe: int = 0) -> list[str]:
     """Return the symbols that have candles of a timeframe, sorted."""
     return [
@@ -86,7 +92,8 @@ def coverage(store: Store, timeframe: int = 0) -> pl.DataFrame:
 def missing_ranges(store: Store, symbol: str, timeframe: int = 0) -> list[tuple[int, int]]:
     """Return the holes between a symbol's first and last candle as [from_ms, to_ms) of open times."""
     step = {"1m": 60_000, "15m": 900_000, "1h": 3_600_000}[TIMEFRAMES[timeframe]]
-    sql = f"SELECT toInt64(toUnixTimestamp64Milli(open_time)) FROM candles_{TIMEFRAMES[timeframe]} WHERE symbol = {{symbol:String}} ORDER BY open_time"
+    table = f"candles_{TIMEFRAMES[timeframe]}"
+    sql = f"SELECT open_time FROM {table} WHERE symbol = {{symbol:String}} ORDER BY open_time"
     times = np.frombuffer(store.raw(sql, "RowBinary", {"symbol": symbol}), "<i8")
     where = np.nonzero(np.diff(times) > step)[0]
     return [(int(times[index]) + step, int(times[index + 1])) for index in where]

@@ -1,14 +1,13 @@
 """The tables, derived from the record dtypes: what a record gains or loses, its table gains too.
 
-Rules of the derivation: `*_ms` instants become `*_time` columns of DateTime64(3,'UTC'); durations keep their name; small
-enumerations become Enum8 with lower-case names; byte strings become String; `spare` fields are not stored. Every table
-that the engine writes begins with `engine_id`, `run_id`, `seq`, `time`.
+Rules of the derivation: `*_ms` instants become `*_time` columns of DateTime64(3,'UTC'); durations keep their name;
+small enumerations become Enum8 with lower-case names; byte strings become String; `spare` fields are not stored. Every
+table that the engine writes begins with `engine_id`, `run_id`, `seq`, `time`.
 """
 
 from __future__ import annotations
 
 import enum
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,10 +15,9 @@ import numpy as np
 
 from kernels.records import (
     BAR,
-    FEATURES_PER_TIMEFRAME,
     INSTRUMENT,
+    LABEL,
     RECORDS,
-    TARGET_COUNT,
     TIMEFRAMES,
     Kind,
     Mode,
@@ -28,12 +26,16 @@ from kernels.records import (
     Reason,
     RunState,
     Side,
+    Stage,
 )
+from kernels.schema import NAMES, TARGETS
 
 TIME = "DateTime64(3, 'UTC')"
 SYMBOL = "LowCardinality(String)"
 DURATIONS = frozenset({"late_ms", "unprotected_ms"})
-BOOLS = frozenset({"entered", "late", "protected", "reduce_only", "maker", "trading", "perpetual"})
+BOOLS = frozenset(
+    {"entered", "late", "protected", "reduce_only", "maker", "trading", "perpetual", "on_mark", "both_in_bar"}
+)
 REPEATED = frozenset({"model_id", "actor", "verb", "config_hash", "version", "backend", "status", "source"})
 HEAD_ONLY = frozenset({"seq", "check", "kind", "slots", "mono_ns", "time_ms"})
 
@@ -55,6 +57,7 @@ ENUMS: dict[str, str] = {
     "event": _of(PositionEvent),
     "mode": _of(Mode),
     "run_state": _of(RunState),
+    "stage": _of(Stage),
     "timeframe": enum_type((name, index) for index, name in enumerate(TIMEFRAMES)),
 }
 
@@ -99,24 +102,6 @@ class Table:
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
 
 
-def target_names() -> tuple[str, ...]:
-    """Return the names of the 8 predictions, from the feature schema."""
-    return _schema_names("TARGETS", TARGET_COUNT, "target")
-
-
-def feature_names() -> tuple[str, ...]:
-    """Return the names of one timeframe's 44 features, from the feature schema."""
-    return _schema_names("NAMES", FEATURES_PER_TIMEFRAME, "feature")
-
-
-def _schema_names(attribute: str, count: int, stem: str) -> tuple[str, ...]:
-    try:
-        module = importlib.import_module("kernels.schema")
-    except ModuleNotFoundError:
-        return tuple(f"{stem}_{index}" for index in range(count))
-    return tuple(getattr(module, attribute))
-
-
 def scalar_type(sub: np.dtype) -> str:
     """Return ClickHouse's name of a numpy scalar type."""
     if sub.kind == "S":
@@ -126,12 +111,14 @@ def scalar_type(sub: np.dtype) -> str:
 
 def column_name(name: str) -> str:
     """Return the column's name of a record field: instants end in `_time`."""
+    if name == "time_ms":
+        return "time"
     return name[:-3] + "_time" if name.endswith("_ms") and name not in DURATIONS else name
 
 
 def _columns_of(name: str, sub: np.dtype, rename: dict[str, str]) -> list[Column]:
     if sub.shape:
-        names = target_names() if name == "predictions" else feature_names()
+        names = TARGETS if name == "predictions" else NAMES
         return [Column(part, scalar_type(sub.base), name, index) for index, part in enumerate(names)]
     out = rename.get(name, column_name(name))
     if name == "symbol":
@@ -207,26 +194,11 @@ def _features_table(timeframe: str) -> Table:
 
 
 def _labels_table(side: str) -> Table:
-    outcome = enum_type((("none", 0), ("tp", 1), ("sl", 2), ("time", 3)))
-    floats = (
-        "entry_price",
-        "atr_15m",
-        "exit_price",
-        "gross_return",
-        "net_return",
-        "free_return",
-        "free_net_return",
-        "mae",
-    )
     columns = (
         Column("symbol", SYMBOL),
-        Column("time", TIME),
-        Column("outcome", outcome),
-        *(Column(name, "Float64") for name in floats),
-        Column("holding_minutes", "Float64"),
+        Column("time", TIME, "time_ms"),
+        *record_columns(LABEL, skip=("time_ms",)),
         Column("uniqueness", "Float64"),
-        Column("mark_path", "Bool"),
-        Column("both_barriers", "Bool"),
         Column("config_hash", "LowCardinality(String)"),
         Column("version", "UInt64"),
     )

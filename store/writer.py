@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kernels.records import BAR, INSTRUMENT, SAMPLE, TIMEFRAMES, BarFlag
+from kernels.records import BAR, INSTRUMENT, LABEL, SAMPLE, TIMEFRAMES, BarFlag
 from store import native
 from store.client import Store
 from store.native import Values
@@ -77,7 +77,7 @@ def insert_funding(
     mark_prices: npt.NDArray | None = None,
     interval_hours: int = 8,
 ) -> int:
-    """Insert settled funding rates (SAMPLE[n], scaled to 8 h). Stamps are floored to the minute: they jitter by milliseconds."""
+    """Insert settled funding rates (SAMPLE[n], scaled to 8 h). Stamps, which jitter, are floored to the minute."""
     _check(samples, SAMPLE)
     marks = np.full(len(samples), np.nan) if mark_prices is None else mark_prices
     return insert_columns(
@@ -122,14 +122,33 @@ def insert_instruments(store: Store, instruments: npt.NDArray, now_ms: int) -> i
     return insert_columns(store, "instruments", columns)
 
 
-def insert_labels(store: Store, side: str, symbol: str, columns: Mapping[str, Values], *, token: str = "") -> int:
-    """Insert labels of one symbol into `labels_<side>_1m`; `columns` are the table's, `time` in ms."""
-    return insert_columns(store, f"labels_{side}_1m", {"symbol": symbol, **columns}, token=token)
+def insert_labels(
+    store: Store,
+    side: str,
+    symbol: str,
+    labels: npt.NDArray,
+    version: int,
+    *,
+    config_hash: str = "",
+    uniqueness: npt.NDArray | None = None,
+) -> int:
+    """Insert LABEL[n] of one symbol into `labels_<side>_1m`; a higher `version` replaces earlier labels of a time."""
+    _check(labels, LABEL)
+    table = f"labels_{side}_1m"
+    columns: dict[str, Values] = {"symbol": symbol, "config_hash": config_hash}
+    columns["version"] = np.full(len(labels), version)
+    columns["uniqueness"] = np.full(len(labels), np.nan) if uniqueness is None else uniqueness
+    columns |= {column.name: labels[column.source] for column in tables()[table].columns if column.source}
+    return insert_columns(store, table, columns) if len(labels) else 0
 
 
 def insert_row(store: Store, table: str, row: Mapping[str, object]) -> None:
     """Insert one row given as a mapping; times are ms. For jobs, models, audits."""
-    insert_columns(store, table, {name: [value] for name, value in row.items()})  # type: ignore[misc]
+    insert_columns(store, table, {name: _one(value) for name, value in row.items()})
+
+
+def _one(value: object) -> Values:
+    return [value] if isinstance(value, str | int | float) else [str(value)]  # type: ignore[return-value]
 
 
 def record_block(

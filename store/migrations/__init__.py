@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from store import ddl, native
 from store.ddl import Layout
 from store.schema import Column, Table, tables
@@ -81,7 +83,8 @@ def difference(door: Door, layout: Layout) -> list[str]:
     expiring = {
         name
         for (name,) in door.rows(
-            f"SELECT name FROM system.tables WHERE database = '{layout.database}' AND position(create_table_query, ' TTL ') > 0"
+            f"SELECT name FROM system.tables WHERE database = '{layout.database}' "
+            "AND position(create_table_query, ' TTL ') > 0"
         )
     }
     statements: list[str] = []
@@ -124,8 +127,8 @@ def _record(door: Door, layout: Layout, target: str, statements: list[str], now_
     block = native.block(
         {
             "schema_hash": (kinds["schema_hash"], target),
-            "step": (kinds["step"], list(range(rows))),  # type: ignore[dict-item]
-            "applied_time": (kinds["applied_time"], [now_ms] * rows),  # type: ignore[dict-item]
+            "step": (kinds["step"], np.arange(rows)),
+            "applied_time": (kinds["applied_time"], np.full(rows, now_ms)),
             "statement": (kinds["statement"], listed),
         },
         rows,
