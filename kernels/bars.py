@@ -26,8 +26,8 @@ class StepCode(enum.IntEnum):
     RESTARTED = 1  # fold only: a hole lies before this bar, the state starts afresh with it
     DUPLICATE = 2
     OUT_OF_ORDER = 3
-    GAP = 4
-    NO_BTC = 5
+    GAP = 4  # live: kept until the bars before it are there
+    NO_BTC = 5  # live: kept until BTCUSDT's bar of the same close is there
     MISALIGNED = 6
     BAD_OPEN = 7
     BAD_HIGH = 8
@@ -35,6 +35,7 @@ class StepCode(enum.IntEnum):
     BAD_CLOSE = 10
     HIGH_BELOW_LOW = 11
     BAD_VOLUME = 12
+    REVISION = 13  # live only: a closed bar came again with other values; the first version stays
 
 
 _OK, _RESTARTED, _DUPLICATE, _OUT_OF_ORDER, _GAP, _NO_BTC, _MISALIGNED = 0, 1, 2, 3, 4, 5, 6
@@ -59,6 +60,12 @@ def check_bar(bar, step_ms):
     if bar["volume"] < 0.0 or bar["quote_volume"] < 0.0 or bar["taker_volume"] < 0.0 or bar["trades"] < 0.0:
         return _BAD_VOLUME
     return _OK
+
+
+@kernel(nb.int64(_BARS, nb.int64, nb.int64))
+def bar_fault(bars, at, step_ms):
+    """Return the code of what is wrong with bars[at] by itself, or OK."""
+    return check_bar(bars[at], step_ms)
 
 
 @kernel()

@@ -33,7 +33,7 @@ from kernels.state import (
 )
 from kernels.structure import due_count, funding_score, open_interest_change, step_market, step_regime
 from kernels.trend import step_averages, step_direction
-from kernels.vector import spread, vector_hash
+from kernels.vector import assemble, spread, vector_hash
 from kernels.volatility import step_volatility
 from kernels.volume import step_volume
 
@@ -99,19 +99,21 @@ def step_bar(state, bar, btc_log_ret, btc_ret_60, btc_regime, is_btc, row):
     state[COUNT] = i + 1
 
 
-@kernel(nb.int64(_ROW, _BARS, nb.int64, _ROW, nb.boolean, nb.int64, _ROW))
-def step(state, bars, at, market, is_btc, step_ms, row):
-    """Step one state with bars[at] and write its features.
+@kernel(nb.int64(_ROWS, nb.int64, _BARS, nb.int64, _ROW, nb.boolean, nb.int64, _ROWS))
+def step(states, s, bars, at, market, is_btc, step_ms, rows):
+    """Step states[s] with bars[at] and write its features into rows[s].
 
-    state float64[STATE_SIZE]; market float64[3] = BTCUSDT's log_ret, ret_60 and regime of the same close (ignored for
-    BTCUSDT itself); row float64[44]. Returns a StepCode; on any other than OK state and row are untouched.
+    states float64[symbols, STATE_SIZE]; market float64[3] = BTCUSDT's log_ret, ret_60 and regime of the same close
+    (ignored for BTCUSDT itself); rows float64[symbols, 44]. Returns a StepCode; on any other than OK the state and the
+    row are untouched.
     """
     bar = bars[at]
+    state = states[s]
     code = check_bar(bar, step_ms)
     if code == _OK:
         code = check_order(state, bar["open_ms"], step_ms)
     if code == _OK:
-        step_bar(state, bar, market[0], market[1], market[2], is_btc, row)
+        step_bar(state, bar, market[0], market[1], market[2], is_btc, rows[s])
     return code
 
 
@@ -234,6 +236,23 @@ def fold_as_of(bars, timeframe, open_interest, funding, rows, codes):
         funding_hint = due_count(funding, len(funding), funding_hint, close_ms)
         rows[k, 38] = open_interest_change(open_interest, now_hint, then_hint, close_ms, then)
         rows[k, 39] = funding_score(funding, funding_hint, close_ms, size)
+
+
+@kernel(
+    nb.uint64(_ROWS, _ROWS, _ROWS, nb.int64, nb.int64, _SAMPLES, nb.int64, _SAMPLES, nb.int64, _ROWS),
+)
+def complete(rows_1m, rows_15m, rows_1h, s, decision_ms, open_interest, oi_count, funding, funding_count, vectors):
+    """Write the as-of columns of symbol s's three rows and its vector of decision_ms; return the vector's hash.
+
+    rows_… float64[symbols, 44] of the bars that closed last at decision_ms; vectors float64[symbols, 132].
+    """
+    hour = decision_ms - decision_ms % _HOUR_MS
+    quarter = decision_ms - decision_ms % _QUARTER_MS
+    as_of(rows_1m[s], 0, decision_ms, open_interest, oi_count, funding, funding_count)
+    as_of(rows_15m[s], 1, quarter, open_interest, oi_count, funding, funding_count)
+    as_of(rows_1h[s], 2, hour, open_interest, oi_count, funding, funding_count)
+    assemble(rows_1m[s], rows_15m[s], rows_1h[s], vectors[s])
+    return vector_hash(vectors[s])
 
 
 # --- the batch doors ---

@@ -21,14 +21,14 @@ def test_live_steps_equal_the_fold(timeframe: int) -> None:
     btc = market_data.generated_bars(2_500, 2, 60_000.0, timeframe)
     folded, codes = features.fold(bars, timeframe, btc)
     btc_folded, _ = features.fold(btc, timeframe)
-    state, btc_state = features.new_state(), features.new_state()
-    row, btc_row, step_ms = np.empty(44), np.empty(44), TIMEFRAME_MS[timeframe]
+    state, btc_state = features.new_state(1), features.new_state(1)
+    row, btc_row, step_ms = np.empty((1, 44)), np.empty((1, 44)), TIMEFRAME_MS[timeframe]
     for at in range(len(bars)):
-        assert features.step(btc_state, btc, at, np.full(3, np.nan), True, step_ms, btc_row) == StepCode.OK
-        market = btc_row[[4, 3, 40]]
-        assert features.step(state, bars, at, market, False, step_ms, row) == StepCode.OK
-        assert same_bits(row, folded[at]), at
-        assert same_bits(btc_row, btc_folded[at]), at
+        assert features.step(btc_state, 0, btc, at, np.full(3, np.nan), True, step_ms, btc_row) == StepCode.OK
+        market = btc_row[0, [4, 3, 40]]
+        assert features.step(state, 0, bars, at, market, False, step_ms, row) == StepCode.OK
+        assert same_bits(row[0], folded[at]), at
+        assert same_bits(btc_row[0], btc_folded[at]), at
     assert not codes.any()
 
 

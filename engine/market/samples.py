@@ -1,0 +1,85 @@
+"""Sample files: a symbol's newest open-interest samples and settled funding rates, mapped, as first seen."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import DataError
+from kernels.records import SAMPLE
+
+OPEN_INTEREST, FUNDING = 0, 1
+CAPACITY = (256, 160)  # 1h oi_change reaches back 15 h (183 samples of 5 min), funding_z 90 rates
+SPARE = (32, 32)  # the oldest samples dropped at once when a buffer is full
+MINUTE_MS = 60_000
+DELAY_MS = 300_000
+_MAGIC = b"TASAMP01"
+_HEADER = np.dtype([("magic", "S8"), ("counts", "<i8", (2,))])
+_BYTES = _HEADER.itemsize + sum(CAPACITY) * SAMPLE.itemsize
+
+
+class SampleFile:
+    """Both sample series of one symbol, sorted by stamp; the first version of a stamp stays."""
+
+    def __init__(self, path: Path) -> None:
+        fresh = not path.exists()
+        if fresh:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb+" if fresh else "rb+") as file:
+            if fresh:
+                os.posix_fallocate(file.fileno(), 0, _BYTES)
+                file.write(_MAGIC)
+                file.flush()
+            if path.stat().st_size != _BYTES:
+                raise DataError(f"{path}: expected a sample file of {_BYTES} bytes, got {path.stat().st_size}")
+            self._mapped = mmap.mmap(file.fileno(), _BYTES)
+        self._header = np.frombuffer(self._mapped, _HEADER, count=1)
+        if self._header["magic"][0] != _MAGIC:
+            raise DataError(f"{path}: expected a sample file ({_MAGIC.decode()}), got {self._header['magic'][0]!r}")
+        self._counts = self._header["counts"][0]
+        split = _HEADER.itemsize + CAPACITY[0] * SAMPLE.itemsize
+        self.series: tuple[npt.NDArray[Any], npt.NDArray[Any]] = (
+            np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[0], offset=_HEADER.itemsize),
+            np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[1], offset=split),
+        )
+        self.counts = [int(self._counts[0]), int(self._counts[1])]
+
+    def newest_stamp(self, kind: int) -> int:
+        """Return the newest stamp, floored to the minute, or −1."""
+        count = self.counts[kind]
+        return int(self.series[kind]["stamp_ms"][count - 1]) // MINUTE_MS * MINUTE_MS if count else -1
+
+    def held(self, kind: int) -> npt.NDArray[Any]:
+        """Return a copy of the samples in order."""
+        return self.series[kind][: self.counts[kind]].copy()
+
+    def insert(self, kind: int, stamp_ms: int, usable_ms: int, value: float) -> bool:
+        """Insert a sample at its place; False if its minute is there already or it is older than all kept."""
+        series, count = self.series[kind], self.counts[kind]
+        minute = stamp_ms // MINUTE_MS * MINUTE_MS
+        stamps = series["stamp_ms"][:count] // MINUTE_MS * MINUTE_MS
+        at = int(np.searchsorted(stamps, minute))
+        if at < count and stamps[at] == minute:
+            return False
+        if count == CAPACITY[kind]:
+            if at <= SPARE[kind]:
+                return False
+            series[: count - SPARE[kind]] = series[SPARE[kind] : count].copy()
+            count -= SPARE[kind]
+            at -= SPARE[kind]
+        series[at + 1 : count + 1] = series[at:count].copy()
+        series[at] = (stamp_ms, usable_ms, value)
+        self.counts[kind] = count + 1
+        self._counts[kind] = count + 1
+        return True
+
+    def close(self) -> None:
+        """Release the mapping."""
+        self.series = (np.zeros(0, SAMPLE), np.zeros(0, SAMPLE))
+        del self._counts, self._header
+        self._mapped.close()
