@@ -14,7 +14,10 @@ from rich.console import Console
 from engine.config import Config, load
 from engine.errors import ConfigError, DataError
 
-GROUPS: tuple[str, ...] = ("data",)
+GROUPS: tuple[str, ...] = (
+    "data",
+    "simulator",
+)
 
 console = Console(stderr=True)
 app = typer.Typer(name="ta", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)

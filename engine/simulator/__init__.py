@@ -1,0 +1,1 @@
+"""A Binance-compatible exchange in one process. Doors: `python -m engine.simulator …`, `main(argv)`, `Server`."""

@@ -1,0 +1,136 @@
+"""The exchange as one object: market, time, streams; and the loop that moves it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import ConfigError
+from engine.simulator.market import (
+    GENERATED_START_MS,
+    WEEK_MS,
+    Market,
+    generate_market,
+    generated_symbols,
+    load_market,
+)
+from engine.simulator.options import HISTORY_DAYS, Options
+from engine.simulator.path import MINUTE_MS
+from engine.simulator.pump import Pace, Pump
+from engine.simulator.streams import Hub
+from engine.simulator.tape import Tape
+
+DAY_MS = 86_400_000
+STEP_S = 0.002
+WALL_STEP_S = 0.005
+GRACE_MS = 2_999  # after the last minute asked for, so that its closing frames are out
+REPORT_S = 10.0
+
+
+def open_market(options: Options) -> tuple[Market, int]:
+    """Return (market, start time): loaded or generated, shifted to now under the wall clock."""
+    wall_ms = int(time.time() * 1_000)
+    if options.data is not None:
+        market = load_market(options.data, options.symbols, options.seed)
+        if options.clock == "wall":
+            market.shift(-(-(wall_ms + 3_600_000 - market.end_ms) // WEEK_MS) * WEEK_MS)
+            return market, wall_ms
+        return market, _start_in(market, options)
+    history = options.history_days if options.history_days is not None else HISTORY_DAYS
+    wall = options.clock == "wall"
+    start_ms = wall_ms if wall else options.start_ms or GENERATED_START_MS
+    symbols = options.symbols or generated_symbols(options.symbol_count)
+    first_ms = (start_ms - int(history * DAY_MS)) // MINUTE_MS * MINUTE_MS
+    count = (start_ms - first_ms) // MINUTE_MS + int(options.ahead_days * 1_440) + 1
+    return generate_market(symbols, first_ms, count, options.seed, options.edge), start_ms
+
+
+def _start_in(market: Market, options: Options) -> int:
+    start_ms = options.start_ms
+    if start_ms is None and options.history_days is not None:
+        start_ms = market.first_ms + int(options.history_days * DAY_MS) // MINUTE_MS * MINUTE_MS
+    if start_ms is None:
+        start_ms = market.first_ms + (market.end_ms - market.first_ms) // 2 // MINUTE_MS * MINUTE_MS
+    if not market.first_ms + MINUTE_MS <= start_ms < market.end_ms:
+        span = f"{market.first_ms + MINUTE_MS}…{market.end_ms - 1}"
+        raise ConfigError([f"start: expected a time within the data ({span}), got {start_ms}"])
+    return start_ms
+
+
+class Exchange:
+    """Everything that the servers share. Build one per process; `run` is its clock."""
+
+    def __init__(self, options: Options, say: Callable[[str], None] | None = None) -> None:
+        self.options = options
+        self.market, self.start_ms = open_market(options)
+        speed = 1.0 if options.clock == "wall" else options.speed
+        updates = options.updates or max(12, min(240, round(3_600 / speed)))
+        books = options.books or updates
+        self.tape = Tape(self.market, (updates, books), self.start_ms)
+        self.pump = Pump(self.tape)
+        self.hub = Hub(self.pump, lenient=options.profile == "demo")
+        self.pace = Pace(speed, options.clock == "wall")
+        self.ended = False
+        self.halted = False
+        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+
+    @property
+    def now_ms(self) -> int:
+        """Exchange time: market time in a replay, wall time otherwise."""
+        return int(time.time() * 1_000) if self.pace.wall else self.tape.now_ms
+
+    @property
+    def last_ms(self) -> int:
+        """Market time at which the clock will halt."""
+        end_ms = self.market.end_ms - 1
+        if self.options.minutes is None:
+            return end_ms
+        return min(end_ms, self.start_ms + self.options.minutes * MINUTE_MS + GRACE_MS)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is served: the line printed when ready."""
+        return {
+            "market": self.market.source,
+            "symbols": self.market.symbols,
+            "clock": self.options.clock,
+            "speed": self.pace.speed,
+            "history_from_ms": self.market.first_ms,
+            "start_ms": self.start_ms,
+            "end_ms": self.market.end_ms,
+            "last_ms": self.last_ms,
+            "synthesised": self.market.synthesised,
+            "updates_per_minute": int(self.tape.rates[0]),
+            "books_per_minute": int(self.tape.rates[1]),
+        }
+
+    async def run(self) -> None:
+        """Move market time for ever; say when the data ends and what speed was reached."""
+        step_s = WALL_STEP_S if self.pace.wall or self.pace.speed <= 10 else STEP_S
+        self.pace.held = self.options.hold
+        reported_s, reported_ms, frames = time.monotonic(), self.tape.now_ms, 0
+        while True:
+            await asyncio.sleep(step_s)
+            if self.pace.held and self.hub.subscribed:
+                self.pace.held = False
+            target = self.pace.target(self.tape.now_ms, self.pump.backlogged())
+            if not self.ended:
+                self.pump.advance(min(target, self.last_ms))
+                if self.tape.now_ms >= self.last_ms:
+                    self._end()
+            elapsed = time.monotonic() - reported_s
+            if elapsed >= REPORT_S:
+                speed = (self.tape.now_ms - reported_ms) / elapsed / 1_000
+                rate = (self.pump.frames - frames) / elapsed
+                if not self.options.quiet and not self.pace.held and not self.ended:
+                    self._say(f"simulator: speed {speed:.1f} of {self.pace.speed:g}, {rate:,.0f} frames/s rendered")
+                reported_s, reported_ms, frames = time.monotonic(), self.tape.now_ms, self.pump.frames
+
+    def _end(self) -> None:
+        self.ended = True
+        why = (
+            "the data ends here" if self.tape.now_ms >= self.market.end_ms - 1 else "the minutes asked for have passed"
+        )
+        self._say(f"simulator: market clock halted at {self.tape.now_ms}: {why}; still serving")

@@ -1,0 +1,34 @@
+"""Compiled functions of the simulator: `kernels.compile` with a cache keyed by the simulator's own sources as well."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba.core import config as numba_config
+
+from kernels.compile import CACHED, kernel
+
+
+def _source_hash() -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+_FOLDER = str(Path(numba_config.CACHE_DIR or ".") / f"simulator-{_source_hash()}")
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile at first call, cached; numba does not notice an edit in a callee of another file, the folder's name does."""
+    if not CACHED:
+        return kernel()(function)
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = _FOLDER
+    try:
+        return kernel()(function)
+    finally:
+        numba_config.CACHE_DIR = before
