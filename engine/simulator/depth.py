@@ -1,4 +1,5 @@
-"""The book below the best level: quantities that are a function of (symbol, price, five minutes), so diffs stay small."""
+"""The book below the best level: quantities that are a function of (symbol, price, five minutes), so diffs
+stay small."""
 
 from __future__ import annotations
 

@@ -51,11 +51,13 @@ def close_delay_ms(key: Any, open_ms: Any, interval: Any, idle: Any) -> Any:
 def build(
     bars: Any, index: Any, begin: Any, open_ms: Any, keys: Any, wanted: Any, closed: Any, rates: Any, run: Any, out: Any
 ) -> Any:
-    """Fill `out` int64[4, capacity] with the minute's events, unsorted: time, code, symbol, argument. Returns their number.
+    """Fill `out` int64[4, capacity] with the minute's events, unsorted: time, code, symbol, argument. Returns
+    their number.
 
     wanted uint8[KINDS, S]: streams somebody listens to; closed uint8[15]: candles that ended at the minute's start;
-    rates int64[2]: kline/trade updates and book updates per minute; run int64[5, S, SLOTS]: the minute itself. The argument
-    is the slot, for the book its number in the minute. A candle's first open frame never precedes the last one's close.
+    rates int64[2]: kline/trade updates and book updates per minute; run int64[5, S, SLOTS]: the minute itself.
+    The argument is the slot, for the book its number in the minute. A candle's first open frame never precedes
+    the last one's close.
     """
     updates, books = rates[0], rates[1]
     count = 0

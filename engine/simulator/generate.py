@@ -1,8 +1,9 @@
 """The generated market: correlated, fat-tailed, volatility-clustered minutes with one stated learnable component.
 
-Per symbol a latent mood z (Ornstein–Uhlenbeck, half-life 180 minutes, unit variance, 40 % common) does two things: it tilts
-the takers (taker-buy share 0.5 + 0.05 z + noise, always) and it moves the price (drift `edge` × 0.07 × z standard deviations
-of a minute). With `edge` 0 the tilt is still there and means nothing, so there is nothing to learn.
+Per symbol a latent mood z (Ornstein–Uhlenbeck, half-life 180 minutes, unit variance, 40 % common) does two
+things: it tilts the takers (taker-buy share 0.5 + 0.05 z + noise, always) and it moves the price (drift `edge` ×
+0.07 × z standard deviations of a minute). With `edge` 0 the tilt is still there and means nothing, so there is
+nothing to learn.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ def _bell(key: Any, index: Any, salt: Any) -> Any:
 def minutes(first_ms: Any, keys: Any, start: Any, volatility: Any, depth: Any, tick: Any, edge: Any, out: Any) -> None:
     """Fill `out` int64[COLUMNS, S, N] with minutes from `first_ms` on.
 
-    keys uint64[S]; start, volatility (of one minute), depth (base quantity per minute, in quantity integers) float64[S];
-    tick int64[S]. QUOTE is in price integer × quantity integer units. The seed is inside the keys.
+    keys uint64[S]; start, volatility (of one minute), depth (base quantity per minute, in quantity integers)
+    float64[S]; tick int64[S]. QUOTE is in price integer × quantity integer units. The seed is inside the keys.
     """
-    columns, symbols, count = out.shape
+    _columns, symbols, count = out.shape
     keep = 0.5 ** (1.0 / HALF_LIFE_MINUTES)
     fresh = np.sqrt(1.0 - keep * keep)
     common = keys[0] ^ _COMMON

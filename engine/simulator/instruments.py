@@ -1,7 +1,7 @@
 """What the simulated exchange lists: ticks, steps, limits, margin tiers; all money in integers of stated units.
 
-A price is an integer of 10^-price_decimals, a quantity of 10^-qty_decimals, a notional of 10^-(both). Money in accounts is
-an integer of 10^-8 (`MONEY_DECIMALS`), so price_decimals + qty_decimals must not exceed 8.
+A price is an integer of 10^-price_decimals, a quantity of 10^-qty_decimals, a notional of 10^-(both). Money in
+accounts is an integer of 10^-8 (`MONEY_DECIMALS`), so price_decimals + qty_decimals must not exceed 8.
 """
 
 from __future__ import annotations

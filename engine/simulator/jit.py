@@ -23,7 +23,8 @@ _FOLDER = str(Path(numba_config.CACHE_DIR or ".") / f"simulator-{_source_hash()}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile at first call, cached; numba does not notice an edit in a callee of another file, the folder's name does."""
+    """Compile at first call, cached; numba does not notice an edit in a callee of another file, the folder's
+    name does."""
     if not CACHED:
         return kernel()(function)
     before = numba_config.CACHE_DIR

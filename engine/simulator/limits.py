@@ -1,4 +1,5 @@
-"""Rate limits of the gateway: request weight per address, order counts per account; 429, then 418. Time is an argument."""
+"""Rate limits of the gateway: request weight per address, order counts per account; 429, then 418. Time is an
+argument."""
 
 from __future__ import annotations
 

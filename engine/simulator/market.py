@@ -1,4 +1,5 @@
-"""The market's data: minutes of every symbol on one grid, in integers, from bar files or generated; nothing later than asked."""
+"""The market's data: minutes of every symbol on one grid, in integers, from bar files or generated; nothing
+later than asked."""
 
 from __future__ import annotations
 
@@ -193,7 +194,8 @@ def _decimals(rows: npt.NDArray[Any]) -> int:
 
 
 def _fill(out: Ints, rows: npt.NDArray[Any], first_ms: int, item: Instrument, key: int) -> set[str]:
-    """Write one symbol's minutes into `out` int64[COLUMNS, N]; absent minutes become idle ones. Returns what was invented."""
+    """Write one symbol's minutes into `out` int64[COLUMNS, N]; absent minutes become idle ones. Returns what
+    was invented."""
     unit, lot = 10**item.price_decimals, 10**item.qty_decimals
     at = (rows["open_ms"] - first_ms) // MINUTE_MS
     notes: set[str] = set()
@@ -206,20 +208,20 @@ def _fill(out: Ints, rows: npt.NDArray[Any], first_ms: int, item: Instrument, ke
     for salt in (0, 1):
         _uniforms(key, int(at[0]), 40 + salt, draws[salt])
 
-    def column(name: str, invented: npt.NDArray[Any], scale: float) -> Ints:
+    def given_or(name: str, invented: npt.NDArray[Any], scale: float) -> Ints:
         given = rows[name] * scale
         unknown = np.isnan(given)
         if unknown.any():
             notes.add(name.replace("_", " "))
         return np.rint(np.where(unknown, invented, given)).astype(np.int64)
 
-    out[QUOTE, at] = column("quote_volume", volume * average, unit * lot)
+    out[QUOTE, at] = given_or("quote_volume", volume * average, unit * lot)
     tilt = np.clip(0.5 + 0.3 * (draws[0] - 0.5), 0.05, 0.95)
-    out[TAKER, at] = np.minimum(column("taker_volume", volume * tilt, lot), volume)
+    out[TAKER, at] = np.minimum(given_or("taker_volume", volume * tilt, lot), volume)
     out[TAKER_QUOTE, at] = np.rint(out[TAKER, at] * (out[QUOTE, at] / np.maximum(volume, 1))).astype(np.int64)
     typical = max(float(np.median(volume)), 1.0)
     invented = np.minimum(volume, 5 + 400 * (volume / typical) * (0.7 + 0.6 * draws[1]))
-    trades = np.maximum(column("trades", invented, 1.0), (volume > 0).astype(np.int64))
+    trades = np.maximum(given_or("trades", invented, 1.0), (volume > 0).astype(np.int64))
     out[TRADES, at] = np.where(volume > 0, np.minimum(trades, volume), 0)
     _bridge(out, at, rows, notes)
     return notes

@@ -1,7 +1,7 @@
 """What happens inside a minute, as pure functions of (candle, seed): prices, marks, cumulative trades, the best book.
 
-A minute has `SLOTS` slots of 100 ms. Prices are integers (see instruments), marks integers of 10^-8 USDT. Nothing here knows a
-clock or a socket: the same minute always looks the same, whoever asks first, a stream or REST.
+A minute has `SLOTS` slots of 100 ms. Prices are integers (see instruments), marks integers of 10^-8 USDT.
+Nothing here knows a clock or a socket: the same minute always looks the same, whoever asks first, a stream or REST.
 """
 
 from __future__ import annotations
@@ -172,8 +172,9 @@ def aggregate_marks(rows: Any, begins: Any, out: Any) -> None:
 def fold_minute(base: Any, bars: Any, index: Any, begin: Any, fresh: Any, done: Any) -> None:
     """Move on by one minute: fold minute `index` into every running candle.
 
-    `base` int64[I, COLUMNS, S] holds the candles without the running minute; where `fresh` uint8[I] is set, minute `index`
-    was the candle's last: the finished candle goes to `done` and the base is cleared (TRADES −1 says "nothing yet").
+    `base` int64[I, COLUMNS, S] holds the candles without the running minute; where `fresh` uint8[I] is set,
+    minute `index` was the candle's last: the finished candle goes to `done` and the base is cleared (TRADES −1
+    says "nothing yet").
     """
     intervals, _, symbols = base.shape
     for i in range(intervals):
@@ -197,7 +198,8 @@ def fold_minute(base: Any, bars: Any, index: Any, begin: Any, fresh: Any, done: 
 
 @compiled
 def run_minute(bars: Any, index: Any, begin: Any, open_ms: Any, keys: Any, ticks: Any, units: Any, out: Any) -> None:
-    """Fill the running minute of every symbol: `out` int64[5, S, SLOTS] = price, high, low, mark, share of trades (ppb)."""
+    """Fill the running minute of every symbol: `out` int64[5, S, SLOTS] = price, high, low, mark, share of
+    trades (ppb)."""
     share = np.empty(SLOTS)
     for s in range(bars.shape[1]):
         if index < begin[s]:

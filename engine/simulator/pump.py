@@ -32,7 +32,8 @@ class Listener(Protocol):
 
 
 class Pump:
-    """Owns the tape's time. `advance` renders each frame once and copies it to the connections; no frame is built for nobody."""
+    """Owns the tape's time. `advance` renders each frame once and copies it to the connections; no frame is
+    built for nobody."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
@@ -42,7 +43,7 @@ class Pump:
         self.on_minute: list[Callable[[], None]] = []
         self.on_step: list[Callable[[int, int], None]] = []
         self.frames = 0
-        self.wanted = np.zeros((KINDS, symbols), np.uint8)
+        self.wanted: npt.NDArray[np.uint8] = np.zeros((KINDS, symbols), np.uint8)
         names = [name.lower() + suffix for suffix in KIND_SUFFIXES for name in tape.market.symbols]
         self.stream_ids = {name: number for number, name in enumerate(names)}
         wrappers = [f'{{"stream":"{name}","data":' for name in names]
@@ -60,9 +61,8 @@ class Pump:
         wanted = np.zeros(KINDS * self.symbols, np.uint8)
         for listener in self.listeners:
             wanted |= listener.mask
-        wanted = wanted.reshape(KINDS, self.symbols)
-        if not np.array_equal(wanted, self.wanted):
-            self.wanted = wanted
+        if not np.array_equal(wanted, self.wanted.ravel()):
+            self.wanted = wanted.reshape(KINDS, self.symbols)
             self._build()
 
     def backlogged(self) -> bool:

@@ -114,7 +114,8 @@ def put_decimal(out: Any, at: Any, value: Any, decimals: Any) -> Any:
 
 @compiled
 def put_kline(out: Any, at: Any, row: Any, meta: Any, name: Any, interval: Any, final: Any) -> Any:
-    """Write a kline payload. `row` int64[COLUMNS]; `meta` int64[5]: event, open, close ms, price and quantity decimals."""
+    """Write a kline payload. `row` int64[COLUMNS]; `meta` int64[5]: event, open, close ms, price and quantity
+    decimals."""
     event_ms, open_ms, close_ms, places, lots = meta[0], meta[1], meta[2], meta[3], meta[4]
     empty = row[TRADES] == 0
     at = put(out, put_int(out, put(out, at, _K_HEAD), event_ms), _K_SYMBOL)
@@ -168,7 +169,8 @@ def put_book(out: Any, at: Any, best: Any, update_id: Any, event_ms: Any, places
 
 @compiled
 def put_trade(out: Any, at: Any, kind: Any, facts: Any, places: Any, lots: Any, name: Any) -> Any:
-    """Write a trade or aggTrade. `facts` int64[7]: event ms, first and last id, price, quantity, buyer is maker, aggregate id."""
+    """Write a trade or aggTrade. `facts` int64[7]: event ms, first and last id, price, quantity, buyer is
+    maker, aggregate id."""
     if kind == TRADE:
         at = put_int(out, put(out, at, _T_HEAD), facts[0])
         at = put(out, put_int(out, put(out, at, _B_TIME), facts[0]), _K_SYMBOL)
@@ -205,11 +207,13 @@ def merge(base: Any, now: Any, out: Any) -> None:
 def render(events: Any, first: Any, last: Any, bars: Any, index: Any, open_ms: Any, keys: Any, run: Any, base: Any,
            done: Any, spans: Any, static: Any, funding: Any, names: Any, lengths: Any, rates: Any, out: Any,
            ends: Any) -> Any:  # fmt: skip
-    """Write the payloads of events [first, last) into `out` uint8[]; `ends` int64[] gets the end of each. Returns the bytes.
+    """Write the payloads of events [first, last) into `out` uint8[]; `ends` int64[] gets the end of each.
+    Returns the bytes.
 
-    events int64[4, n] sorted by time; base, done int64[15, COLUMNS, S]: candles without the running minute, and those that
-    ended at its start; spans int64[3, 15]: open of the running candles, open of the ended ones, and next open of the running;
-    static int64[4, S]: price and quantity decimals, tick, typical volume; funding int64[S, 2].
+    events int64[4, n] sorted by time; base, done int64[15, COLUMNS, S]: candles without the running minute,
+    and those that ended at its start; spans int64[3, 15]: open of the running candles, open of the ended ones,
+    and next open of the running; static int64[4, S]: price and quantity decimals, tick, typical volume;
+    funding int64[S, 2].
     """
     row, total, best = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.int64), np.empty(4, np.int64)
     meta, facts = np.empty(5, np.int64), np.empty(7, np.int64)
@@ -227,7 +231,7 @@ def render(events: Any, first: Any, last: Any, bars: Any, index: Any, open_ms: A
             merge(base[code, :, s], row, total)
             meta[0], meta[1], meta[2], meta[3], meta[4] = time, spans[0, code], spans[2, code] - 1, places, lots
             at = put_kline(out, at, total, meta, name, _INTERVAL_ROWS[code, : _INTERVAL_LENGTHS[code]], False)
-        elif code == MARK_1S or code == MARK_3S:
+        elif code in (MARK_1S, MARK_3S):
             at = put_mark(out, at, run, s, argument, time, keys[s], funding[s], name)
         elif code == BOOK:
             slot = (argument * SLOTS) // rates[1]
@@ -254,7 +258,8 @@ def gather(payloads: Any, ends: Any, events: Any, first: Any, last: Any, symbols
            prefixes: Any, lengths: Any, out: Any) -> Any:  # fmt: skip
     """Copy the frames that one connection listens to into `out` as whole WebSocket text frames; returns the bytes.
 
-    mask uint8[KINDS × S] by stream id = kind × S + symbol; prefixes uint8[KINDS × S, PREFIX_BYTES]: the combined wrapper.
+    mask uint8[KINDS × S] by stream id = kind × S + symbol; prefixes uint8[KINDS × S, PREFIX_BYTES]: the
+    combined wrapper.
     """
     at, begin = 0, 0
     for e in range(first, last):

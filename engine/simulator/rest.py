@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Rest:
         get("/fapi/v1/time", lambda _: {"serverTime": self.exchange.now_ms})
         get("/fapi/v1/exchangeInfo", lambda _: self._info())
         for kind in rest_market.KINDS:
-            get(f"/fapi/v1/{kind}", lambda params, kind=kind: rest_market.klines(tape, kind, params), kline_weight)
+            get(f"/fapi/v1/{kind}", functools.partial(rest_market.klines, tape, kind), kline_weight)
         get("/fapi/v1/depth", lambda params: rest_market.depth(tape, params), depth_weight)
         get("/fapi/v1/premiumIndex", rows(tickers.premium_index), _per_symbol(1, 10))
         get("/fapi/v1/ticker/bookTicker", rows(rest_market.book_ticker), _per_symbol(2, 5))
@@ -85,8 +86,7 @@ class Rest:
         get("/fapi/v1/openInterest", lambda params: rest_market.open_interest(tape, params))
         get("/futures/data/openInterestHist", lambda p: rest_market.open_interest_history(tape, p), 0, False)
         get("/fapi/v1/trades", lambda params: rest_market.trades(tape, params), 5)
-        for path in ("/api/v3/ping",):
-            get(path, lambda _: {})
+        get("/api/v3/ping", lambda _: {})
         get("/api/v3/time", lambda _: {"serverTime": self.exchange.now_ms})
 
     def _info(self) -> Any:

@@ -53,7 +53,7 @@ def candle_opens(tape: Tape, s: int, interval: int, params: Params) -> list[int]
         open_ms = interval_open_ms(interval, max(start, oldest_open))
         if open_ms < start:
             open_ms = interval_next_ms(interval, open_ms)
-        opens = []
+        opens: list[int] = []
         while open_ms <= newest and len(opens) < limit:
             opens.append(open_ms)
             open_ms = interval_next_ms(interval, open_ms)
@@ -212,7 +212,7 @@ def open_interest_history(tape: Tape, params: Params) -> list[dict[str, Any]]:
         newest -= period
     if start is None:
         stamp = max(stamp, newest - (limit - 1) * period)
-    found = []
+    found: list[dict[str, Any]] = []
     while stamp <= newest and len(found) < limit:
         amount = tape.open_interest(s, stamp)
         index = max(int(market.begin[s]), market.minute_index(stamp) - 1)

@@ -1,4 +1,5 @@
-"""The sockets: REST and WS API by aiohttp on one port, streams by picows on the next (and by aiohttp on the first too)."""
+"""The sockets: REST and WS API by aiohttp on one port, streams by picows on the next (and by aiohttp on the
+first too)."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ _DEPTH = re.compile(r"^(?P<symbol>[^@]+)@(?P<kind>depth(?P<top>5|10|20)?|rpiDept
 _TICKER = re.compile(r"^(?P<symbol>[^@!]+)@(?P<kind>ticker|miniTicker)$")
 _ARRAY = re.compile(r"^!(?P<kind>ticker|miniTicker|markPrice)@arr(@(?P<speed>1s))?$")
 _CONTINUOUS = re.compile(r"^(?P<pair>[^@_]+)_(?P<type>[a-z_]+)@continuousKline_(?P<interval>\w+)$")
-_PUSHED = re.compile(r"^(!forceOrder@arr|!contractInfo|[^@!]+@forceOrder|tradingSession|!assetIndex@arr|[^@!]+@assetIndex"
-                     r"|[^@!]+@compositeIndex)$")  # fmt: skip
+_PUSHED = re.compile(
+    r"^(!forceOrder@arr|!contractInfo|[^@!]+@forceOrder|tradingSession|!assetIndex@arr|[^@!]+@assetIndex|[^@!]+@compositeIndex)$"
+)
 
 
 class Special:
@@ -52,12 +53,12 @@ def parse(tape: Tape, name: str) -> Special | None:
         book = _Depth(tape, s, int(match["top"]) if match["top"] else 0)
         return Special(name, PUBLIC, period, book.produce)
     if match := _TICKER.match(name):
-        s = index.get(match["symbol"])
-        if s is None:
+        if match["symbol"] not in index:
             return None
+        row = index[match["symbol"]]
         make = tickers.stream_ticker if match["kind"] == "ticker" else tickers.stream_mini_ticker
         period = 2_000 if match["kind"] == "ticker" else 1_000
-        return Special(name, MARKET, period, lambda now_ms: [orjson.dumps(make(tape, s))])
+        return Special(name, MARKET, period, lambda now_ms: [orjson.dumps(make(tape, row))])
     if match := _ARRAY.match(name):
         return _array(tape, name, match["kind"], match["speed"])
     if name == "!bookTicker":

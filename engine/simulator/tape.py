@@ -1,4 +1,5 @@
-"""The running minute of the whole market: its path, its candles so far, its funding; what streams, REST and matching see."""
+"""The running minute of the whole market: its path, its candles so far, its funding; what streams, REST and
+matching see."""
 
 from __future__ import annotations
 
@@ -69,10 +70,8 @@ class Tape:
         for i in range(len(INTERVALS)):
             self.closed[i] = upcoming == self.spans[2, i]
         path.fold_minute(self.base, market.bars, self.index, market.begin, self.closed, self.done)
-        for i in np.flatnonzero(self.closed):
-            self.spans[1, i] = self.spans[0, i]
-            self.spans[0, i] = upcoming
-            self.spans[2, i] = interval_next_ms(int(i), upcoming)
+        for i in np.flatnonzero(self.closed).tolist():
+            self.spans[:, i] = upcoming, self.spans[0, i], interval_next_ms(i, upcoming)
         self.index += 1
         self._fill()
 
@@ -147,7 +146,8 @@ class Tape:
         return round(rate * self.funding_hours(s) / 8 * 1e8)
 
     def funding_estimate(self, s: int, time_ms: int) -> tuple[int, int]:
-        """Return (running estimate in 10^-8, next settlement time): it moves from the last settled rate to the next one."""
+        """Return (running estimate in 10^-8, next settlement time): it moves from the last settled rate to the
+        next one."""
         length = self.funding_hours(s) * HOUR_MS
         settle_ms = time_ms // length * length + length
         before, after = self.funding_rate(s, settle_ms - length), self.funding_rate(s, settle_ms)
@@ -163,7 +163,8 @@ class Tape:
     # --- candles for REST ---
 
     def minutes(self, s: int, first: int, last: int) -> npt.NDArray[np.int64]:
-        """Return minutes [first, last] as int64[COLUMNS, n], the running one as it stands, the last closed one as REST knows it."""
+        """Return minutes [first, last] as int64[COLUMNS, n], the running one as it stands, the last closed one
+        as REST knows it."""
         last = min(last, self.index)
         rows = self.market.bars[:, s, first : last + 1].copy()
         if first <= self.index == last:
@@ -174,7 +175,8 @@ class Tape:
         return rows
 
     def _lag(self, s: int, row: npt.NDArray[np.int64], index: int) -> None:
-        """Take the last trade out of a minute that has just closed, where REST is late (one close in four, up to 1.5 s)."""
+        """Take the last trade out of a minute that has just closed, where REST is late (one close in four, up
+        to 1.5 s)."""
         key, open_ms = self.market.keys[s], self.market.first_ms + index * MINUTE_MS
         late_ms = 200 + int(1_300 * path.uniform(key, open_ms, 14))
         if self.now_ms - open_ms - MINUTE_MS < late_ms and path.held_back(row, key, open_ms):
