@@ -1,0 +1,250 @@
+"""The helper process: everything over REST that would hold up the engine's loop. One JSON object per line each way.
+
+In: `{"id", "job", "args"}`. Out: `{"id", "ok", "result" | "error"}`, and events without an id: `progress`, `sample`,
+`time`. It ends when its standard input does, so it never outlives the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import uvloop
+
+from engine.errors import DataError, ExchangeError
+from engine.exchange import filters
+from engine.exchange.budget import WeightBudget
+from engine.exchange.rest import MarketRest, closed
+from engine.market.rings import BarFile, bar_path
+from engine.market.series import holes, unbroken
+from kernels.records import BAR, SAMPLE, TIMEFRAME_MS
+
+MAX_LINE_BYTES = 64 << 20
+FUNDING_DAYS = 60  # at least 90 rates at 8-hour intervals, with room
+TIME_EVERY_S = 5.0
+SYMBOLS_AT_ONCE = 16  # so that a file is complete soon, rather than all files at the end
+
+
+def encode_bars(bars: npt.NDArray[Any]) -> str:
+    """Return BAR[n] as text for the line protocol."""
+    return base64.b64encode(bars.tobytes()).decode()
+
+
+def decode_bars(text: str) -> npt.NDArray[Any]:
+    """Return BAR[n] from `encode_bars`."""
+    return np.frombuffer(base64.b64decode(text), BAR).copy()
+
+
+class Worker:
+    """The jobs, on one REST client."""
+
+    def __init__(self, rest: MarketRest, emit: Callable[[dict[str, Any]], None]) -> None:
+        self._rest = rest
+        self._emit = emit
+        self._hours: dict[str, int] = {}
+        self.jobs: dict[str, Callable[..., Awaitable[Any]]] = {
+            "instruments": self.instruments,
+            "history": self.history,
+            "bars": self.bars,
+            "samples": self.samples,
+            "time": self.time,
+        }
+
+    async def instruments(self, path: str) -> dict[str, Any]:
+        """Write the instrument table to `path`."""
+        table = await self._rest.instruments()
+        self._hours = {bytes(row["symbol"]).decode(): int(row["funding_hours"]) for row in table}
+        filters.save(Path(path), table)
+        return {"instruments": len(table), "tradable": filters.tradable(table)}
+
+    async def time(self) -> dict[str, int]:
+        """Sample the exchange's clock once (monotonic ns of sending and receiving, server ms)."""
+        sent_ns = time.monotonic_ns()
+        server_ms = await self._rest.server_time_ms()
+        return {"sent_ns": sent_ns, "received_ns": time.monotonic_ns(), "server_ms": server_ms}
+
+    async def history(
+        self,
+        bars_dir: str,
+        samples_dir: str,
+        symbols: list[str],
+        warmup: dict[str, int],
+        capacity: dict[str, int],
+        timeframes: list[int],
+        open_interest: int = 500,
+    ) -> dict[str, Any]:
+        """Bring bar files and sample files of `symbols` up to date.
+
+        `warmup` and `capacity` count bars by symbol, with a key "" for all others. Bars already in a file stay as
+        they were seen; what follows them is fetched. Files must not be open for writing elsewhere.
+        """
+        gate, done, result = asyncio.Semaphore(SYMBOLS_AT_ONCE), 0, {"bars": 0, "filled": 0, "short": []}
+        if not self._hours:
+            self._hours = await self._rest.funding_hours()
+
+        async def one(symbol: str) -> None:
+            nonlocal done
+            need, size = warmup.get(symbol, warmup[""]), capacity.get(symbol, capacity[""])
+            async with gate:
+                await asyncio.gather(
+                    *(self._bar_file(Path(bars_dir), symbol, frame, need, size, result) for frame in timeframes),
+                    self._sample_files(Path(samples_dir), symbol, open_interest),
+                )
+            done += 1
+            self._emit({"event": "progress", "job": "history", "done": done, "of": len(symbols), "symbol": symbol})
+
+        await asyncio.gather(*(one(symbol) for symbol in symbols))
+        return result | {"server_ms": await self._rest.server_time_ms()}
+
+    async def _bar_file(
+        self, folder: Path, symbol: str, timeframe: int, need: int, capacity: int, result: dict[str, Any]
+    ) -> None:
+        step, path = TIMEFRAME_MS[timeframe], bar_path(folder, symbol, timeframe)
+        file = _open_file(path, symbol, timeframe, capacity)
+        try:
+            kept = file.ordered()
+            if len(kept) and holes(kept["open_ms"], timeframe):
+                kept = unbroken(kept[-1:], timeframe)[0][:0]
+            server_ms = await self._rest.server_time_ms()
+            first_ms = server_ms // step * step - need * step
+            usable = len(kept) and kept["open_ms"][0] <= first_ms and kept["open_ms"][-1] + step >= first_ms
+            from_ms = int(kept["open_ms"][-1]) + step if usable else first_ms
+            fetched = await self._rest.history(symbol, timeframe, from_ms, server_ms // step * step)
+            fetched = closed(fetched, timeframe, server_ms)
+            whole, filled = unbroken(np.concatenate([kept, fetched]) if usable else fetched, timeframe)
+            file.rewrite(whole)
+            result["bars"] += len(fetched)
+            result["filled"] += filled
+            if len(whole) < need - 1:
+                result["short"].append([symbol, timeframe, len(whole)])
+        finally:
+            file.close()
+
+    async def _sample_files(self, folder: Path, symbol: str, open_interest: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
+        from_ms = await self._rest.server_time_ms() - FUNDING_DAYS * 86_400_000
+        rates = await self._rest.funding(symbol, from_ms, None, hours)
+        _write(folder / f"{symbol}.funding", rates)
+        if open_interest:
+            _write(folder / f"{symbol}.open_interest", await self._rest.open_interest(symbol, limit=open_interest))
+
+    async def bars(self, ranges: list[list[Any]], mark: bool = False) -> dict[str, Any]:
+        """Fetch [symbol, timeframe, from_ms, to_ms] ranges in the order given; only closed bars are returned.
+
+        `bars` holds one text per range (see `decode_bars`), or null where the range could not be read. `server_ms`
+        was read before: a bar that should be there by then and is not does not exist at the exchange.
+        """
+        server_ms = await self._rest.server_time_ms()
+
+        async def one(symbol: str, timeframe: int, from_ms: int, to_ms: int) -> str | None:
+            try:
+                found = await self._rest.history(symbol, timeframe, from_ms, to_ms, mark)
+            except ExchangeError as error:
+                self._emit({"event": "fault", "job": "bars", "symbol": symbol, "error": str(error)})
+                return None
+            return encode_bars(closed(found, timeframe, server_ms))
+
+        return {"server_ms": server_ms, "bars": await asyncio.gather(*(one(*part) for part in ranges))}
+
+    async def samples(self, kind: str, symbols: list[str], from_ms: int) -> dict[str, Any]:
+        """Fetch samples stamped from `from_ms` on; each symbol's rows leave as a `sample` event at once."""
+        counts = {"symbols": 0, "rows": 0, "faults": 0}
+
+        async def one(symbol: str) -> None:
+            hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
+            try:
+                if kind == "funding":
+                    rows = await self._rest.funding(symbol, from_ms, None, hours)
+                else:
+                    rows = await self._rest.open_interest(symbol, from_ms, None)
+            except ExchangeError:
+                counts["faults"] += 1
+                return
+            counts["symbols"] += 1
+            counts["rows"] += len(rows)
+            self._emit({"event": "sample", "kind": kind, "symbol": symbol, "rows": rows.tolist(), "hours": hours})
+
+        await asyncio.gather(*(one(symbol) for symbol in symbols))
+        return counts
+
+
+def _open_file(path: Path, symbol: str, timeframe: int, capacity: int) -> BarFile:
+    """Open a bar file of the right size, or begin a new one where it is absent, damaged or of another size."""
+    if path.exists():
+        try:
+            file = BarFile.open(path)
+        except DataError:
+            path.rename(path.with_name(path.name + ".damaged"))
+        else:
+            if (file.capacity, file.timeframe, file.symbol) == (capacity, timeframe, symbol):
+                return file
+            file.close()
+    return BarFile.create(path, symbol, timeframe, capacity)
+
+
+def _write(path: Path, samples: npt.NDArray[Any]) -> None:
+    partial = path.with_name(path.name + ".new")
+    partial.write_bytes(samples.tobytes())
+    partial.replace(path)
+
+
+def read_samples(path: Path) -> npt.NDArray[Any]:
+    """Read a sample file as SAMPLE[n]; an absent file is an empty series."""
+    raw = path.read_bytes() if path.exists() else b""
+    if len(raw) % SAMPLE.itemsize:
+        raise DataError(f"{path}: expected a multiple of {SAMPLE.itemsize} bytes, got {len(raw)}")
+    return np.frombuffer(raw, SAMPLE).copy()
+
+
+async def serve(base_url: str, budget_path: Path | None) -> None:
+    """Answer requests from standard input until it ends."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    out = sys.stdout.buffer
+
+    def emit(message: dict[str, Any]) -> None:
+        out.write(orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+        out.flush()
+
+    async def work(request: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"id": request.get("id"), "ok": True}
+        try:
+            answer["result"] = await worker.jobs[request["job"]](**request.get("args", {}))
+        except (ExchangeError, DataError, OSError, KeyError, TypeError, ValueError) as error:
+            answer |= {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        emit(answer)
+
+    async with MarketRest(base_url, WeightBudget(budget_path)) as rest:
+        worker = Worker(rest, emit)
+        running = {asyncio.create_task(_sample_time(worker, emit))}
+        while line := await reader.readline():
+            task = asyncio.create_task(work(orjson.loads(line)))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        for task in running:
+            task.cancel()
+
+
+async def _sample_time(worker: Worker, emit: Callable[[dict[str, Any]], None]) -> None:
+    while True:
+        try:
+            emit({"event": "time", **await worker.time()})
+        except (ExchangeError, KeyError, TypeError, ValueError) as error:
+            emit({"event": "fault", "job": "time", "error": str(error)})
+        await asyncio.sleep(TIME_EVERY_S)
+
+
+if __name__ == "__main__":
+    os.nice(5)
+    uvloop.run(serve(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))

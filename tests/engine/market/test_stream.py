@@ -1,0 +1,151 @@
+"""The links against a small server: subscribing, redundancy, reconnect, roll-over, watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from engine.market.link import TRANSITIONS, Event, Link, Policy, State
+from engine.market.routes import plan
+from engine.market.stream import Streams
+from engine.market.wire import Decoder
+from tests.engine.market.test_wire import T0, Recorder, book, mark
+from tests.fake_exchange import FakeExchange
+
+FAST = Policy(message_gap_s=0.01, first_retry_s=0.02, longest_retry_s=0.1, connect_gap_s=0.0, watch_s=0.02)
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[FakeExchange]:
+    server = FakeExchange(T0)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - the condition belongs to the code under test
+            await asyncio.sleep(0.005)
+
+
+def make(exchange: FakeExchange, policy: Policy = FAST, **more: Any) -> tuple[Streams, Recorder]:
+    sink = Recorder()
+    return Streams(exchange.stream_url, Decoder(exchange.symbols, sink), policy=policy, random=Random(1), **more), sink
+
+
+async def test_every_stream_is_subscribed_twice_on_its_route(exchange: FakeExchange) -> None:
+    streams, sink = make(exchange)
+    streams.start()
+    await streams.wait_live(5.0)
+    public = {f"{s}@bookTicker" for s in ("btcusdt", "ethusdt")}
+    market = {f"{s}@{k}" for s in ("btcusdt", "ethusdt") for k in ("kline_1m", "kline_15m", "kline_1h", "markPrice@1s")}
+    by_path = sorted((socket.path, socket.streams) for socket in exchange.sockets)
+    assert by_path == [("/market/stream", market)] * 2 + [("/public/stream", public)] * 2
+    exchange.send("btcusdt@bookTicker", book())
+    exchange.send("btcusdt@markPrice@1s", mark())
+    await until(lambda: sum(row["frames"] for row in streams.league()) == 8)  # 4 acknowledgements and 2 × 2 events
+    assert len(sink.books) == 1 and len(sink.marks) == 1
+    assert sum(row["first"] for row in streams.league()) == sum(row["second"] for row in streams.league()) == 2
+    await streams.stop()
+    assert all(link.state is State.STOPPED for link in streams.links)
+
+
+async def test_a_lost_connection_comes_back_alone_after_refusals(exchange: FakeExchange) -> None:
+    streams, sink = make(exchange)
+    streams.start()
+    await streams.wait_live(5.0)
+    exchange.refuse = 3
+    before = exchange.handshakes
+    lost = next(socket for socket in exchange.sockets if socket.path == "/public/stream")
+    lost.transport.disconnect(graceful=False)
+    await until(lambda: streams.links[0].state is not State.LIVE or streams.links[2].state is not State.LIVE)
+    assert streams.live
+    await streams.wait_live(5.0)
+    assert exchange.handshakes == before + 4 and len(exchange.sockets) == 4
+    exchange.send("btcusdt@bookTicker", book())
+    await until(lambda: sink.books)
+    await streams.stop()
+
+
+async def test_a_planned_roll_over_overlaps(exchange: FakeExchange) -> None:
+    streams, sink = make(exchange, replicas=1)
+    streams.start()
+    await streams.wait_live(5.0)
+    link = next(link for link in streams.links if "/market/" in link.url)
+    link.roll()
+    await until(lambda: len(exchange.sockets) == 3)
+    old, new = (socket for socket in exchange.sockets if socket.path == "/market/stream")
+    await until(lambda: new.streams == old.streams)
+    assert old in exchange.sockets
+    exchange.send("btcusdt@markPrice@1s", mark())
+    await until(lambda: old not in exchange.sockets)
+    exchange.send("btcusdt@markPrice@1s", mark(T0 + 1_000))
+    await until(lambda: len(sink.marks) == 2)
+    assert link.rolls == 1 and link.reconnects == 0 and link.state is State.LIVE
+    await streams.stop()
+
+
+async def test_a_silent_stream_is_asked_for_again_and_then_gets_a_fresh_connection(exchange: FakeExchange) -> None:
+    policy = Policy(**{**FAST.__dict__, "quiet_s": (9.0, 9.0, 9.0, 0.15, 9.0), "overlap_s": 0.1})
+    streams, _ = make(exchange, policy)
+    streams.start()
+    await streams.wait_live(5.0)
+    deaf = next(socket for socket in exchange.sockets if socket.path == "/market/stream")
+    deaf.deaf.add("ethusdt@markPrice@1s")
+
+    async def tick() -> None:
+        step = 0
+        while True:
+            step += 1
+            for symbol in ("BTCUSDT", "ETHUSDT"):
+                exchange.send(f"{symbol.lower()}@markPrice@1s", mark(T0 + step * 1_000, s=symbol))
+            await asyncio.sleep(0.02)
+
+    ticking = asyncio.create_task(tick())
+    await until(lambda: any(r["method"] == "UNSUBSCRIBE" for r in deaf.requests))
+    assert deaf.requests[-1]["params"] == ["ethusdt@markPrice@1s"]
+    await until(lambda: deaf not in exchange.sockets)
+    assert streams.moved == 1 and streams.resubscribed >= 1
+    assert all("btcusdt@markPrice@1s" not in str(r) for r in deaf.requests[1:])
+    ticking.cancel()
+    await streams.stop()
+    assert not streams.links[0].impossible
+
+
+async def test_a_connection_that_says_nothing_is_dropped(exchange: FakeExchange) -> None:
+    streams, _ = make(exchange, Policy(**{**FAST.__dict__, "dead_s": 0.2}), replicas=1)
+    streams.start()
+    await streams.wait_live(5.0)
+    first = next(socket for socket in exchange.sockets if socket.path == "/market/stream")
+    await until(lambda: first not in exchange.sockets)
+    await until(lambda: any(socket.path == "/market/stream" for socket in exchange.sockets))
+    await streams.stop()
+
+
+def test_600_symbols_fit_the_limits_of_a_connection() -> None:
+    sets = plan([f"S{n}USDT" for n in range(600)])
+    assert all(len(some.streams) <= 1_024 for some in sets)
+    every = sorted(stream for some in sets for stream in some.streams)
+    assert every == list(range(3_000)) and [some.route for some in sets] == ["public", "market", "market", "market"]
+
+
+def test_back_off_doubles_is_capped_and_jittered() -> None:
+    link = Link(0, "", (), str, None, Policy(), None, Random(3))  # type: ignore[arg-type]
+    waits = [[link.back_off_s(failures) for _ in range(200)] for failures in (1, 2, 3, 30)]
+    for rows, top in zip(waits, (0.25, 0.5, 1.0, 30.0), strict=True):
+        assert top / 2 <= min(rows) < 0.6 * top and 0.9 * top < max(rows) <= top
+
+
+def test_the_table_lets_every_state_stop_and_none_go_live_unsubscribed() -> None:
+    assert all(TRANSITIONS[(state, Event.STOP)] is State.STOPPED for state in State)
+    into_live = {pair for pair, state in TRANSITIONS.items() if state is State.LIVE}
+    assert into_live == {
+        (State.SUBSCRIBING, Event.ACKNOWLEDGED),
+        (State.LIVE, Event.ACKNOWLEDGED),
+        (State.ROLLING, Event.ROLLED),
+    }
