@@ -16,6 +16,8 @@ from engine.errors import ConfigError, DataError
 
 GROUPS: tuple[str, ...] = (
     "data",
+    "ops",
+    "tokens",
     "simulator",
 )
 

@@ -1,0 +1,63 @@
+"""The Litestar application: an explicit list of routes, one guard, one place for errors and headers."""
+
+from __future__ import annotations
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from control import problems
+from control.gate import add_headers
+from control.routes import health, models, pages, records, session, status, trading
+from control.services import VERSION, Services
+
+MAX_BODY_BYTES = 64 << 10  # the largest body is a job's arguments
+ROUTES = [
+    *health.HANDLERS,
+    *status.HANDLERS,
+    *trading.HANDLERS,
+    *models.HANDLERS,
+    *records.HANDLERS,
+    *session.HANDLERS,
+    *pages.HANDLERS,
+]
+
+
+def create_app(services: Services) -> Litestar:
+    """Return the ASGI application of the control plane."""
+    return Litestar(
+        route_handlers=ROUTES,
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        guards=[services.gate.guard],
+        before_send=[add_headers],
+        exception_handlers={
+            problems.ApiError: problems.api_error,
+            HTTPException: problems.http_error,
+            Exception: problems.bug,
+        },
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=_openapi(),
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Trading engine control plane",
+        version=VERSION,
+        description=(
+            "Status, signals, trades and commands of the trading engine. Times are UTC epoch milliseconds; null means "
+            "not known; errors are problem documents (RFC 9457)."
+        ),
+        use_handler_docstrings=True,
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"], media_type="application/json")],  # type: ignore[arg-type]
+        openapi_router=Router("/schema", route_handlers=[], opt={"public": True}, include_in_schema=False),
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="`ta tokens create`")}
+        ),
+        security=[{"bearer": []}],
+    )

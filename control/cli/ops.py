@@ -1,0 +1,158 @@
+"""The operator's commands: status, start, stop, flatten, close, control. All but the last work without control."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from control.cli.app import fail, settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `ta`."""
+    app.command()(status)
+    app.command()(start)
+    app.command()(stop)
+    app.command()(flatten)
+    app.command()(close)
+    app.command(name="control")(control_)
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show mode, session, equity, positions and health. Exit code 1 when no engine is alive."""
+    from control.cli.local import status_document
+
+    document = status_document(settings())
+    engine = document["engine"]
+    if as_json:
+        print(json.dumps(document))
+    elif engine is None:
+        fail("no engine has run on this data folder", code=1)
+    else:
+        _print_status(document)
+    if engine is None or not engine["alive"]:
+        raise typer.Exit(1)
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    engine, table = document["engine"], Table(show_header=False, box=None, pad_edge=False)
+    beat = (
+        "alive"
+        if engine["alive"]
+        else f"NOT ANSWERING for {engine['heartbeat_age_ms'] / 1_000:.0f} s (last seen below)"
+    )
+    control = document["control"]
+    rows = [
+        ("engine", f"{engine['engine_id']}, pid {engine['pid']}, {beat}"),
+        ("mode", engine["mode"]),
+        ("state", engine["state"]),
+        ("model", engine["model_id"] or "none"),
+        ("equity", _usdt(engine["equity_usdt"])),
+        ("today", _usdt(engine["day_pnl_usdt"])),
+        ("symbols", f"{engine['symbols_ready']} of {engine['symbols']} ready"),
+        ("signals", f"{engine['counters']['signals']}, entries {engine['counters']['entries']}"),
+        ("trades", str(engine["counters"]["trades"])),
+        ("control", "answers" if control["answers"] else "does not answer (the engine trades without it)"),
+    ]
+    for name, value in rows:
+        table.add_row(f"[dim]{name}[/dim]", value)
+    out.print(table)
+    held = document["positions"]
+    if held:
+        listed = Table("symbol", "side", "qty", "entry", "mark", "result", "to SL", "to TP", box=None, pad_edge=False)
+        for item in held:
+            listed.add_row(
+                item["symbol"], item["side"], f"{item['qty']:g}", f"{item['entry_price']:g}",
+                f"{item['mark_price'] or 0:g}",
+                _usdt(item["unrealised_usdt"]), _percent(item["to_sl"]), _percent(item["to_tp"]),
+            )  # fmt: skip
+        out.print(listed)
+    else:
+        out.print("no open positions")
+
+
+def _usdt(value: float | None) -> str:
+    return "not known" if value is None else f"{value:,.2f} USDT"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}"
+
+
+def _confirmed(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{question} Not a terminal: repeat with --yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def _report(result: dict[str, Any], said: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ok": True, "result": result}))
+    else:
+        out.print(said)
+
+
+def start(yes: Yes = False, as_json: AsJson = False) -> None:
+    """Open a trading session: entries are allowed. In live mode it asks first."""
+    from control.cli.local import read_engine, send
+    from kernels.records import Mode
+
+    config = settings()
+    view = read_engine(config)
+    if view is not None and view.status["mode"][0] == Mode.LIVE:
+        _confirmed("This starts trading with real money. Go on?", yes)
+    _report(send(config, "start"), "session open: entries are allowed", as_json)
+
+
+def stop(as_json: AsJson = False) -> None:
+    """Close the session: no new entries, open positions keep their guards."""
+    from control.cli.local import send
+
+    _report(send(settings(), "stop"), "session closed: no new entries, positions keep their guards", as_json)
+
+
+def flatten(yes: Yes = False, as_json: AsJson = False) -> None:
+    """Close everything this system opened, at the market, and stop entries."""
+    from control.cli.local import read_engine, send
+
+    config = settings()
+    view = read_engine(config)
+    count = 0 if view is None else int(view.status["open_positions"][0])
+    _confirmed(f"This closes {count} open positions at the market and stops entries. Go on?", yes)
+    _report(send(config, "flatten"), "flatten acknowledged: exits are on their way, entries are stopped", as_json)
+
+
+def close(
+    symbol: Annotated[str, typer.Argument(help="for example BTCUSDT")], yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Close one position at the market."""
+    from control.cli.local import send
+
+    name = symbol.upper()
+    _confirmed(f"This closes the position in {name} at the market. Go on?", yes)
+    _report(send(settings(), "close", {"symbol": name}), f"close of {name} acknowledged", as_json)
+
+
+def control_(
+    port: Annotated[int | None, typer.Option(help="port of API and dashboard")] = None,
+    host: Annotated[str | None, typer.Option(help="address to bind; not loopback needs TLS or --behind-proxy")] = None,
+    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="a proxy in front terminates TLS")] = False,
+) -> None:
+    """Serve the API and the dashboard, follow the journal, run jobs. Works without an engine."""
+    from control.main import serve
+
+    given = {"port": port, "host": host, "behind_proxy": behind_proxy or None}
+    changed = {key: value for key, value in given.items() if value is not None}
+    serve(settings(**({"control": changed} if changed else {})))

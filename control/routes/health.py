@@ -1,0 +1,36 @@
+"""Liveness and readiness: open without a token, and telling no secrets."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+
+from control.services import Services
+from control.shapes import Health, Readiness
+
+
+@get("/healthz", opt={"public": True}, tags=["health"], summary="Is the control process alive?")
+async def healthz() -> Health:
+    """Answer as long as the event loop turns."""
+    return Health(status="ok")
+
+
+@get(
+    "/readyz",
+    opt={"public": True},
+    tags=["health"],
+    summary="Do the store and the engine work?",
+    responses={},
+)
+async def readyz(services: Services) -> Response[Readiness]:
+    """Answer 200 when the store works and, if an engine has ever run on this data folder, it is alive; else 503."""
+    view = services.engine.snapshot()
+    alive = view is None or view.alive
+    faults = [] if services.store.ok else [f"store: {services.store.detail}"]
+    if not alive:
+        faults.append("engine: no heartbeat for more than 2 s")
+    ready = not faults
+    body = Readiness(ready=ready, store=services.store.ok, engine=view is not None and view.alive, faults=faults)
+    return Response(body, status_code=200 if ready else 503)
+
+
+HANDLERS = [healthz, readyz]

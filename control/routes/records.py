@@ -1,0 +1,168 @@
+"""What happened: trades, orders, fills, signals and commands from the store, in pages, newest first."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.params import Parameter
+
+from control.auth import Scope
+from control.listing import MAX_PAGE, Listing, Query, page
+from control.problems import documented
+from control.routes.status import SymbolFilter
+from control.services import Services
+from control.shapes import CommandRow, Fill, Order, Page, Predictions, Signal, Trade
+from kernels.records import GATES
+
+TIME_MAX = 1 << 42  # the year 2109; keeps DateTime64 arithmetic inside its range
+Limit = Annotated[int, Parameter(query="limit", ge=1, le=MAX_PAGE, description="rows per page")]
+Before = Annotated[str | None, Parameter(query="before", max_length=200, description="`next` of the page before")]
+FromMs = Annotated[int | None, Parameter(query="from_ms", ge=0, le=TIME_MAX, description="not before this time")]
+ToMs = Annotated[int | None, Parameter(query="to_ms", ge=0, le=TIME_MAX, description="before this time")]
+ModelFilter = Annotated[str | None, Parameter(query="model_id", max_length=40, description="only of this model")]
+Reason = Literal[
+    "tp", "sl", "time", "manual", "flatten", "risk", "liquidation", "adl", "settlement", "blind", "unprotected",
+    "exchange_stop",
+]  # fmt: skip
+ReasonFilter = Annotated[Reason | None, Parameter(query="reason", description="why it was closed")]
+SideFilter = Annotated[Literal["long", "short"] | None, Parameter(query="side")]
+Gate = Annotated[str | None, Parameter(query="gate", pattern=r"^[a-z_]{1,24}$", description="refused by this gate")]
+PROBLEMS = documented(400, 401, 429, 503)
+
+
+def tagged(request: Request[Any, Any, Any], body: msgspec.Struct) -> Response[Any]:
+    """Answer with an ETag, or 304 when the caller has this very content."""
+    etag = '"' + hashlib.blake2b(msgspec.json.encode(body), digest_size=12).hexdigest() + '"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(None, status_code=304, headers=headers)
+    return Response(body, headers=headers)
+
+
+TRADES = Listing("trades", "closed_time", Trade, {"side": "toString(side)"})
+ORDERS = Listing("orders", "time", Order, {"time_ms": "toUnixTimestamp64Milli(time)"})
+FILLS = Listing("fills", "time", Fill, {"time_ms": "toUnixTimestamp64Milli(time)"})
+COMMANDS = Listing("commands", "time", CommandRow, {"time_ms": "toUnixTimestamp64Milli(time)"})
+
+
+def _signal(row: dict[str, Any]) -> dict[str, Any]:
+    bits, took_ns = int(row["refused_by"]), row["frame_to_decision_us"]
+    row["refused_by"] = [name for index, name in enumerate(GATES) if bits >> index & 1]
+    row["predictions"] = dict(zip(Predictions.__struct_fields__, row["predictions"], strict=True))
+    row["vector_hash"] = f"{int(row['vector_hash']):016x}"
+    row["frame_to_decision_us"] = took_ns / 1_000 if took_ns is not None and took_ns >= 0 else None
+    return {key: None if isinstance(value, float) and value != value else value for key, value in row.items()}
+
+
+SIGNALS = Listing(
+    "signals",
+    "decision_time",
+    Signal,
+    {
+        "refused_by": "gates",
+        "predictions": "array(" + ", ".join(Predictions.__struct_fields__) + ")",
+        "frame_to_decision_us": "if(frame_ns > 0, decide_ns - frame_ns, NULL)",
+    },
+    _signal,
+)
+
+
+@get("/api/trades", tags=["trading"], summary="Closed trades, newest first", responses=PROBLEMS)
+async def trades(
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: SymbolFilter = None,
+    model_id: ModelFilter = None,
+    reason: ReasonFilter = None,
+    side: SideFilter = None,
+    from_ms: FromMs = None,
+    to_ms: ToMs = None,
+    limit: Limit = 100,
+    before: Before = None,
+) -> Response[Page[Trade]]:
+    """Return closed round trips with result, fees, funding and the reason of the exit; times are exit times."""
+    equals = {"symbol": symbol, "model_id": model_id, "reason": reason, "side": side}
+    found = await page(services.reader, TRADES, Query(limit, before, from_ms, to_ms, equals))
+    return tagged(request, found)
+
+
+@get("/api/orders", tags=["trading"], summary="Order events, newest first", responses=PROBLEMS)
+async def orders(
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: SymbolFilter = None,
+    from_ms: FromMs = None,
+    to_ms: ToMs = None,
+    limit: Limit = 100,
+    before: Before = None,
+) -> Response[Page[Order]]:
+    """Return each step of each order: intent, sent, acknowledged, filled, rejected."""
+    found = await page(services.reader, ORDERS, Query(limit, before, from_ms, to_ms, {"symbol": symbol}))
+    return tagged(request, found)
+
+
+@get("/api/fills", tags=["trading"], summary="Executions, newest first", responses=PROBLEMS)
+async def fills(
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: SymbolFilter = None,
+    from_ms: FromMs = None,
+    to_ms: ToMs = None,
+    limit: Limit = 100,
+    before: Before = None,
+) -> Response[Page[Fill]]:
+    """Return executions with price, fee and slip."""
+    found = await page(services.reader, FILLS, Query(limit, before, from_ms, to_ms, {"symbol": symbol}))
+    return tagged(request, found)
+
+
+@get("/api/signals", tags=["signals"], summary="Decisions, newest first", responses=PROBLEMS)
+async def signals(
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: SymbolFilter = None,
+    model_id: ModelFilter = None,
+    gate: Gate = None,
+    entered: Annotated[bool | None, Parameter(query="entered", description="only entries, or only refusals")] = None,
+    from_ms: FromMs = None,
+    to_ms: ToMs = None,
+    limit: Limit = 100,
+    before: Before = None,
+) -> Response[Page[Signal]]:
+    """Return decisions with their predictions and every gate that refused them ("why no trade?")."""
+    conditions: list[str] = []
+    if entered is not None:
+        conditions.append("entered" if entered else "NOT entered")
+    if gate is not None:
+        conditions.append(f"bitTest(gates, {GATES.index(gate)})" if gate in GATES else "0")
+    equals = {"symbol": symbol, "model_id": model_id}
+    query = Query(limit, before, from_ms, to_ms, equals, tuple(conditions))
+    return tagged(request, await page(services.reader, SIGNALS, query))
+
+
+@get(
+    "/api/commands",
+    opt={"needs": Scope.READ},
+    tags=["audit"],
+    summary="Who did what, newest first",
+    responses=PROBLEMS,
+)
+async def commands(
+    request: Request[Any, Any, Any],
+    services: Services,
+    verb: Annotated[str | None, Parameter(query="verb", pattern=r"^[a-z_]{1,24}$")] = None,
+    command_id: Annotated[str | None, Parameter(query="command_id", pattern=r"^[A-Za-z0-9-]{1,40}$")] = None,
+    from_ms: FromMs = None,
+    to_ms: ToMs = None,
+    limit: Limit = 100,
+    before: Before = None,
+) -> Response[Page[CommandRow]]:
+    """Return the operators' log: command, actor, arguments, phase and result, as the engine journalled them."""
+    equals = {"verb": verb, "command_id": command_id}
+    return tagged(request, await page(services.reader, COMMANDS, Query(limit, before, from_ms, to_ms, equals)))
+
+
+HANDLERS = [trades, orders, fills, signals, commands]

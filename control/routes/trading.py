@@ -1,0 +1,116 @@
+"""Commands: start, stop, flatten, close, promote, roll back. Each returns when the engine has acknowledged it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, Response, post
+from litestar.params import Parameter
+
+from control import present
+from control.auth import Scope
+from control.commands import Command
+from control.problems import documented
+from control.routes.status import SYMBOL
+from control.services import Services
+from control.shapes import CommandDone, Confirm
+
+Key = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        min_length=1,
+        max_length=128,
+        description="the same key and request are carried out once; repeat it freely after a lost answer",
+    ),
+]
+Symbol = Annotated[str, Parameter(pattern=SYMBOL, description="for example BTCUSDT")]
+ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", description="the model's id")]
+PROBLEMS = documented(400, 401, 403, 409, 413, 415, 422, 428, 429, 503)
+
+
+async def carry_out(
+    request: Request[Any, Any, Any],
+    services: Services,
+    command: Command,
+    key: str | None,
+    body: Confirm | None,
+    warning: str | None = None,
+) -> Response[CommandDone]:
+    """Run a command for a handler: 200 when acknowledged, 202 while pending."""
+    confirm = None if body is None else body.confirm
+    done = await services.commands.run(request.user, command, key=key, confirm=confirm, warning=warning)
+    return Response(done, status_code=200 if done.state == "done" else 202)
+
+
+@post(
+    "/api/trading/start",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Open a session: entries are allowed",
+    responses=PROBLEMS,
+)
+async def start(
+    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Open a trading session. In live mode it is done in two steps: the first answer is 428 with a `confirm` code."""
+    view = services.engine.snapshot()
+    live = services.config.mode == "live" or (view is not None and present.engine_status(view).mode == "live")
+    warning = "this starts trading with real money; repeat the request with this code" if live else None
+    return await carry_out(request, services, Command("start", {}), key, data, warning)
+
+
+@post(
+    "/api/trading/stop",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Close the session: no new entries, positions keep their guards",
+    responses=PROBLEMS,
+)
+async def stop(
+    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Stop entries at once. Nothing is closed."""
+    return await carry_out(request, services, Command("stop", {}), key, data)
+
+
+@post(
+    "/api/trading/flatten",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Close everything this system opened and stop entries",
+    responses=PROBLEMS,
+)
+async def flatten(
+    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Flatten in two steps: the first answer is 428 with a `confirm` code and says how many positions would close."""
+    view = services.engine.snapshot()
+    count = 0 if view is None else int(view.status["open_positions"][0])
+    warning = f"this closes {count} open positions at the market and stops entries; repeat the request with this code"
+    return await carry_out(request, services, Command("flatten", {}), key, data, warning)
+
+
+@post(
+    "/api/positions/{symbol:str}/close",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Close one position at the market",
+    responses=PROBLEMS | documented(404),
+)
+async def close(
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: Symbol,
+    data: Confirm | None = None,
+    key: Key = None,
+) -> Response[CommandDone]:
+    """Close the position of a symbol with the reason `manual`."""
+    return await carry_out(request, services, Command("close", {"symbol": symbol}), key, data)
+
+
+HANDLERS = [start, stop, flatten, close]

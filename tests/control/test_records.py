@@ -1,0 +1,111 @@
+"""Lists from a real embedded store: paging without loss or repetition, filters, ETags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from control.reader import StoreReader
+from kernels.records import GATES, RECORDS, Kind, Mode, Reason
+from store.client import Store, connect
+from store.schema import tables
+from store.writer import record_block
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+ROWS = 25
+
+
+def insert(store: Store, name: str, records: np.ndarray) -> None:
+    columns, block = record_block(tables()[name], records, engine_id="main", run_id="77", symbols=SYMBOLS, extra={})
+    store.insert_block(name, columns, block)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: Any) -> Iterator[Store]:
+    folder: Path = tmp_path_factory.mktemp("store")
+    with connect("embedded", folder) as opened:
+        trades = np.zeros(ROWS, RECORDS[Kind.TRADE])
+        trades["seq"] = np.arange(1, ROWS + 1)
+        # three share each closing time, so a cursor of time alone would lose or repeat rows
+        trades["closed_ms"] = 1_700_000_000_000 + 60_000 * (np.arange(ROWS) // 3)
+        trades["opened_ms"] = trades["closed_ms"] - 60_000
+        trades["symbol"] = np.arange(ROWS) % 2
+        trades["side"], trades["mode"], trades["model_id"] = 1, Mode.SHADOW, b"m1"
+        trades["reason"] = np.where(np.arange(ROWS) % 5 == 0, Reason.TP, Reason.SL)
+        trades["net_usdt"] = np.arange(ROWS)
+        trades["mae"] = np.nan
+        insert(opened, "trades", trades)
+        signals = np.zeros(2, RECORDS[Kind.SIGNAL])
+        signals["seq"], signals["decision_ms"] = [100, 101], 1_700_000_000_000
+        signals["gates"] = [1 << GATES.index("spread") | 1 << GATES.index("er_low"), 1 << GATES.index("er_low")]
+        signals["predictions"][:, 0], signals["predictions"][:, 1] = 0.5, np.nan
+        signals["frame_ns"], signals["decide_ns"] = 1_000, [3_500, 500]
+        insert(opened, "signals", signals)
+        yield opened
+
+
+@pytest.fixture
+def read(store: Store, services: Any, client: Any, bearer: Any) -> Iterator[Any]:
+    services.reader = StoreReader(store)
+    headers = bearer()
+
+    def get(path: str, **more: str) -> Any:
+        return client.get(path, headers=headers | more)
+
+    yield get
+    services.reader.close()
+
+
+@pytest.mark.parametrize("limit", [1, 4, 24, 25, 1_000])
+def test_pages_give_every_trade_once_newest_first(read: Any, limit: int) -> None:
+    seen, before = [], ""
+    while True:
+        body = read(f"/api/trades?limit={limit}{before}").json()
+        seen += [item["seq"] for item in body["items"]]
+        assert len(body["items"]) <= limit
+        if body["next"] is None:
+            break
+        before = f"&before={body['next']}"
+    assert seen == list(range(ROWS, 0, -1))
+
+
+def test_a_trade_has_its_reason_side_and_times(read: Any) -> None:
+    trade = read("/api/trades?limit=1").json()["items"][0]
+    assert (trade["symbol"], trade["side"], trade["mode"], trade["reason"]) == ("BTCUSDT", "long", "shadow", "sl")
+    assert trade["closed_ms"] == 1_700_000_000_000 + 60_000 * 8 and trade["opened_ms"] == trade["closed_ms"] - 60_000
+    assert trade["mae"] is None and trade["net_usdt"] == 24.0 and trade["model_id"] == "m1"
+
+
+def test_filters_select(read: Any) -> None:
+    assert [i["seq"] for i in read("/api/trades?reason=tp").json()["items"]] == [21, 16, 11, 6, 1]
+    assert {i["symbol"] for i in read("/api/trades?symbol=ETHUSDT").json()["items"]} == {"ETHUSDT"}
+    window = read(f"/api/trades?from_ms={1_700_000_060_000}&to_ms={1_700_000_120_000}").json()["items"]
+    assert [item["seq"] for item in window] == [6, 5, 4]
+    assert read("/api/trades?model_id=other").json() == {"items": [], "next": None}
+    quoted = read("/api/trades?model_id=x' OR 1=1 --")
+    assert quoted.json() == {"items": [], "next": None}
+
+
+def test_signals_can_be_asked_for_a_gate(read: Any) -> None:
+    (item,) = read("/api/signals?gate=spread").json()["items"]
+    assert item["refused_by"] == ["er_low", "spread"] and item["seq"] == 100
+    assert item["predictions"]["er_long"] == 0.5 and item["predictions"]["er_short"] is None
+    assert item["frame_to_decision_us"] == 2.5
+    both = read("/api/signals?gate=er_low&entered=false").json()["items"]
+    assert [row["seq"] for row in both] == [101, 100] and both[0]["frame_to_decision_us"] is None
+    assert read("/api/signals?gate=no_such_gate").json()["items"] == []
+
+
+def test_an_unchanged_list_answers_304(read: Any) -> None:
+    first = read("/api/trades?limit=3")
+    again = read("/api/trades?limit=3", **{"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304 and again.content == b""
+
+
+@pytest.mark.parametrize("path", ["/api/orders", "/api/fills", "/api/commands"])
+def test_empty_tables_are_empty_pages(read: Any, path: str) -> None:
+    assert read(path).json() == {"items": [], "next": None}
