@@ -57,6 +57,7 @@ class Store:
         self._source = source
         self._idle: list[Any] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
         """Return the result as a polars frame. Parameters are `{name:Type}` in the statement."""
@@ -92,10 +93,8 @@ class Store:
 
     def close(self) -> None:
         """Close every client; an owner gives up the store."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for client in idle:
-            _quietly(client.close)
+        self._closed = True
+        self._forget()
         self._source.close()
 
     def __enter__(self) -> Store:
@@ -114,7 +113,7 @@ class Store:
             except StoreError:
                 raise
             except Exception as error:
-                if not self._source.passing(error) or time.monotonic() > deadline:
+                if self._closed or not self._source.passing(error) or time.monotonic() > deadline:
                     raise StoreError(f"{self.where}: {error}") from error
                 self._forget()
                 time.sleep(pause)
