@@ -19,6 +19,7 @@ GROUPS: tuple[str, ...] = (
     "ops",
     "tokens",
     "simulator",
+    "model",
 )
 
 console = Console(stderr=True)

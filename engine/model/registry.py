@@ -1,6 +1,6 @@
 """The registry: bundles and the log of their states on any fsspec URL (`file://`, `s3://`, …).
 
-    <url>/bundles/<model_id>/…         a bundle exists once its manifest does: it is written last
+    <url>/<model_id>/…                 a bundle exists once its manifest does: it is written last
     <url>/events/<time>-<number>.json  one object per change of state; never rewritten
 
 States follow from the events in order: candidate → production → retired. A rollback retires the production model and
@@ -154,7 +154,7 @@ class Registry:
         return folder
 
     def _bundle(self, model_id: str) -> str:
-        return f"{self._root}/bundles/{model_id}"
+        return f"{self._root}/{model_id}"
 
     def _write(self, path: str, body: bytes) -> None:
         if self._local:  # objects appear whole, files do not: write aside and rename

@@ -1,0 +1,99 @@
+"""What labelling and training read from the store: bars, vectors and samples of one symbol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import Config
+from engine.errors import DataError
+from engine.model.labels import LabelSettings
+from kernels.features import fold_vectors
+from kernels.records import SAMPLE
+from store import queries
+from store.client import Store
+
+Array = npt.NDArray[Any]
+
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolInputs:
+    """One symbol's stored history and its vectors, a row per 1m close."""
+
+    symbol: str
+    bars: Array
+    close_ms: Array
+    vectors: Array
+
+
+def label_settings(config: Config) -> LabelSettings:
+    """Return barriers and costs as configured."""
+    barriers, costs = config.barriers, config.costs
+    return LabelSettings(
+        barriers.tp_atr, barriers.sl_atr, barriers.time_limit_minutes, costs.taker_fee, costs.half_spread
+    )
+
+
+def choose_symbols(store: Store, config: Config, wanted: list[str]) -> list[str]:
+    """Return the symbols to work on: those asked for, else those configured, that have candles.
+
+    Raises DataError when an asked-for symbol has none, or when nothing is stored.
+    """
+    stored = set(queries.symbols(store))
+    missing = [symbol for symbol in wanted if symbol not in stored]
+    if missing:
+        raise DataError(f"no 1m candles stored of {', '.join(missing)} (stored: {', '.join(sorted(stored)) or 'none'})")
+    chosen = wanted or [symbol for symbol in config.market.symbols if symbol in stored] or sorted(stored)
+    if not chosen:
+        raise DataError("no 1m candles are stored: run `ta import PATH` or `ta collect` first")
+    return chosen
+
+
+def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> SymbolInputs:
+    """Return a symbol's whole stored history before `to_ms` with its vectors; the fold starts at the first bar."""
+    own = _bars(store, symbol, to_ms)
+    btc_symbol = config.market.btc_symbol
+    btc: tuple[Array | None, ...] = (None, None, None)
+    if symbol != btc_symbol:
+        btc = _bars(store, btc_symbol, to_ms)
+        if btc[0] is None or not len(btc[0]):
+            raise DataError(f"{symbol}: its features need {btc_symbol}'s 1m candles, and none are stored")
+    open_interest = queries.open_interest(store, symbol, 0, to_ms)
+    funding = queries.funding(store, symbol, 0, to_ms)
+    bars = own[0]
+    assert bars is not None
+    close_ms, vectors = fold_vectors(bars, own[1], own[2], btc[0], btc[1], btc[2], open_interest, funding)
+    return SymbolInputs(symbol, bars, close_ms, vectors)
+
+
+def _bars(store: Store, symbol: str, to_ms: int) -> tuple[Array | None, ...]:
+    """Return 1m, 15m and 1h bars; a larger timeframe that does not span the 1m history is None: built from 1m."""
+    minutes = queries.bars(store, symbol, 0, 0, to_ms)
+    found: list[Array | None] = [minutes]
+    for timeframe, step_ms in ((1, 900_000), (2, 3_600_000)):
+        larger = queries.bars(store, symbol, timeframe, 0, to_ms)
+        spans = (
+            len(larger)
+            and len(minutes)
+            and larger["open_ms"][0] <= minutes["open_ms"][0] + step_ms
+            and larger["open_ms"][-1] >= minutes["open_ms"][-1] - 2 * step_ms
+            and len(larger) * step_ms >= larger["open_ms"][-1] - larger["open_ms"][0]
+        )
+        found.append(larger if spans else None)
+    return tuple(found)
+
+
+def settled_rates(store: Store, symbol: str, to_ms: int) -> Array:
+    """Return SAMPLE[n] whose value is the rate that was paid (the stored one is scaled to 8 h)."""
+    rows = store.rows(
+        "SELECT toUnixTimestamp64Milli(stamp_time), toUnixTimestamp64Milli(usable_time), rate * interval_hours / 8 "
+        "FROM funding WHERE symbol = {symbol:String} "
+        "AND stamp_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') ORDER BY stamp_time",
+        {"symbol": symbol, "to_ms": to_ms},
+    )
+    return np.array(rows, SAMPLE) if rows else np.zeros(0, SAMPLE)

@@ -1,0 +1,114 @@
+"""Promote and roll back: the registry's event, the row in `models`, and the running engine's swap."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from engine import model as models_door
+from engine.config import Config
+from engine.errors import DataError
+from engine.link import command
+from engine.model.predictor import read_manifest
+from engine.model.registry import Event, Registry
+from store import writer
+from store.client import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What a promotion or a rollback did."""
+
+    model_id: str
+    bundle_path: str
+    before: str  # the model that was in production, or ""
+    forced: bool
+    engine: str  # 'swapped', or why no engine was told
+    evidence: dict[str, Any]
+
+
+def open_registry(config: Config) -> Registry:
+    """Return the configured registry."""
+    url = config.model.registry_url or f"file://{(config.data_dir / 'models').resolve()}"
+    return Registry(url, config.data_dir / "cache" / "bundles")
+
+
+def store_model(store: Store, registry: Registry, model_id: str) -> None:
+    """Write the model's present state to the `models` table."""
+    entry = registry.entry(model_id)
+    manifest = read_manifest(registry.path(entry.model_id))
+    light = {name: value for name, value in manifest.items() if name not in ("golden", "missing_types", "features")}
+    row = {
+        "model_id": entry.model_id,
+        "time": entry.since_ms,
+        "state": entry.state,
+        "schema_hash": int(manifest["schema_hash"]),
+        "backend": "packed",
+        "actor": entry.actor,
+        "url": registry.url,
+        "parent_id": "",
+        "manifest": json.dumps(light),
+        "metrics": json.dumps(manifest.get("metrics", {})),
+        "version": time.time_ns() // 1_000,
+    }
+    writer.insert_row(store, "models", row)
+
+
+def promote(
+    store: Store | None, config: Config, model_id: str, actor: str, *, force: bool = False, reason: str = ""
+) -> Promotion:
+    """Make a registered model the one that decides. Raises DataError when the gate refuses and it is not forced.
+
+    The bundle is opened and proved on its golden rows here before the engine hears of it; the engine proves it again.
+    """
+    if force and not reason:
+        raise DataError("a forced promotion needs a reason: it is recorded")
+    registry = open_registry(config)
+    entry = registry.entry(model_id)
+    path = registry.path(entry.model_id)
+    models_door.load(path)
+    before = registry.production()
+    evidence = {"verdict": "insufficient evidence", "detail": "no out-of-sample comparison of this model is stored"}
+    now_ms = time.time_ns() // 1_000_000
+    if not force:
+        registry.record(Event(entry.model_id, "refused", now_ms, actor, reason, False, evidence))
+        raise DataError(f"{entry.model_id}: {evidence['verdict']}: {evidence['detail']}; see --force")
+    told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
+    registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
+    _store_states(store, registry, entry.model_id, before.model_id if before else "")
+    return Promotion(entry.model_id, str(path), before.model_id if before else "", force, told, evidence)
+
+
+def rollback(store: Store | None, config: Config, actor: str, reason: str = "") -> Promotion:
+    """Bring back the production model before the present one. Raises DataError when there is none."""
+    registry = open_registry(config)
+    present, earlier = registry.production(), registry.before_production()
+    if present is None or earlier is None:
+        raise DataError("nothing to roll back to: no production model has replaced another")
+    path = registry.path(earlier)
+    models_door.load(path)
+    told = _tell(config, "promote", actor, {"model_id": earlier, "bundle_path": str(path.resolve())})
+    registry.record(Event(earlier, "rollback", time.time_ns() // 1_000_000, actor, reason))
+    _store_states(store, registry, earlier, present.model_id)
+    return Promotion(earlier, str(path), present.model_id, False, told, {})
+
+
+def _tell(config: Config, verb: str, actor: str, args: dict[str, Any]) -> str:
+    """Send one command; a refusal raises, an engine that is not there is only reported."""
+    try:
+        answer = command(config.data_dir, verb, actor=actor, args=args, command_id=secrets.token_hex(16))
+    except ConnectionError:
+        return "no engine runs: it serves from its next start"
+    if not answer.get("ok"):
+        raise DataError(f"the engine refused: {answer.get('error')}")
+    return "swapped"
+
+
+def _store_states(store: Store | None, registry: Registry, *model_ids: str) -> None:
+    if store is not None:
+        for model_id in model_ids:
+            if model_id:
+                store_model(store, registry, model_id)

@@ -1,0 +1,150 @@
+"""From stored candles to a promoted model: label, train, register, promote, roll back, on a store of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engine.model
+from control.jobs import label as label_job
+from control.jobs import models as models_job
+from control.jobs import train as train_job
+from engine.config import Config, load
+from engine.errors import DataError
+from engine.link import CommandServer
+from engine.model.train import TrainSettings
+from kernels.records import BAR
+from kernels.schema import TARGETS
+from store import queries, writer
+from store.client import Store, connect
+
+MINUTE_MS = 60_000
+START_MS = 1_700_000_040_000 // 3_600_000 * 3_600_000
+MINUTES = 13_500  # 225 hours: BTCUSDT's EMA200 of hourly bars is defined after 200
+SETTINGS = TrainSettings(rounds=3, leaves=7, min_sum_hessian_in_leaf=0.5)
+
+
+def candles(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    bars = np.zeros(MINUTES, BAR)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, MINUTES)))
+    bars["open_ms"] = START_MS + MINUTE_MS * np.arange(MINUTES)
+    bars["close"], bars["open"] = close, np.concatenate([[100.0], close[:-1]])
+    bars["high"] = np.maximum(bars["open"], close) * 1.0003
+    bars["low"] = np.minimum(bars["open"], close) * 0.9997
+    bars["volume"] = rng.lognormal(0, 1, MINUTES)
+    bars["quote_volume"], bars["taker_volume"] = bars["volume"] * close, bars["volume"] / 2
+    bars["trades"] = 10.0
+    return bars
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("jobs")
+    return load(None, data_dir=folder, market={"symbols": ["BTCUSDT", "ETHUSDT"]})
+
+
+@pytest.fixture(scope="module")
+def store(config: Config):
+    with connect("embedded", config.data_dir) as opened:
+        for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+            writer.insert_bars(opened, symbol, 0, candles(seed), "file")
+        yield opened
+
+
+def train_request(to_ms: int = 1 << 42) -> train_job.TrainRequest:
+    return train_job.TrainRequest([], 0, to_ms, SETTINGS, "test")
+
+
+def train_once(store: Store, config: Config, said: list[str]) -> train_job.TrainResult:
+    return train_job.run(store, config, train_request(), lambda *_: None, said.append)
+
+
+def test_training_without_labels_says_what_to_do(store: Store, config: Config) -> None:
+    with pytest.raises(DataError, match="run `ta label` first"):
+        train_once(store, config, [])
+    state, error = store.rows("SELECT state, error FROM training_jobs")[0]
+    assert (state, "ta label" in error) == ("failed", True)
+
+
+def test_labels_of_both_sides_are_stored_once(store: Store, config: Config) -> None:
+    reports = label_job.run(store, config, [], 0, 1 << 42)
+    label_job.run(store, config, ["ETHUSDT"], 0, 1 << 42)  # a second run replaces, it does not add
+    for report in reports:
+        for side in ("long", "short"):
+            rows = queries.labels(store, side, report.symbol)
+            assert len(rows) == report.rows_long == MINUTES - 360 - report.counts["no_atr"]
+    mean = store.scalar("SELECT avg(uniqueness) FROM labels_long_1m")
+    assert 0 < mean < 1
+
+
+def test_nothing_after_the_range_is_learned_from(store: Store, config: Config) -> None:
+    to_ms = START_MS + 13_000 * MINUTE_MS
+    data = train_job.read_dataset(store, config, train_request(to_ms), config.data_dir / "x", lambda *_: None)
+    assert data.time_ms[-1] + 360 * MINUTE_MS == to_ms
+
+
+def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, config: Config) -> None:
+    said: list[str] = []
+    first = train_once(store, config, said)
+    assert any(text.startswith("too little data") for text in said)
+    predictions = engine.model.load(first.bundle_path).predict(np.zeros((2, 132), np.float32))
+    assert predictions.shape == (2, len(TARGETS))
+    second = train_once(store, config, said)
+    with pytest.raises(DataError, match="insufficient evidence"):
+        models_job.promote(store, config, first.model_id, "test")
+    with pytest.raises(DataError, match="needs a reason"):
+        models_job.promote(store, config, first.model_id, "test", force=True)
+    done = models_job.promote(store, config, first.model_id, "test", force=True, reason="demo")
+    assert done.engine.startswith("no engine runs")
+    models_job.promote(store, config, second.model_id, "test", force=True, reason="newer")
+    back = models_job.rollback(store, config, "test", "worse")
+    assert back.model_id == first.model_id
+    states = dict(store.rows("SELECT model_id, state FROM models"))
+    assert states == {first.model_id: "production", second.model_id: "retired"}
+    assert dict(store.rows("SELECT state, count() FROM training_jobs GROUP BY state")) == {"failed": 1, "done": 2}
+    with pytest.raises(DataError, match="nothing to roll back to"):
+        models_job.rollback(store, config, "test")
+
+
+def test_the_running_engine_is_told_and_its_refusal_changes_nothing(config: Config) -> None:
+    registry = models_job.open_registry(config)
+    heard: list[tuple[str, dict]] = []
+
+    async def handler(verb: str, actor: str, args: dict, command_id: str) -> dict:
+        heard.append((verb, args))
+        if len(heard) > 1:
+            raise ValueError("another swap is under way")
+        return {}
+
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        server = CommandServer(config.data_dir, handler)
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(stop.wait, 30)
+        await server.stop()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        newest, oldest = (registry.entries()[i].model_id for i in (0, 1))
+        done = models_job.promote(None, config, newest, "test", force=True, reason="swap")
+        assert done.engine == "swapped"
+        verb, args = heard[0]
+        assert (verb, args["model_id"]) == ("promote", newest)
+        assert json.loads((Path(args["bundle_path"]) / "manifest.json").read_text())["model_id"] == newest
+        with pytest.raises(DataError, match="another swap is under way"):
+            models_job.promote(None, config, oldest, "test", force=True, reason="swap")
+        production = registry.production()
+        assert production is not None and production.model_id == newest
+    finally:
+        stop.set()
+        thread.join()
