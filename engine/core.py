@@ -21,7 +21,7 @@ from engine.trading.orders import Order
 from kernels import decide as deciding
 from kernels import risk, stops
 from kernels.compile import entry_point
-from kernels.records import FEATURE_COUNT, TARGET_COUNT, TIMEFRAME_MS, Kind, Reason, RunState, Stage
+from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
 
 class Predictor(Protocol):
@@ -29,13 +29,10 @@ class Predictor(Protocol):
 
     model_id: str
     backend: str
+    nan_unseen: npt.NDArray[np.bool_]  # [132]: features without a NaN in training
 
     def predict_into(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> None:
         """Write the 8 predictions of float32[132] into float64[8]."""
-        ...
-
-    def nan_unseen(self, row: npt.NDArray[np.float32]) -> bool:
-        """Whether a feature is NaN that had no NaN in training."""
         ...
 
 
@@ -99,7 +96,7 @@ class Core:
         self.mark_ms = [0] * len(symbols)
         self.funding_rate = [float("nan")] * len(symbols)
         self.next_funding_ms = [0] * len(symbols)
-        self.last_signal: npt.NDArray[Any] | None = None
+        self.last_signals: npt.NDArray[Any] = np.zeros(len(symbols), RECORDS[Kind.SIGNAL])
         self.audit_failed: set[int] = set()
         self._limits = limits_row(config)
         self._facts = np.zeros(1, deciding.FACTS)
@@ -188,16 +185,20 @@ class Core:
             now_ms, vector.close, self.marks[symbol], now_ms - self.mark_ms[symbol], bid, bid_qty, ask, ask_qty,
             now_ms - book_ms, vector.atr_15m,
             1.0, vector.late, vector.input_late, vector.ready, vector.filled,
-            self.predictor is not None and self.predictor.nan_unseen(self._row32), self.predictor is not None,
+            self._nan_unseen(), self.predictor is not None,
             state == RunState.RUNNING, state in (RunState.REDUCE_ONLY, RunState.HALTED), self.journal.full,
             symbol in account.halted_symbols, desk.unknown(symbol), self.entries_blocked(symbol),
             symbol in self.audit_failed, 0.0, 0.0, desk.flat(symbol), account.cooldown_until_ms.get(symbol, 0),
             float(instrument["delivery_ms"]), account.equity_usdt, account.day_start_equity_usdt,
             account.peak_equity_usdt, notional, desk.positions.count, account.losing_streak,
             float(instrument["tick_size"]), float(instrument["step_size"]), float(instrument["min_qty"]),
-            float(instrument["market_max_qty"]), float(instrument["min_notional_usdt"]),
+            float(instrument["market_max_qty"]) or np.inf, float(instrument["min_notional_usdt"]),
             float(instrument["maintenance_rate"]), self._funding_due(symbol, now_ms),
         )  # fmt: skip
+
+    def _nan_unseen(self) -> bool:
+        """Whether a feature is NaN that had no NaN in training: LightGBM would read it as 0."""
+        return self.predictor is not None and bool((np.isnan(self._row32) & self.predictor.nan_unseen).any())
 
     def _funding_due(self, symbol: int, now_ms: int) -> float:
         """Funding that a position opened now would pay before its time limit, as a fraction; positive: longs pay."""
@@ -212,11 +213,17 @@ class Core:
         plan = self._plan[0]
         facts = self._facts[0]
         model = self.predictor.model_id.encode() if self.predictor is not None else b""
-        seq = self.journal.write(
-            Kind.SIGNAL, time.monotonic_ns(), now_ms, vector.symbol, side, gates == 0, vector.late, 0, 0,
-            vector.close_ms, *self._predictions.tolist(), gates, vector.hash, model, vector.close,
+        predictions = self._predictions.tolist()
+        fields = (
+            vector.symbol, side, gates == 0, vector.late, 0, 0,
+            vector.close_ms, *predictions, gates, vector.hash, model, vector.close,
             facts["mark_price"], vector.atr_15m, facts["bid"], facts["ask"], plan["qty"], plan["tp_price"],
             plan["sl_price"], recv_ns, decided_ns - recv_ns, *vector.first_ms,
+        )  # fmt: skip
+        mono_ns = time.monotonic_ns()
+        seq = self.journal.write(Kind.SIGNAL, mono_ns, now_ms, *fields)
+        self.last_signals[vector.symbol] = (
+            seq, 0, Kind.SIGNAL, 0, mono_ns, now_ms, *fields[:7], predictions, *fields[15:],
         )  # fmt: skip
         self.latencies.add(Stage.JOURNAL, time.monotonic_ns() - decided_ns)
         return seq
@@ -264,8 +271,3 @@ class Core:
         for slot, reason in zip(slots[:hits].tolist(), reasons[:hits].tolist(), strict=True):
             self.desk.exit(slot, Reason(reason), now_ms)
         return int(hits)
-
-
-def due_timeframes(close_ms: int) -> tuple[int, ...]:
-    """Return the timeframes whose bars close at `close_ms`."""
-    return tuple(i for i, length_ms in enumerate(TIMEFRAME_MS) if close_ms % length_ms == 0)

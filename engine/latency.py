@@ -64,6 +64,21 @@ class Latencies:
         """Count one value of `stage`."""
         self.stages[stage].add(value_ns)
 
+    def merge(self, other: Latencies) -> None:
+        """Add another set's values to this one."""
+        for mine, theirs in zip(self.stages, other.stages, strict=True):
+            if theirs.count:
+                mine.counts[:] = [a + b for a, b in zip(mine.counts, theirs.counts, strict=True)]
+                mine.count += theirs.count
+                mine.sum_ns += theirs.sum_ns
+                mine.max_ns = max(mine.max_ns, theirs.max_ns)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for stage in self.stages:
+            if stage.count:
+                stage.clear()
+
     def rows(self) -> list[tuple[int, int, int, int, int, int, int]]:
         """Return (stage, count, p50, p99, p99.9, max, sum) of each stage with values."""
         return [

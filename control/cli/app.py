@@ -16,6 +16,7 @@ from engine.errors import ConfigError, DataError
 
 GROUPS: tuple[str, ...] = (
     "data",
+    "engine",
     "ops",
     "tokens",
     "simulator",

@@ -27,13 +27,11 @@ class FixedModel:
     model_id, backend = "fixed", "test"
 
     def __init__(self) -> None:
+        self.nan_unseen = np.zeros(132, bool)
         self.answer = np.array([0.002, -0.001, -0.01, -0.01, 0.0, 0.0, 60.0, 60.0])
 
     def predict_into(self, row: np.ndarray, out: np.ndarray) -> None:
         out[:] = self.answer
-
-    def nan_unseen(self, row: np.ndarray) -> bool:
-        return False
 
 
 def instruments() -> np.ndarray:

@@ -1,0 +1,186 @@
+"""What an operator may ask of a running engine. Each command is journalled when it comes and when it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.assemble import Parts
+from engine.errors import DataError
+from engine.model.predictor import PackedPredictor, open_packed
+from kernels.records import Kind, Mode, Reason, RunState
+
+SESSION_START, SESSION_STOP = 1, 2
+REMEMBERED = 1_000  # answers kept for repeated command ids
+
+
+class Operator:
+    """Session, commands and the model in use. `handle` serves the command socket."""
+
+    def __init__(self, parts: Parts, symbols: list[str], mode: Mode) -> None:
+        self._parts, self._symbols, self._mode = parts, symbols, mode
+        self._core = parts.core
+        self._index = {name: i for i, name in enumerate(symbols)}
+        self._answers: dict[str, dict[str, Any]] = {}
+        self.session: dict[str, Any] = parts.session
+        self.predictor: PackedPredictor | None = None
+        self.previous_path = ""
+        self._verbs: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
+            "start": self._start,
+            "stop": self._stop,
+            "flatten": self._flatten,
+            "close": self._close,
+            "reduce_only": lambda actor, args: self._set_state(RunState.REDUCE_ONLY),
+            "halt": lambda actor, args: self._set_state(RunState.HALTED),
+            "halt_symbol": self._halt_symbol,
+            "allow_symbol": self._allow_symbol,
+            "promote": self._promote,
+            "rollback": self._rollback,
+            "status": lambda actor, args: self.status(),
+        }
+
+    async def handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
+        """Carry out one command. A command id that was answered before gets the same answer and no second effect."""
+        if command_id and command_id in self._answers:
+            return self._answers[command_id]
+        action = self._verbs.get(verb)
+        if action is None:
+            raise ValueError(f"no such command: {verb!r}; there are {', '.join(sorted(self._verbs))}")
+        if verb == "status":
+            return action(actor, args)
+        argument = str(args.get("symbol") or args.get("bundle_path") or args.get("reason") or "")
+        self._write(command_id, verb, actor, argument, 0, 0, "")
+        try:
+            result = action(actor, args)
+        except (ValueError, DataError) as error:
+            self._write(command_id, verb, actor, argument, 1, 1, str(error))
+            raise ValueError(str(error)) from error
+        self._write(command_id, verb, actor, argument, 0, 1, "done")
+        if command_id:
+            self._answers[command_id] = result
+            if len(self._answers) > REMEMBERED:
+                self._answers.pop(next(iter(self._answers)))
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """Return the few facts a person asks for first."""
+        account, desk = self._core.desk.account, self._core.desk
+        return {
+            "run_state": RunState(account.run_state).name.lower(),
+            "mode": self._mode.name.lower(),
+            "equity_usdt": account.equity_usdt,
+            "day_pnl_usdt": account.day_pnl_usdt,
+            "open_positions": [self._symbols[int(s)] for s in desk.positions.rows["symbol"][: desk.positions.count]],
+            "open_orders": len(desk.orders),
+            "model_id": self.predictor.model_id if self.predictor else "",
+            "backend": self.predictor.backend if self.predictor else "",
+            "session": dict(self.session),
+        }
+
+    # --- sessions ---
+
+    def _start(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        account = self._core.desk.account
+        if account.run_state == RunState.RUNNING:
+            return self.status()
+        if account.run_state == RunState.HALTED and not args.get("clear_halt"):
+            raise ValueError("halted: look at why, then start again with clear_halt")
+        account.run_state = int(RunState.RUNNING)
+        now_ms = self._core.clock.now_ms()
+        self.session.clear()
+        self.session.update(
+            id=self._core.journal.seq + 1, since_ms=now_ms, actor=actor, trades=self._core.desk.trades_closed,
+            net_usdt=self._core.desk.net_usdt,
+        )  # fmt: skip
+        self._write_session(SESSION_START, actor)
+        self._core.desk.write_account(now_ms)
+        return self.status()
+
+    def _stop(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        return self._set_state(RunState.STOPPED, actor)
+
+    def _set_state(self, state: RunState, actor: str = "") -> dict[str, Any]:
+        account = self._core.desk.account
+        if account.run_state == RunState.RUNNING:
+            self._write_session(SESSION_STOP, actor)
+        account.run_state = int(state)
+        self._core.desk.write_account(self._core.clock.now_ms())
+        return self.status()
+
+    def _write_session(self, event: int, actor: str) -> None:
+        desk, session = self._core.desk, self.session
+        self._core.journal.write(
+            Kind.SESSION, time.monotonic_ns(), self._core.clock.now_ms(), session.get("id", 0), event, int(self._mode),
+            desk.trades_closed - session.get("trades", 0), desk.net_usdt - session.get("net_usdt", 0.0),
+            desk.account.equity_usdt, actor.encode()[:40],
+            self.predictor.model_id.encode() if self.predictor else b"", self._core.config.hash().encode(),
+        )  # fmt: skip
+
+    # --- positions ---
+
+    def _flatten(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        self._set_state(RunState.STOPPED, actor)
+        count = self._core.flatten(Reason.FLATTEN)
+        return {**self.status(), "closing": count}
+
+    def _close(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        symbol = self._symbol(args)
+        if not self._core.close_position(symbol, Reason.MANUAL):
+            raise ValueError(f"{self._symbols[symbol]}: no open position")
+        return {**self.status(), "closing": 1}
+
+    def _halt_symbol(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        self._core.desk.account.halted_symbols.add(self._symbol(args))
+        return self.status()
+
+    def _allow_symbol(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        symbol = self._symbol(args)
+        self._core.desk.account.halted_symbols.discard(symbol)
+        self._core.audit_failed.discard(symbol)
+        return self.status()
+
+    def _symbol(self, args: dict[str, Any]) -> int:
+        name = str(args.get("symbol", ""))
+        if name not in self._index:
+            raise ValueError(f"symbol: expected one of the {len(self._symbols)} configured ones, got {name!r}")
+        return self._index[name]
+
+    # --- models ---
+
+    def load_model(self, path: str, actor: str) -> None:
+        """Map a bundle's packed forest and swap it in between two frames. Raises DataError; the running one stays."""
+        predictor = open_packed(Path(path))
+        predictor.warm()
+        if self.predictor is not None:
+            self.previous_path = self._parts.model["path"]
+        self.predictor = predictor
+        self._core.predictor = predictor
+        self._parts.model["path"] = str(Path(path).resolve())
+        self._core.journal.write(
+            Kind.MODEL, time.monotonic_ns(), self._core.clock.now_ms(), predictor.model_id.encode(),
+            predictor.schema_hash, predictor.backend.encode(), actor.encode()[:40],
+        )  # fmt: skip
+
+    def _promote(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        path = str(args.get("bundle_path", ""))
+        if not path:
+            raise ValueError("bundle_path: expected the folder of a verified bundle")
+        self.load_model(path, actor)
+        return self.status()
+
+    def _rollback(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        path = str(args.get("bundle_path", "")) or self.previous_path
+        if not path:
+            raise ValueError("no earlier model is known to this engine; promote one by name")
+        self.load_model(path, actor)
+        return self.status()
+
+    # --- the journal ---
+
+    def _write(self, command_id: str, verb: str, actor: str, argument: str, code: int, phase: int, result: str) -> None:
+        self._core.journal.write(
+            Kind.COMMAND, time.monotonic_ns(), self._core.clock.now_ms(), command_id.encode()[:40],
+            verb.encode()[:24], actor.encode()[:40], argument.encode()[:64], code, phase, result.encode()[:128],
+        )  # fmt: skip

@@ -1,0 +1,138 @@
+"""What the engine shows of itself: the snapshot that control reads, the latency records, its own resources."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from typing import Any
+
+from numba.core import event as numba_events
+
+from engine.core import Core
+from engine.latency import Latencies
+from engine.link import Snapshot
+from engine.market.wire import Decoder
+from engine.operator import Operator
+from kernels.records import Kind, Mode, Stage
+from kernels.schema import SCHEMA_HASH
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Compilations(numba_events.Listener):
+    """Counts JIT compilations; after the engine reported ready there must be none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        numba_events.register("numba:compile", self)
+
+    def on_start(self, event: Any) -> None:
+        """A compilation begins."""
+        self.count += 1
+
+    def on_end(self, event: Any) -> None:
+        """A compilation ended."""
+
+
+class Collections:
+    """Counts garbage collections that stopped the loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        self.count += phase == "stop"
+
+
+def rss_bytes() -> int:
+    """Return this process's resident memory."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES
+
+
+class Publisher:
+    """Fills the snapshot four times a second and journals the latency of each interval."""
+
+    def __init__(
+        self, snapshot: Snapshot, core: Core, operator: Operator, decoder: Decoder, mode: Mode, offset_ms: Any
+    ) -> None:
+        self._snapshot, self._core, self._operator, self._decoder = snapshot, core, operator, decoder
+        self._offset_ms = offset_ms
+        self._compilations, self._collections = Compilations(), Collections()
+        self.totals = Latencies()
+        status = snapshot.view.status[0]
+        status["engine_id"] = core.journal.engine_id.encode()
+        status["run_id"], status["pid"], status["mode"] = core.journal.run_id, os.getpid(), int(mode)
+        status["started_ms"], status["schema_hash"] = core.clock.now_ms(), SCHEMA_HASH
+        status["config_hash"] = core.config.hash().encode()
+        for i, name in enumerate(core.symbols):
+            snapshot.view.symbols[i]["symbol"] = name.encode()
+
+    def ready(self) -> None:
+        """From now on every compilation is a fault."""
+        self._compilations.count = 0
+
+    @property
+    def compilations(self) -> int:
+        """JIT compilations since `ready`."""
+        return self._compilations.count
+
+    def publish(self) -> None:
+        """Write the snapshot."""
+        view, core = self._snapshot.view, self._core
+        self._snapshot.begin()
+        self._write_status(view.status[0])
+        symbols = view.symbols
+        symbols["mark_price"], symbols["mark_ms"] = core.marks, core.mark_ms
+        symbols["bid"], symbols["ask"] = self._decoder.book["bid"], self._decoder.book["ask"]
+        symbols["book_ms"], symbols["funding_rate"] = self._decoder.book["event_ms"], core.funding_rate
+        view.signals[:] = core.last_signals
+        symbols["close"], symbols["close_ms"] = core.last_signals["close"], core.last_signals["decision_ms"]
+        view.positions[:] = core.desk.positions.rows
+        for stage, count, p50, p99, p999, largest, total in self.totals.rows():
+            row = view.latency[stage]
+            row["stage"], row["count"], row["p50_ns"], row["p99_ns"] = stage, count, p50, p99
+            row["p999_ns"], row["max_ns"], row["sum_ns"] = p999, largest, total
+        self._snapshot.end()
+
+    def _write_status(self, status: Any) -> None:
+        core, counters, account = self._core, self._core.counters, self._core.desk.account
+        predictor, session = self._operator.predictor, self._operator.session
+        values = {
+            "run_state": account.run_state, "heartbeat_ns": time.monotonic_ns(), "exchange_ms": core.clock.now_ms(),
+            "clock_offset_ms": self._offset_ms(), "journal_seq": core.journal.seq, "journal_full": core.journal.full,
+            "open_positions": core.desk.positions.count, "session_id": session.get("id", 0),
+            "session_ms": session.get("since_ms", 0), "equity_usdt": account.equity_usdt,
+            "wallet_usdt": account.wallet_usdt, "peak_equity_usdt": account.peak_equity_usdt,
+            "day_pnl_usdt": account.day_pnl_usdt, "model_id": predictor.model_id.encode() if predictor else b"",
+            "backend": predictor.backend.encode() if predictor else b"",
+            "frames": sum(self._decoder.accepted) + sum(self._decoder.notes) + sum(self._decoder.faults),
+            "malformed": sum(self._decoder.faults), "marks": counters.marks,
+            "books": int(self._decoder.book["updates"].sum()), "vectors": counters.vectors,
+            "late_vectors": counters.late_vectors, "signals": counters.signals, "entries": counters.entries,
+            "trades": core.desk.trades_closed, "gaps": counters.gaps, "compilations": self._compilations.count,
+            "rss_bytes": rss_bytes(), "gc_pauses": self._collections.count,
+        }  # fmt: skip
+        for name, value in values.items():
+            status[name] = value
+        status["bars"] = counters.bars
+
+    def journal_latency(self) -> None:
+        """Journal the interval's histograms and add them to the totals."""
+        core = self._core
+        mono_ns, now_ms = time.monotonic_ns(), core.clock.now_ms()
+        for row in core.latencies.rows():
+            core.journal.write(Kind.LATENCY, mono_ns, now_ms, row[0], 0, 0, *row[1:])
+        self.totals.merge(core.latencies)
+        core.latencies.clear()
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Return the totals by stage, in ns."""
+        self.totals.merge(self._core.latencies)
+        self._core.latencies.clear()
+        return {
+            Stage(stage).name.lower(): {"count": count, "p50_ns": p50, "p99_ns": p99, "max_ns": largest}
+            for stage, count, p50, p99, _, largest, _ in self.totals.rows()
+        }

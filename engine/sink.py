@@ -1,0 +1,170 @@
+"""From the decoder's events to the core: clock, journal, feature panel, then the decision, in that order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.core import Core, Vector
+from engine.market.panel import Panel, VectorBit
+from engine.market.samples import FUNDING, OPEN_INTEREST
+from engine.trading.shadow import ShadowGateway
+from kernels.bars import StepCode
+from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind, Stage
+from kernels.schema import FEATURES, SCHEMA_HASH
+
+ATR_15M = FEATURES.index("atr_15m")
+LATE_STAGE = (Stage.LATE_1M, Stage.LATE_15M, Stage.LATE_1H)
+GAP_MISSING, GAP_REVISION, GAP_REFUSED, GAP_REPAIRED = 1, 2, 3, 4
+MAX_LATE_MS = (1 << 31) - 1
+
+
+class MarketSink:
+    """Takes what `engine.market.wire.Decoder` decoded. Called on the engine's loop, from inside a frame's callback."""
+
+    def __init__(self, core: Core, gateway: ShadowGateway, stored: list[str]) -> None:
+        self.core = core
+        self.panel: Panel | None = None  # set once, before the streams open: the panel needs `on_vector`
+        self.on_settled: Callable[[int], None] = lambda settled_ms: None
+        self.gap_seen = 0
+        self.last_bar_ms = [0] * len(core.symbols)
+        self._gateway = gateway
+        self._stored = [name in stored for name in core.symbols]
+        self._recv_ns = 0
+        self._next_funding = [0] * len(core.symbols)
+
+    def on_kline_open(self, symbol: int, timeframe: int) -> None:
+        """An open bar changed: nothing is decided on open bars."""
+
+    def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
+        """Take a closed bar: journal it as seen, step the features; decisions follow from inside the panel."""
+        core = self.core
+        core.clock.observe(event_ms)
+        late_ms = core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
+        core.latencies.add(LATE_STAGE[timeframe], late_ms * 1_000_000)
+        self._take(symbol, timeframe, bar, late_ms, recv_ns)
+
+    def on_repaired(self, symbol: int, timeframe: int, bar: Any) -> None:
+        """Take a bar that REST delivered in place of the stream, in time order."""
+        late_ms = self.core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
+        self._take(symbol, timeframe, bar, min(late_ms, MAX_LATE_MS), time.monotonic_ns())
+
+    def _take(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
+        core = self.core
+        now_ms = core.clock.now_ms()
+        bar["arrived_ms"] = now_ms
+        core.counters.bars[timeframe] += 1
+        core.journal.write(Kind.BAR, recv_ns, now_ms, symbol, timeframe, late_ms, *bar.item())
+        started = time.monotonic_ns()
+        core.latencies.add(Stage.DECODE, started - recv_ns)
+        self._recv_ns = recv_ns
+        code = self._panel.on_bar(symbol, timeframe, bar, now_ms)
+        core.latencies.add(Stage.STEP, time.monotonic_ns() - started)
+        self.last_bar_ms[symbol] = now_ms
+        if code > StepCode.RESTARTED and code not in (StepCode.NO_BTC, StepCode.DUPLICATE):
+            self._refused(symbol, timeframe, code, bar, now_ms)
+        core.gateway.advance(now_ms)
+
+    def on_revision(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
+        """Record a second, differing version of a closed bar; the first one stays as seen."""
+        self.core.clock.observe(event_ms)
+        self._gap(symbol, timeframe, GAP_REVISION, int(bar["open_ms"]), int(bar["open_ms"]), "revision of a closed bar")
+
+    def on_mark(
+        self, symbol: int, price: float, funding_rate: float, next_funding_ms: int, event_ms: int, recv_ns: int
+    ) -> None:
+        """Take a mark price: guards first, then the funding calendar."""
+        self.core.on_mark(symbol, price, funding_rate, next_funding_ms, event_ms, recv_ns)
+        if next_funding_ms != self._next_funding[symbol]:
+            if self._next_funding[symbol] and event_ms >= self._next_funding[symbol]:
+                self.on_settled(self._next_funding[symbol])
+            self._next_funding[symbol] = next_funding_ms
+            self._panel.on_next_funding(symbol, next_funding_ms)
+
+    def on_book(
+        self,
+        symbol: int,
+        bid: float,
+        bid_qty: float,
+        ask: float,
+        ask_qty: float,
+        update_id: int,
+        event_ms: int,
+        recv_ns: int,
+    ) -> None:
+        """The decoder keeps the book; only waiting shadow orders want to know at once."""
+        if self._gateway.waiting:
+            self.core.on_book(symbol, event_ms)
+
+    def on_vector(
+        self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int
+    ) -> None:
+        """Hand a complete vector to the core (called by the panel, from inside `on_bar` or a sample)."""
+        file = self._panel.files[0][symbol]
+        back = (file.last_open_ms + TIMEFRAME_MS[0] - decision_ms) // TIMEFRAME_MS[0]
+        close = float(file.slots["close"][(file.count - 1 - back) % file.capacity])
+        vector = Vector(
+            symbol, decision_ms, values, vector_hash, close, float(values[ATR_15M]), bool(bits & VectorBit.LATE),
+            bool(bits & VectorBit.INPUT_LATE), not bits & VectorBit.NOT_READY, bool(bits & VectorBit.FILLED),
+            self._panel.first_bars(symbol),
+        )  # fmt: skip
+        if self._stored[symbol]:
+            self._store_vector(vector)
+        self.core.on_vector(vector, self._recv_ns or time.monotonic_ns())
+
+    def on_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, hours: int) -> None:
+        """Take a sample that the helper fetched; it may complete vectors that waited for it."""
+        now_ms = self.core.clock.now_ms()
+        self._recv_ns = time.monotonic_ns()
+        usable_ms = self._panel.on_sample(symbol, kind, stamp_ms, value, now_ms)
+        if usable_ms < 0:
+            return
+        if kind == FUNDING:
+            self.core.journal.write(
+                Kind.FUNDING, self._recv_ns, now_ms, stamp_ms, usable_ms, value, float("nan"), symbol, hours, 0
+            )
+        elif kind == OPEN_INTEREST:
+            self.core.journal.write(Kind.OPEN_INTEREST, self._recv_ns, now_ms, stamp_ms, usable_ms, value, symbol, 0, 0)
+
+    @property
+    def _panel(self) -> Panel:
+        if self.panel is None:
+            raise RuntimeError("the sink has no panel yet")
+        return self.panel
+
+    def _store_vector(self, vector: Vector) -> None:
+        for timeframe in range(len(TIMEFRAME_MS)):
+            if vector.close_ms % TIMEFRAME_MS[timeframe] == 0:
+                part = vector.values[timeframe * FEATURES_PER_TIMEFRAME : (timeframe + 1) * FEATURES_PER_TIMEFRAME]
+                self.core.journal.write(
+                    Kind.FEATURES, time.monotonic_ns(), self.core.clock.now_ms(), vector.symbol, timeframe, 0,
+                    vector.close_ms, SCHEMA_HASH, *part.tolist(),
+                )  # fmt: skip
+
+    def _refused(self, symbol: int, timeframe: int, code: int, bar: Any, now_ms: int) -> None:
+        open_ms = int(bar["open_ms"])
+        if code == StepCode.GAP:
+            first, last = self._panel.missing(symbol, timeframe)
+            if first > 0:
+                self._gap(symbol, timeframe, GAP_MISSING, first, last, "bars missing before a closed bar")
+        else:
+            self._gap(symbol, timeframe, GAP_REFUSED, open_ms, open_ms, self._panel.refusal(code, bar))
+
+    def note_repair(self, symbol: int, timeframe: int, from_ms: int, to_ms: int, found: int) -> None:
+        """Record that REST was asked for a range and how many of its bars it had."""
+        self._gap(symbol, timeframe, GAP_REPAIRED, from_ms, to_ms, f"REST had {found}", int(BarFlag.REST))
+
+    def _gap(
+        self, symbol: int, timeframe: int, kind: int, from_ms: int, to_ms: int, detail: str, source: int = 0
+    ) -> None:
+        self.gap_seen += 1
+        self.core.counters.gaps += 1
+        bars, now_ms = (to_ms - from_ms) // TIMEFRAME_MS[timeframe] + 1, self.core.clock.now_ms()
+        self.core.journal.write(
+            Kind.GAP, time.monotonic_ns(), now_ms, symbol, timeframe, kind, source, from_ms, to_ms, bars,
+            detail.encode()[:64],
+        )  # fmt: skip
