@@ -108,7 +108,7 @@ class FakeExchange:
             times = range(first, last + 1, 28_800_000)
             return [{"symbol": query["symbol"], "fundingRate": "0.0001", "fundingTime": t + 3} for t in times][:1000]
         if path == "/futures/data/openInterestHist":
-            last = self.now_ms // 300_000 * 300_000
+            last = min(self.now_ms, int(query.get("endTime", self.now_ms))) // 300_000 * 300_000
             first = max(int(query.get("startTime", 0)), last - (int(query["limit"]) - 1) * 300_000)
             first = -(-first // 300_000) * 300_000
             return [{"symbol": query["symbol"], "sumOpenInterest": f"{t % 977}.5", "timestamp": t}

@@ -17,6 +17,7 @@ from engine.errors import ConfigError, DataError
 GROUPS: tuple[str, ...] = (
     "data",
     "engine",
+    "collect",
     "ops",
     "tokens",
     "simulator",

@@ -1,0 +1,109 @@
+"""`ta collect`: history over REST into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+
+from control.cli.app import console, fail, settings
+from control.cli.data import open_store
+from engine.errors import ConfigError, ExchangeError
+from kernels.records import TIMEFRAMES
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("collect")(collect)
+
+
+def parse_time(name: str, text: str) -> int:
+    """Return milliseconds of an ISO date or time (UTC unless it says otherwise). Raises ConfigError."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError([f"{name}: expected a date or time like 2025-06-01 or 2025-06-01T12:00, got {text!r}"]) from (
+            error
+        )
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def collect(
+    symbols: Annotated[str, typer.Option(help="comma-separated; 'configured', or 'all' trading perpetuals")] = (
+        "configured"
+    ),
+    days: Annotated[float, typer.Option(help="history to collect, back from now", min=0.01)] = 30.0,
+    from_time: Annotated[str | None, typer.Option("--from", help="begin instead at this UTC date or time")] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="end before this UTC date or time")] = None,
+    timeframes: Annotated[str, typer.Option(help="candles to collect")] = ",".join(TIMEFRAMES),
+    mark: Annotated[bool, typer.Option(help="1m mark-price candles too")] = True,
+    funding: Annotated[bool, typer.Option(help="funding rates too")] = True,
+    open_interest: Annotated[bool, typer.Option(help="open-interest history too (about a month exists)")] = True,
+    rest_url: Annotated[str, typer.Option(help="another REST address than the configured exchange's")] = "",
+    json: Annotated[bool, typer.Option("--json", help="print one JSON summary and no progress")] = False,
+) -> None:
+    """Collect candles, mark prices, funding and open interest into the store; what is there already is not asked for.
+
+    Uses at most half of this address's request weight, so that a running engine always finds room for repairs.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from control.jobs import collect as job
+    from engine.market.routes import addresses
+
+    config = settings()
+    url = rest_url or addresses(config.exchange).rest_url
+    frames = [name.strip() for name in timeframes.split(",") if name.strip()]
+    unknown = [name for name in frames if name not in TIMEFRAMES]
+    if unknown:
+        fail(f"--timeframes: expected some of {', '.join(TIMEFRAMES)}, got {', '.join(unknown)}")
+    chosen = (
+        [] if symbols == "all" else config.market.symbols if symbols == "configured" else symbols.upper().split(",")
+    )
+    try:
+        order = job.Order(
+            days,
+            parse_time("--from", from_time) if from_time else None,
+            parse_time("--to", to_time) if to_time else None,
+            [name.strip() for name in chosen],
+            [TIMEFRAMES.index(name) for name in frames],
+            mark,
+            funding,
+            open_interest,
+        )
+        budget = config.data_dir / "rate_budget"
+        with (
+            open_store() as store,
+            Progress(
+                TextColumn("[progress.description]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("pages"),
+                TimeRemainingColumn(),
+                console=console,
+                disable=json or not sys.stderr.isatty(),
+            ) as bar,
+        ):
+            task = bar.add_task("collecting", total=None)
+            summary = asyncio.run(
+                job.collect(
+                    url,
+                    store,
+                    order,
+                    budget,
+                    lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what),
+                )
+            )
+    except ExchangeError as error:
+        fail(f"{url}: {error}", code=1)
+    if json:
+        print(orjson.dumps(summary.json()).decode())
+    else:
+        stored = ", ".join(f"{rows:,} {table}" for table, rows in summary.rows.items())
+        console.print(f"{summary.symbols} symbols in {summary.seconds:.1f} s: {stored or 'nothing new'}")
+    if summary.faults:
+        fail(*summary.faults, code=1)

@@ -1,0 +1,94 @@
+"""Collecting over REST: complete, resumable, and honest about what failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from control.jobs.collect import DAY_MS, Order, Summary, collect, missing_pages
+from engine.errors import DataError
+from store import queries
+from store.client import Store, connect
+from tests.fake_exchange import FakeExchange, candle
+
+NOW = 1_790_771_340_000 + 30_000  # half a minute into a minute: the first whole one opens later
+MINUTE = 60_000
+
+
+@pytest.fixture
+async def exchange() -> AsyncIterator[FakeExchange]:
+    server = FakeExchange(NOW)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with connect("embedded", tmp_path) as opened:
+        yield opened
+
+
+def run(exchange: FakeExchange, store: Store, **order: object) -> asyncio.Future[Summary]:
+    return asyncio.ensure_future(collect(exchange.rest_url, store, Order(**order), None))  # type: ignore[arg-type]
+
+
+async def test_everything_arrives_once_and_a_repeat_asks_for_nothing(exchange: FakeExchange, store: Store) -> None:
+    steps: list[tuple[int, int, str]] = []
+    order = Order(days=2.0, symbols=["ETHUSDT"])
+    await collect(exchange.rest_url, store, order, None, lambda *step: steps.append(step))
+    bars = queries.bars(store, "ETHUSDT", 0)
+    assert len(bars) == 2 * 1_440 - 1 and (np.diff(bars["open_ms"]) == MINUTE).all()
+    assert bars["close"][5] == float(candle(int(bars["open_ms"][5]), MINUTE)[4])
+    assert len(queries.mark_bars(store, "ETHUSDT")) == 2 * 1_440 - 1
+    assert (len(queries.bars(store, "ETHUSDT", 1)), len(queries.bars(store, "ETHUSDT", 2))) == (191, 47)
+    assert len(queries.funding(store, "ETHUSDT")) == 6 and len(queries.open_interest(store, "ETHUSDT")) == 576
+    assert steps[-1][0] == steps[-1][1]
+    exchange.calls.clear()
+    summary = await run(exchange, store, days=2.0, symbols=["ETHUSDT"])
+    assert not [path for path, _ in exchange.calls if "lines" in path or "openInterest" in path]
+    assert sum(summary.rows.values()) == 2  # exchangeInfo's two instruments
+    assert len(queries.bars(store, "ETHUSDT", 0)) == 2 * 1_440 - 1
+
+
+async def test_an_interrupted_run_resumes_where_it_stopped(exchange: FakeExchange, store: Store) -> None:
+    await run(exchange, store, from_ms=NOW - DAY_MS, to_ms=NOW - DAY_MS // 2, symbols=["BTCUSDT"], mark=False)
+    first = len(queries.bars(store, "BTCUSDT", 0))
+    exchange.calls.clear()
+    await run(exchange, store, from_ms=NOW - DAY_MS, symbols=["BTCUSDT"], mark=False, timeframes=[0])
+    assert 0 < first < len(queries.bars(store, "BTCUSDT", 0)) == 1_439
+    assert sum(path == "/fapi/v1/klines" for path, _ in exchange.calls) == 2  # of three pages
+
+
+async def test_a_series_that_fails_does_not_stop_the_others(exchange: FakeExchange, store: Store) -> None:
+    summary = await run(exchange, store, days=0.1, symbols=["BTCUSDT"], mark=False, timeframes=[0])
+    assert not summary.faults
+    exchange.now_ms += 600_000
+    original = exchange._answer
+
+    def answer(path: str, query: dict[str, str]) -> object:
+        if path == "/futures/data/openInterestHist":
+            raise web.HTTPBadRequest(text='{"code":-1130,"msg":"startTime is invalid."}')
+        return original(path, query)
+
+    exchange._answer = answer  # type: ignore[method-assign]
+    summary = await run(exchange, store, days=0.1, symbols=["BTCUSDT"], mark=False, timeframes=[0])
+    assert len(summary.faults) == 1 and "startTime is invalid" in summary.faults[0]
+    assert summary.rows["candles_1m"] >= 10
+
+
+async def test_an_unlisted_symbol_is_refused_by_name(exchange: FakeExchange, store: Store) -> None:
+    with pytest.raises(DataError, match="NOPEUSDT"):
+        await run(exchange, store, symbols=["NOPEUSDT"])
+
+
+def test_pages_that_are_whole_are_skipped() -> None:
+    have = np.array([*range(10), *range(12, 20)], np.int64) * MINUTE
+    assert missing_pages(have, 0, 20 * MINUTE + 5, MINUTE, 5 * MINUTE) == [10 * MINUTE]
+    assert missing_pages(have, 0, 26 * MINUTE, MINUTE, 5 * MINUTE) == [10 * MINUTE, 20 * MINUTE, 25 * MINUTE]
+    assert missing_pages(have[:0], 0, 30_000, MINUTE) == []
