@@ -15,11 +15,13 @@ def generated_bars(count: int, seed: int, price: float = 100.0, timeframe: int =
     `tick` > 0 rounds prices to it.
     """
     random = np.random.default_rng(seed)
-    scale = 4e-4 * np.exp(np.convolve(random.normal(0, 0.3, count), np.ones(30) / 5, "same"))
+    scale = 4e-4 * np.exp(np.convolve(random.normal(0, 0.3, count), np.ones(30) / 5)[:count])
     moves = random.standard_t(4, count) * scale
     for start in range(700, count, 2_900):
         moves[start : start + 90] = 0.0
-    close = price * np.exp(np.cumsum(moves) - np.linspace(0, np.cumsum(moves)[-1] if count else 0, count))
+    moved = moves != 0
+    moves[moved] -= moves.sum() / moved.sum()  # end where it began: the price level stays the one asked for
+    close = price * np.exp(np.cumsum(moves))
     opened = np.concatenate([[price], close[:-1]])
     high = np.maximum(opened, close) * (1 + np.abs(random.normal(0, 2e-4, count)) * (moves != 0))
     low = np.minimum(opened, close) * (1 - np.abs(random.normal(0, 2e-4, count)) * (moves != 0))
