@@ -183,16 +183,16 @@ def fold_bars(state, bars, btc_bars, market, is_btc, step_ms, rows, codes):
         open_ms = bar["open_ms"]
         row = rows[k, :WIDTH]
         code = check_bar(bar, step_ms)
-        if code == _OK and not is_btc:
+        if code == _OK:
+            code = check_order(state, open_ms, step_ms)
+        if code in (_OK, _GAP) and not is_btc:
             while j < len(btc_bars) and btc_bars[j]["open_ms"] < open_ms:
                 j += 1
             if j >= len(btc_bars) or btc_bars[j]["open_ms"] != open_ms:
                 code = _NO_BTC
-        if code == _OK:
-            code = check_order(state, open_ms, step_ms)
-            if code == _GAP:
-                reset_state(state)
-                code = _RESTARTED
+        if code == _GAP:
+            reset_state(state)
+            code = _RESTARTED
         codes[k] = code
         if code > _RESTARTED:
             row[:] = math.nan
