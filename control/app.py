@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -11,7 +15,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from control import problems
 from control.gate import add_headers
-from control.routes import health, models, pages, records, session, status, trading
+from control.publisher import Publisher
+from control.routes import health, jobs, live, market, models, pages, records, reports, session, status, trading
 from control.services import VERSION, Services
 
 MAX_BODY_BYTES = 64 << 10  # the largest body is a job's arguments
@@ -21,6 +26,10 @@ ROUTES = [
     *trading.HANDLERS,
     *models.HANDLERS,
     *records.HANDLERS,
+    *market.HANDLERS,
+    *reports.HANDLERS,
+    *jobs.HANDLERS,
+    *live.HANDLERS,
     *session.HANDLERS,
     *pages.HANDLERS,
 ]
@@ -42,7 +51,24 @@ def create_app(services: Services) -> Litestar:
         openapi_config=_openapi(),
         logging_config=None,
         debug=False,
+        lifespan=[_background(services)],
     )
+
+
+def _background(services: Services) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """Return the lifespan that keeps the live push and the job queue running while the application serves."""
+
+    @asynccontextmanager
+    async def running(_app: Litestar) -> AsyncIterator[None]:
+        tasks = [asyncio.ensure_future(Publisher(services).run()), asyncio.ensure_future(services.jobs.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    return running
 
 
 def _openapi() -> OpenAPIConfig:

@@ -7,8 +7,8 @@ import hashlib
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -31,6 +31,8 @@ class Command:
 
     verb: str
     args: dict[str, Any]
+    action: Callable[[str], Awaitable[dict[str, Any]]] | None = field(default=None, compare=False)
+    """What carries it out instead of the engine's socket; takes the command id, raises ApiError for a refusal."""
 
     def digest(self, principal: Principal) -> str:
         """Return a hash over who asks for what."""
@@ -108,6 +110,10 @@ class Commands:
 
     async def _send(self, principal: Principal, command: Command, command_id: str) -> CommandDone:
         log = logger.bind(verb=command.verb, actor=principal.actor, command_id=command_id)
+        if command.action is not None:
+            result = await command.action(command_id)
+            log.info("command done")
+            return CommandDone(id=command_id, verb=command.verb, state="done", result=result)
         try:
             answer = await self._engine.command(command.verb, principal.actor, command.args, command_id)
         except TimeoutError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,18 +27,18 @@ class EngineDoor(Protocol):
 class LinkedEngine:
     """The engine of one data folder, through `engine.link`."""
 
-    def __init__(self, data_dir: Path, timeout_s: float = 5.0, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, data_dir: Path, timeout_s: float = 5.0, keep_ns: int = KEEP_NS) -> None:
         self._data_dir = data_dir
         self._reader = SnapshotReader(data_dir)
         self._timeout_s = timeout_s
-        self._clock_ns = clock_ns
+        self._keep_ns = keep_ns
         self._kept: SnapshotView | None = None
-        self._kept_ns = -KEEP_NS
+        self._kept_ns = -keep_ns
 
     def snapshot(self) -> SnapshotView | None:
         """Return a copy at most 100 ms old. Arrays are shared between callers: read only."""
-        now = self._clock_ns()
-        if now - self._kept_ns >= KEEP_NS:
+        now = time.monotonic_ns()
+        if now - self._kept_ns >= self._keep_ns:
             fresh = self._reader.read(attempts=100)
             if fresh is not None or self._kept is None or not self._kept.alive:
                 self._kept = fresh

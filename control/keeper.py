@@ -10,6 +10,7 @@ from control.services import StoreHealth
 from engine.config import Config
 from store.client import Store
 from store.errors import StoreError
+from store.tail import Tail
 
 CHECK_S = 1.0
 RETRY_S = 2.0
@@ -17,7 +18,7 @@ logger = structlog.get_logger("control.keeper")
 
 
 class Keeper:
-    """One thread that keeps the store open and its health known."""
+    """A thread that keeps the store open and its health known, and one that runs the tail."""
 
     def __init__(self, store: Store, config: Config, health: StoreHealth) -> None:
         self._store = store
@@ -25,6 +26,8 @@ class Keeper:
         self._health = health
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._tail: Tail | None = None
+        self._follower: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -34,6 +37,8 @@ class Keeper:
         """Finish the present batch and give the store up."""
         self._stopping.set()
         self._thread.join(30)
+        if self._follower is not None:
+            self._follower.join(30)
         self._store.close()
 
     def _run(self) -> None:
@@ -44,8 +49,39 @@ class Keeper:
                 self._fault(str(error))
                 self._stopping.wait(RETRY_S)
                 continue
-            self._health.ok, self._health.detail = True, "open"
+            if self._tail is None:
+                self._follow()
+            self._report()
             self._stopping.wait(CHECK_S)
+
+    def _follow(self) -> None:
+        folder = self._config.data_dir
+        self._tail = Tail(self._store, [folder / "journal"], folder / "store" / "tail")
+        self._follower = threading.Thread(target=self._keep_following, name="tail", daemon=True)
+        self._follower.start()
+
+    def _keep_following(self) -> None:
+        assert self._tail is not None
+        while not self._stopping.is_set():
+            try:
+                self._tail.run(self._stopping)
+            except Exception as error:  # a bug in the tail must not stop the API, and must not be silent
+                logger.error("tail", exc_info=error)
+                self._tail.error = f"tail: {error!r}"
+                self._stopping.wait(RETRY_S)
+
+    def _report(self) -> None:
+        assert self._tail is not None
+        runs = self._tail.status()
+        newest = max(runs, key=lambda run: run.run_id, default=None)
+        self._health.tail_seq = None if newest is None else newest.seq
+        self._health.tail_rows = self._tail.rows
+        self._health.behind_s = 0.0 if newest is None else newest.behind_s
+        faults = [self._tail.error] if self._tail.error else [run.fault for run in runs if run.fault]
+        if faults:
+            self._fault(faults[0])
+        else:
+            self._health.ok, self._health.detail = True, "open"
 
     def _fault(self, detail: str) -> None:
         if self._health.detail != detail:

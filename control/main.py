@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from control.auth import CookieSigner, TokenBook, now_ms
 from control.commands import Commands
 from control.door import LinkedEngine
 from control.gate import Gate
+from control.jobs import models
+from control.jobs.runner import JobRunner
 from control.keeper import Keeper
+from control.live import Hub
 from control.reader import StoreReader
 from control.services import Services, StoreHealth
 from engine.config import Config
 from engine.errors import ConfigError
+from store import writer
 from store.client import connect
 
 ADDRESS_FILE = "control.json"
@@ -74,7 +79,7 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def build(config: Config) -> tuple[Services, Keeper]:
+def build(config: Config, config_file: Path | None = None) -> tuple[Services, Keeper]:
     """Make everything of the control plane; nothing runs yet but worker threads' pools."""
     data_dir = config.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,28 @@ def build(config: Config) -> tuple[Services, Keeper]:
     engine = LinkedEngine(data_dir)
     gate = Gate(TokenBook(data_dir / "tokens.json"), CookieSigner(data_dir / "cookie.key"), config.control.behind_proxy)
     reader = StoreReader(store)
-    services = Services(config, engine, reader, gate, Commands(engine), health, started_ms=now_ms())
+    hub = Hub()
+    runner = JobRunner(
+        data_dir,
+        config_file,
+        lambda row: writer.insert_row(store, "training_jobs", row),
+        lambda job: hub.publish("jobs", job, now_ms()),
+    )
+    services = Services(
+        config=config,
+        engine=engine,
+        reader=reader,
+        gate=gate,
+        commands=Commands(engine),
+        jobs=runner,
+        promote=lambda model, actor, force, reason: asdict(
+            models.promote(store, config, model, actor, force=force, reason=reason)
+        ),
+        rollback=lambda actor, reason: asdict(models.rollback(store, config, actor, reason)),
+        store=health,
+        hub=hub,
+        started_ms=now_ms(),
+    )
     return services, Keeper(store, config, health)
 
 
@@ -98,7 +124,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(config: Config) -> None:
+def serve(config: Config, config_file: Path | None = None) -> None:
     """Serve the API and the dashboard, own the store, follow the journal; returns after SIGTERM or Ctrl-C.
 
     Raises ConfigError for an address that may not be used or a port that is taken.
@@ -106,7 +132,7 @@ def serve(config: Config) -> None:
     check_bind(config)
     opened = listen(config.control.host, config.control.port)
     logs.configure()
-    services, keeper = build(config)
+    services, keeper = build(config, config_file)
     scheme = "https" if config.control.tls_cert else "http"
     host, port = opened.getsockname()[:2]
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

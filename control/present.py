@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from control.shapes import Counters, EngineStatus, Position, Predictions, Signal
+from control.shapes_data import StageLatency
 from engine.link import SnapshotView
-from kernels.records import GATES, Mode, RunState, Side
+from kernels.records import GATES, Mode, RunState, Side, Stage
 
 
 def text(value: bytes) -> str:
@@ -164,3 +165,20 @@ def _to_liquidation(view: SnapshotView, side: int, qty: float, mark: float | Non
         return None
     move = equity / (qty * mark)
     return min(move, 1.0) if side > 0 else move
+
+
+def latency(view: SnapshotView) -> list[StageLatency]:
+    """Return the histograms of the stages that were measured; LATE_* stages are exchange time, the others monotonic."""
+    return [
+        StageLatency(
+            stage=stage.name.lower(),
+            count=int(view.latency[stage]["count"]),
+            p50_us=int(view.latency[stage]["p50_ns"]) / 1_000,
+            p99_us=int(view.latency[stage]["p99_ns"]) / 1_000,
+            p999_us=int(view.latency[stage]["p999_ns"]) / 1_000,
+            max_us=int(view.latency[stage]["max_ns"]) / 1_000,
+            mean_us=int(view.latency[stage]["sum_ns"]) / max(1, int(view.latency[stage]["count"])) / 1_000,
+        )
+        for stage in Stage
+        if view.latency[stage]["count"] > 0
+    ]

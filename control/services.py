@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from control.commands import Commands
 from control.door import EngineDoor
 from control.gate import Gate
+from control.jobs.runner import JobRunner
+from control.live import Hub
 from control.reader import Reader
 from control.shapes import StoreStatus
 from engine.config import Config
@@ -22,6 +26,8 @@ class StoreHealth:
     kind: str = "embedded"
     detail: str = "not opened yet"
     tail_seq: int | None = None
+    tail_rows: int = 0
+    behind_s: float = 0.0
 
     def status(self, journal_seq: int | None) -> StoreStatus:
         """Return the API's view; the lag is known when both ends are."""
@@ -38,5 +44,9 @@ class Services:
     reader: Reader
     gate: Gate
     commands: Commands
+    jobs: JobRunner
+    promote: Callable[[str, str, bool, str], dict[str, Any]]
+    rollback: Callable[[str, str], dict[str, Any]]
     store: StoreHealth = field(default_factory=StoreHealth)
+    hub: Hub = field(default_factory=Hub)
     started_ms: int = 0

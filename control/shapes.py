@@ -205,6 +205,13 @@ class Confirm(msgspec.Struct):
     confirm: str | None = None
 
 
+class Start(msgspec.Struct):
+    """The body of a start. `clear_halt` says that the cause of a halt has been looked at."""
+
+    clear_halt: bool = False
+    confirm: str | None = None
+
+
 class Health(msgspec.Struct):
     """The process answers."""
 

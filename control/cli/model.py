@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json as jsonlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -50,7 +52,13 @@ def moment_ms(text: str, default: int) -> int:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with the time left on standard error; yields report(what, done, total)."""
+    """Show a bar with the time left on standard error; yields report(what, done, total).
+
+    As a job of control it prints `progress done/total what` lines instead.
+    """
+    if os.environ.get("TA_JOB"):
+        yield lambda what, done, total: print(f"progress {done}/{total} {title}: {what}", file=sys.stderr, flush=True)
+        return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from control.cli.app import fail, settings
+from control.cli.app import Settings, fail, settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
@@ -155,4 +155,4 @@ def control_(
 
     given = {"port": port, "host": host, "behind_proxy": behind_proxy or None}
     changed = {key: value for key, value in given.items() if value is not None}
-    serve(settings(**({"control": changed} if changed else {})))
+    serve(settings(**({"control": changed} if changed else {})), Settings.file)

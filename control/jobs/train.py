@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def run(
 ) -> TrainResult:
     """Train, bundle, verify and register. `say` receives what is doubtful about the data before training starts."""
     started_ms = time.time_ns() // 1_000_000
-    job_id = f"train-{started_ms}"
+    job_id = os.environ.get("TA_JOB") or f"train-{started_ms}"  # control names the jobs it starts
     row = _job_row(job_id, request, started_ms)
     writer.insert_row(store, "training_jobs", row | {"state": "running", "version": started_ms})
     folder = config.data_dir / "work" / job_id

@@ -1,28 +1,100 @@
-"""Models: which there are, and which one trades. The engine carries a promotion out."""
+"""Models: which there are, which one trades, and the change from one to another, with its gate."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
 from litestar.params import Parameter
 
+from control import present
 from control.auth import Scope
 from control.commands import Command
 from control.problems import ApiError, documented
 from control.routes.trading import PROBLEMS, Key, carry_out
 from control.services import Services
 from control.shapes import CommandDone, Confirm
+from control.shapes_data import Model, ModelDetail, Models
+from engine.errors import DataError
 
 ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", description="the model's id")]
+COLUMNS = "model_id, state, toUnixTimestamp64Milli(time) AS since_ms, actor, url, manifest, metrics"
 
 
 class Promote(msgspec.Struct):
-    """The body of a promotion. `force` promotes what the gate refuses; that takes two steps and the scope admin."""
+    """The body of a promotion. `force` goes past the gate: two steps, scope admin, and a `reason` that is recorded."""
 
     force: bool = False
+    reason: str = ""
     confirm: str | None = None
+
+
+class Rollback(msgspec.Struct):
+    """The body of a rollback."""
+
+    reason: str = ""
+    confirm: str | None = None
+
+
+def _active(services: Services) -> str:
+    view = services.engine.snapshot()
+    return present.text(view.status["model_id"][0]) if view is not None and view.alive else ""
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@get("/api/models", tags=["models"], summary="Registered models, newest first", responses=documented(401, 429, 503))
+async def models(services: Services) -> Models:
+    """Return registered models with state and metrics; `active` is the one the engine decides with now."""
+    active = _active(services)
+    rows = await services.reader.rows(f"SELECT {COLUMNS} FROM models ORDER BY model_id DESC LIMIT 500")
+    return Models(
+        [
+            Model(
+                row["model_id"],
+                row["state"],
+                int(row["since_ms"]),
+                row["actor"],
+                row["model_id"] == active,
+                _document(row["metrics"]),
+            )
+            for row in rows
+        ]
+    )
+
+
+@get(
+    "/api/models/{model_id:str}",
+    tags=["models"],
+    summary="One model with its manifest",
+    responses=documented(400, 401, 404, 429, 503),
+)
+async def model(services: Services, model_id: ModelId) -> ModelDetail:
+    """Return a model's state, manifest (data, parameters, costs, verification) and metrics."""
+    sql = f"SELECT {COLUMNS} FROM models WHERE model_id = {{model_id:String}} LIMIT 1"
+    rows = await services.reader.rows(sql, {"model_id": model_id})
+    if not rows:
+        raise ApiError(404, "no-such-model", f"no model of the id {model_id} is registered")
+    row = rows[0]
+    return ModelDetail(
+        row["model_id"],
+        row["state"],
+        int(row["since_ms"]),
+        row["actor"],
+        row["model_id"] == _active(services),
+        row["url"],
+        _document(row["manifest"]),
+        _document(row["metrics"]),
+    )
 
 
 @post(
@@ -40,18 +112,55 @@ async def promote(
     data: Promote | None = None,
     key: Key = None,
 ) -> Response[CommandDone]:
-    """Hand a bundle to the engine, which verifies it and swaps it in between two frames."""
+    """Prove the bundle, ask the gate, hand it to the engine, which swaps it in between two frames, and record it."""
     body = data or Promote()
-    bundle = services.config.data_dir / "models" / model_id
-    if not (bundle / "manifest.json").is_file():
-        raise ApiError(404, "no-such-model", f"no bundle of the id {model_id}")
+    rows = await services.reader.rows(
+        "SELECT model_id FROM models WHERE model_id = {model_id:String} LIMIT 1", {"model_id": model_id}
+    )
+    if not rows:
+        raise ApiError(404, "no-such-model", f"no model of the id {model_id} is registered")
     warning = None
     if body.force:
         if not request.user.scope.allows(Scope.ADMIN):
             raise ApiError(403, "scope", "a forced promotion needs the scope admin")
-        warning = f"this promotes {model_id} although the gate may refuse it; repeat the request with this code"
-    args = {"model_id": model_id, "bundle_path": str(bundle.resolve()), "force": body.force}
-    return await carry_out(request, services, Command("promote", args), key, Confirm(body.confirm), warning)
+        if not 1 <= len(body.reason) <= 200:
+            raise ApiError(400, "no-reason", "a forced promotion needs a `reason` of 1 to 200 characters")
+        warning = f"this promotes {model_id} past the gate; repeat the request with this code"
+    actor = request.user.actor
+
+    async def action(_command_id: str) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(services.promote, model_id, actor, body.force, body.reason)
+        except DataError as error:
+            raise ApiError(409, "refused", str(error)) from error
+
+    command = Command("promote", {"model_id": model_id, "force": body.force, "reason": body.reason}, action)
+    return await carry_out(request, services, command, key, Confirm(body.confirm), warning)
 
 
-HANDLERS = [promote]
+@post(
+    "/api/models/rollback",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["models"],
+    summary="Bring back the model before the present one",
+    responses=PROBLEMS,
+)
+async def rollback(
+    request: Request[Any, Any, Any], services: Services, data: Rollback | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Return to the production model that the present one replaced."""
+    body = data or Rollback()
+    actor = request.user.actor
+
+    async def action(_command_id: str) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(services.rollback, actor, body.reason[:200])
+        except DataError as error:
+            raise ApiError(409, "refused", str(error)) from error
+
+    command = Command("rollback", {"reason": body.reason[:200]}, action)
+    return await carry_out(request, services, command, key, Confirm(body.confirm))
+
+
+HANDLERS = [models, model, promote, rollback]

@@ -13,7 +13,7 @@ from control.commands import Command
 from control.problems import documented
 from control.routes.status import SYMBOL
 from control.services import Services
-from control.shapes import CommandDone, Confirm
+from control.shapes import CommandDone, Confirm, Start
 
 Key = Annotated[
     str | None,
@@ -52,13 +52,15 @@ async def carry_out(
     responses=PROBLEMS,
 )
 async def start(
-    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+    request: Request[Any, Any, Any], services: Services, data: Start | None = None, key: Key = None
 ) -> Response[CommandDone]:
     """Open a trading session. In live mode it is done in two steps: the first answer is 428 with a `confirm` code."""
+    body = data or Start()
     view = services.engine.snapshot()
     live = services.config.mode == "live" or (view is not None and present.engine_status(view).mode == "live")
     warning = "this starts trading with real money; repeat the request with this code" if live else None
-    return await carry_out(request, services, Command("start", {}), key, data, warning)
+    command = Command("start", {"clear_halt": True} if body.clear_halt else {})
+    return await carry_out(request, services, command, key, Confirm(body.confirm), warning)
 
 
 @post(
@@ -113,4 +115,34 @@ async def close(
     return await carry_out(request, services, Command("close", {"symbol": symbol}), key, data)
 
 
-HANDLERS = [start, stop, flatten, close]
+@post(
+    "/api/trading/reduce-only",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Only exits from now on",
+    responses=PROBLEMS,
+)
+async def reduce_only(
+    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Close the session and allow nothing but what makes positions smaller."""
+    return await carry_out(request, services, Command("reduce_only", {}), key, data)
+
+
+@post(
+    "/api/trading/halt",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Halt: a start must be told to clear it",
+    responses=PROBLEMS,
+)
+async def halt(
+    request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
+) -> Response[CommandDone]:
+    """Halt entries until somebody starts with `clear_halt`. Stops and exits of open positions still work."""
+    return await carry_out(request, services, Command("halt", {}), key, data)
+
+
+HANDLERS = [start, stop, reduce_only, flatten, halt, close]

@@ -18,6 +18,7 @@ from control.auth import CookieSigner, Scope, TokenBook
 from control.commands import Commands
 from control.door import LinkedEngine
 from control.gate import Gate
+from control.jobs.runner import JobRunner
 from control.services import Services, StoreHealth
 from engine.config import Config
 from engine.link import CommandServer, Snapshot
@@ -96,10 +97,14 @@ class FakeEngine:
 
 
 class NoStore:
-    """A reader for tests that never read."""
+    """A reader of an empty store; `broken` makes it a bug."""
+
+    broken = False
 
     async def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        raise AssertionError(f"unexpected read: {sql}")
+        if self.broken:
+            raise AssertionError(f"a secret cause: {sql}")
+        return []
 
 
 @pytest.fixture
@@ -119,11 +124,21 @@ def engine(data_dir: Path) -> Iterator[FakeEngine]:
 @pytest.fixture
 def services(data_dir: Path) -> Services:
     config = Config(data_dir=data_dir)
-    door = LinkedEngine(data_dir, timeout_s=0.3)
+    door = LinkedEngine(data_dir, timeout_s=0.3, keep_ns=0)
     book = TokenBook(data_dir / "tokens.json", hasher=CHEAP)
     gate = Gate(book, CookieSigner(data_dir / "cookie.key"))
     store = StoreHealth(ok=True, detail="test")
-    return Services(config, door, NoStore(), gate, Commands(door), store)
+    return Services(
+        config=config,
+        engine=door,
+        reader=NoStore(),
+        gate=gate,
+        commands=Commands(door),
+        jobs=JobRunner(data_dir, None, lambda row: None),
+        promote=lambda *_: {},
+        rollback=lambda *_: {},
+        store=store,
+    )
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ def store(tmp_path_factory: Any) -> Iterator[Store]:
         signals["predictions"][:, 0], signals["predictions"][:, 1] = 0.5, np.nan
         signals["frame_ns"], signals["decide_ns"] = 1_000, [3_500, 500]
         insert(opened, "signals", signals)
+        account = np.zeros(3_000, RECORDS[Kind.ACCOUNT])
+        account["seq"], account["time_ms"] = np.arange(1, 3_001), 1_700_000_000_000 + 1_000 * np.arange(3_000)
+        account["equity_usdt"], account["day_pnl_usdt"] = 10_000 + np.arange(3_000), np.arange(3_000)
+        insert(opened, "account", account)
         yield opened
 
 
@@ -109,3 +113,55 @@ def test_an_unchanged_list_answers_304(read: Any) -> None:
 @pytest.mark.parametrize("path", ["/api/orders", "/api/fills", "/api/commands"])
 def test_empty_tables_are_empty_pages(read: Any, path: str) -> None:
     assert read(path).json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/candles?symbol=BTCUSDT",
+        "/api/candles?symbol=BTCUSDT&timeframe=1h&from_ms=0&to_ms=5",
+        "/api/features/BTCUSDT",
+        "/api/features/BTCUSDT/rsi?timeframe=15m",
+        "/api/data/coverage",
+        "/api/data/gaps?symbol=BTCUSDT",
+        "/api/audit",
+        "/api/audit?symbol=BTCUSDT",
+        "/api/jobs",
+        "/api/models",
+        "/api/latency",
+        "/api/settings",
+    ],
+)
+def test_every_read_works_on_a_store_without_such_rows(read: Any, path: str) -> None:
+    answer = read(path)
+    assert answer.status_code == 200, answer.text
+    assert answer.json().get("items", []) == []
+
+
+def test_trades_are_summed_by_exit_reason(read: Any) -> None:
+    items = {item["reason"]: item for item in read("/api/trades/summary").json()["items"]}
+    assert items["tp"]["trades"] == 5 and items["tp"]["net_usdt"] == 0 + 5 + 10 + 15 + 20
+    assert items["sl"]["trades"] == 20 and items["sl"]["wins"] == 20
+
+
+def test_why_not_counts_each_gate(read: Any) -> None:
+    body = read("/api/signals/why-not").json()
+    assert body["signals"] == 2 and body["entered"] == 0
+    assert body["gates"] == [{"gate": "er_low", "count": 2}, {"gate": "spread", "count": 1}]
+
+
+def test_what_is_not_there_is_404(read: Any) -> None:
+    for path in ("/api/models/none", "/api/jobs/train-1-a", "/api/features/BTCUSDT/no_such"):
+        assert read(path).status_code == 404, path
+
+
+def test_settings_hold_no_secret(read: Any, services: Any) -> None:
+    body = read("/api/settings").json()
+    assert "secrets" not in body["values"] and body["config_hash"] == services.config.hash()
+
+
+def test_the_equity_curve_is_thinned_to_its_last_point_per_interval(read: Any) -> None:
+    items = read("/api/equity").json()["items"]
+    assert 900 <= len(items) <= 1_000
+    assert items[-1] == {"time_ms": 1_700_002_999_000, "equity_usdt": 12_999.0, "day_pnl_usdt": 2_999.0}
+    assert all(item["equity_usdt"] - 10_000 == (item["time_ms"] - 1_700_000_000_000) / 1_000 for item in items)

@@ -1,0 +1,228 @@
+"""What the API speaks about market data, models, jobs and figures; times are UTC epoch milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class StageLatency(msgspec.Struct):
+    """How long one stage takes, over this engine run."""
+
+    stage: str
+    count: int
+    p50_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+    mean_us: float
+
+
+class Latency(msgspec.Struct):
+    """Histograms of every stage that was measured."""
+
+    run_id: str | None
+    alive: bool
+    items: list[StageLatency]
+
+
+class Candle(msgspec.Struct):
+    """One closed candle."""
+
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float | None
+    quote_volume: float | None
+    taker_volume: float | None
+    trades: float | None
+    source: str
+
+
+class Candles(msgspec.Struct):
+    """Closed candles of one symbol, oldest first."""
+
+    symbol: str
+    timeframe: Literal["1m", "15m", "1h"]
+    items: list[Candle]
+
+
+class FeatureVector(msgspec.Struct):
+    """The 44 features of one timeframe at a close time."""
+
+    timeframe: Literal["1m", "15m", "1h"]
+    close_ms: int
+    schema_hash: str
+    values: dict[str, float | None]
+
+
+class Features(msgspec.Struct):
+    """The newest stored feature vectors of a symbol."""
+
+    symbol: str
+    items: list[FeatureVector]
+
+
+class FeatureSeries(msgspec.Struct):
+    """One feature over time, oldest first: [close_ms, value]."""
+
+    symbol: str
+    timeframe: Literal["1m", "15m", "1h"]
+    feature: str
+    items: list[tuple[int, float | None]]
+
+
+class EquityPoint(msgspec.Struct):
+    """Equity at a time."""
+
+    time_ms: int
+    equity_usdt: float
+    day_pnl_usdt: float
+
+
+class Equity(msgspec.Struct):
+    """The equity curve, thinned to at most 1,000 points, oldest first."""
+
+    items: list[EquityPoint]
+
+
+class TradeSummary(msgspec.Struct):
+    """Closed trades by the reason of their exit."""
+
+    reason: str
+    trades: int
+    wins: int
+    net_usdt: float
+    fees_usdt: float
+
+
+class GateCount(msgspec.Struct):
+    """How often a gate refused."""
+
+    gate: str
+    count: int
+
+
+class WhyNot(msgspec.Struct):
+    """Why there was no trade: refusals per gate over the newest signals."""
+
+    signals: int
+    entered: int
+    gates: list[GateCount]
+
+
+class Coverage(msgspec.Struct):
+    """How complete a symbol's candles are."""
+
+    symbol: str
+    bars: int
+    first_ms: int
+    last_ms: int
+    missing: int
+
+
+class Coverages(msgspec.Struct):
+    """Completeness per symbol."""
+
+    timeframe: Literal["1m", "15m", "1h"]
+    items: list[Coverage]
+
+
+class Gap(msgspec.Struct):
+    """A hole, repair or revision in the data, as the engine journalled it."""
+
+    seq: int
+    time_ms: int
+    symbol: str
+    timeframe: str
+    gap_kind: int
+    from_ms: int
+    to_ms: int
+    bars: int
+    detail: str
+    run_id: str
+
+
+class Audit(msgspec.Struct):
+    """One line of a feature-parity audit."""
+
+    audit_id: str
+    time_ms: int
+    symbol: str
+    timeframe: str
+    feature: str
+    compared: int
+    differing: int
+    max_relative: float | None
+    max_ulp: float | None
+    drift: float | None
+    detail: str
+
+
+class Audits(msgspec.Struct):
+    """The newest audit results."""
+
+    items: list[Audit]
+
+
+class Model(msgspec.Struct):
+    """A registered model."""
+
+    model_id: str
+    state: str
+    since_ms: int
+    actor: str
+    active: bool
+    metrics: dict[str, Any]
+
+
+class Models(msgspec.Struct):
+    """Registered models, newest first."""
+
+    items: list[Model]
+
+
+class ModelDetail(msgspec.Struct):
+    """A model with its manifest."""
+
+    model_id: str
+    state: str
+    since_ms: int
+    actor: str
+    active: bool
+    url: str
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class Job(msgspec.Struct):
+    """A job: a child process of control."""
+
+    job_id: str
+    kind: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    actor: str
+    arguments: list[str]
+    queued_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    exit_code: int | None
+    progress: float | None
+    error: str
+    log: list[str]
+
+
+class Jobs(msgspec.Struct):
+    """Jobs, newest first."""
+
+    items: list[Job]
+
+
+class Settings(msgspec.Struct):
+    """The configuration in force, without secrets."""
+
+    config_hash: str
+    values: dict[str, Any]

@@ -1,0 +1,98 @@
+"""The live push: state at once, events in order, resuming, and slow or revoked clients dropped with notice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from litestar.exceptions import WebSocketDisconnect
+
+from control.live import QUEUE, RING, Hub
+
+
+def seen(client: Any) -> list[dict[str, Any]]:
+    out = []
+    while not client.queue.empty():
+        out.append(json.loads(client.queue.get_nowait()))
+    return out
+
+
+def test_a_subscriber_gets_the_newest_state_at_once_and_only_its_topics() -> None:
+    hub = Hub()
+    hub.publish("status", {"n": 1}, 0)
+    hub.publish("status", {"n": 2}, 0)
+    hub.publish("marks", [], 0)
+    client = hub.join()
+    answer = hub.subscribe(client, ["status", "trades", "nonsense"], None, None)
+    assert answer["topics"] == ["status", "trades"] and answer["resumed"] is True
+    hub.publish("trades", {"t": 1}, 0)
+    hub.publish("signals", {"s": 1}, 0)
+    assert [(m["topic"], m["data"]) for m in seen(client)] == [("status", {"n": 2}), ("trades", {"t": 1})]
+
+
+def test_a_client_resumes_after_the_number_it_saw() -> None:
+    hub = Hub()
+    for number in range(5):
+        hub.publish("trades", number, 0)
+    client = hub.join()
+    assert hub.subscribe(client, ["trades"], 3, hub.epoch)["resumed"] is True
+    assert [message["data"] for message in seen(client)] == [3, 4]
+
+
+@pytest.mark.parametrize("case", ["another process", "too old", "from the future"])
+def test_what_cannot_be_resumed_is_said(case: str) -> None:
+    hub = Hub()
+    for number in range(RING + 10):
+        hub.publish("trades", number, 0)
+    after, epoch = {"another process": (RING, "x"), "too old": (3, hub.epoch), "from the future": (10**9, hub.epoch)}[
+        case
+    ]
+    client = hub.join()
+    assert hub.subscribe(client, ["trades"], after, epoch)["resumed"] is False
+    assert seen(client) == []
+
+
+def test_a_full_queue_marks_the_client_and_nobody_else() -> None:
+    hub = Hub()
+    slow, quick = hub.join(), hub.join()
+    for client in (slow, quick):
+        hub.subscribe(client, ["trades"], None, None)
+    for number in range(QUEUE + 1):
+        hub.publish("trades", number, 0)
+        quick.queue.get_nowait()
+    assert slow.overflowed.is_set() and not quick.overflowed.is_set()
+
+
+def test_a_socket_subscribes_and_receives(client: Any, engine: Any, services: Any, bearer: Any) -> None:
+    with client.websocket_connect("/api/live", headers=bearer()) as socket:
+        socket.send_text('{"op": "subscribe", "topics": ["positions", "log"]}')
+        kinds = [socket.receive_json() for _ in range(2)]
+        assert {message.get("op") or message["topic"] for message in kinds} == {"subscribed", "positions"}
+        position = next(message for message in kinds if message.get("topic") == "positions")["data"][0]
+        assert position["symbol"] == "ETHUSDT"
+
+
+def test_a_socket_without_a_token_is_refused(client: Any) -> None:
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/live") as socket:
+        socket.receive_json()
+
+
+def test_a_message_that_is_no_subscription_closes_the_socket(client: Any, bearer: Any) -> None:
+    with client.websocket_connect("/api/live", headers=bearer()) as socket:
+        socket.send_text("[]")
+        with pytest.raises(WebSocketDisconnect) as caught:
+            while True:
+                socket.receive_json()
+    assert caught.value.code == 4_400
+
+
+def test_a_slow_socket_is_dropped_with_notice(client: Any, services: Any, bearer: Any) -> None:
+    with client.websocket_connect("/api/live", headers=bearer()) as socket:
+        socket.send_text('{"op": "subscribe", "topics": []}')
+        assert socket.receive_json()["op"] == "subscribed"
+        (held,) = services.hub._clients
+        held.overflowed.set()
+        with pytest.raises(WebSocketDisconnect) as caught:
+            socket.receive_json()
+    assert caught.value.code == 4_008 and "resume" in caught.value.detail
