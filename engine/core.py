@@ -127,7 +127,7 @@ class Core:
                 self.desk.pay_funding(symbol, self.funding_rate[symbol], price, now_ms)
         self.funding_rate[symbol] = funding_rate
         self.next_funding_ms[symbol] = next_funding_ms
-        self.gateway.advance(now_ms)
+        self.desk.advance(now_ms)
 
     def _guard(self, symbol: int, slot: int, price: float, now_ms: int, recv_ns: int) -> None:
         reason = self._check(self.desk.positions.rows, slot, price, now_ms)
@@ -139,7 +139,7 @@ class Core:
         """Take note that the symbol's book row changed; waiting shadow orders may meet it."""
         self.clock.observe(event_ms)
         self.counters.books += 1
-        self.gateway.advance(self.clock.now_ms())
+        self.desk.advance(self.clock.now_ms())
 
     # --- decisions ---
 

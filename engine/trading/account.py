@@ -41,6 +41,12 @@ class Account:
         self.day_start_equity_usdt = self.equity_usdt
         return not first
 
+    def transfer(self, amount_usdt: float) -> None:
+        """Move the base, not the result: a deposit or withdrawal shifts the day's and the peak equity with it."""
+        self.equity_usdt += amount_usdt
+        self.day_start_equity_usdt += amount_usdt
+        self.peak_equity_usdt += amount_usdt
+
     @property
     def day_pnl_usdt(self) -> float:
         """Mark-to-market result since the UTC day began."""

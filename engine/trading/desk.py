@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from engine.journal import Writer
+from engine.trading import exits
 from engine.trading.account import Account
+from engine.trading.exits import ExitRun, Terms
 from engine.trading.gateway import Gateway, OrderEvent
 from engine.trading.orders import Event, Order, OrderType, client_order_id
 from engine.trading.positions import Positions
+from engine.trading.records import Records
 from kernels import stops
 from kernels.compile import entry_point
-from kernels.records import Kind, OrderState, PositionEvent, Reason
+from kernels.records import PositionEvent, Reason
 from kernels.stops import POSITION
 
 
@@ -26,6 +28,8 @@ class DeskRules:
     time_limit_ms: int
     cooldown_ms: int
     mode: int
+    second_exit_ms: int = 0  # live: a second exit order when the first stays silent this long
+    exchange_money: bool = False  # live: the wallet and funding are what the exchange states
 
 
 @dataclass(slots=True)
@@ -44,6 +48,26 @@ class Entry:
     model_id: bytes
 
 
+class Observer(Protocol):
+    """Whoever must know about positions: protection and reconciliation in live mode."""
+
+    def position_opened(self, slot: int, now_ms: int) -> None:
+        """An entry's first fill was booked."""
+        ...
+
+    def position_closed(self, position_id: int, symbol: int, now_ms: int) -> None:
+        """The position is flat by our books."""
+        ...
+
+    def may_enter(self, symbol: int) -> bool:
+        """Whether nothing of an earlier position still stands on the exchange."""
+        ...
+
+    def unprotected_ms(self, position_id: int) -> int:
+        """How long the position had no confirmed stop on the exchange."""
+        ...
+
+
 class Desk:
     """Turns entries and exit reasons into orders, and what the gateway reports into positions, trades and money."""
 
@@ -52,12 +76,15 @@ class Desk:
     ) -> None:
         self.positions, self.account = positions, account
         self.orders: dict[str, Order] = {}  # open orders only
-        self.trades_closed = 0
-        self.net_usdt = 0.0
-        self.unknown_events = 0
+        self.entries: dict[int, Entry] = {}  # of open entry orders, by position id
+        self.exits: dict[int, ExitRun] = {}
+        self.terms: Terms | None = None
+        self.observer: Observer | None = None
+        self.trades_closed = self.unknown_events = self.second_exits = 0
+        self.net_usdt = self.booked_usdt = 0.0
         self._journal, self._gateway, self._rules = journal, gateway, rules
-        self._entries: dict[int, Entry] = {}
-        self._exit_of: dict[int, str] = {}  # position id → client id of its open exit order
+        self._records = Records(journal, rules.mode)
+        self._closing: dict[int, tuple[float, float]] = {}  # position id → exited quantity and its notional
         self._exposure = entry_point(stops.exposure)
         gateway.on_event = self.on_order_event
 
@@ -70,39 +97,85 @@ class Desk:
             name, entry.position_id, entry.symbol, entry.side, OrderType.LIMIT_IOC, False, entry.qty,
             entry.limit_price, Reason.ENTRY, now_ms,
         )  # fmt: skip
-        self._entries[entry.position_id] = entry
+        self.entries[entry.position_id] = entry
         self._send(order, now_ms)
         return order
 
     def exit(self, slot: int, reason: Reason, now_ms: int) -> Order | None:
-        """Send a reduce-only market order for the whole of a position; None when its exit is already under way."""
+        """Send reduce-only orders for the whole of a position; None when its exit is already under way."""
         row = self.positions.rows[slot]
         position_id = int(row["position_id"])
-        if position_id in self._exit_of:
+        if position_id in self.exits:
             return None
-        name = client_order_id(self._journal.engine_id, self._journal.run_id, self._journal.seq + 1, "x")
-        order = Order(
-            name, position_id, int(row["symbol"]), -int(row["side"]), OrderType.MARKET, True, float(row["qty"]),
-            0.0, reason, now_ms,
-        )  # fmt: skip
-        self._exit_of[position_id] = name
-        self._send(order, now_ms)
-        return order
+        run = ExitRun(position_id, int(row["symbol"]), reason)
+        self.exits[position_id] = run
+        if self.terms is not None and self.terms.stop_triggering(position_id):
+            run.next_ms = now_ms + exits.TRIGGER_WAIT_MS
+            return None
+        return self._exit_round(run, slot, now_ms)
+
+    def _exit_round(self, run: ExitRun, slot: int, now_ms: int) -> Order | None:
+        row = self.positions.rows[slot]
+        side, qty, text, largest, price = -int(row["side"]), float(row["qty"]), "", 0.0, 0.0
+        kind = OrderType.MARKET
+        if self.terms is not None:
+            qty, text = self.terms.exit_qty(slot)
+            largest = self.terms.slice_qty(run.symbol)
+            if run.banded:
+                price = self.terms.band_price(run.symbol, side)
+                kind = OrderType.LIMIT_IOC if price > 0.0 else kind
+        run.rounds += 1
+        run.sent_ms = now_ms
+        first = None
+        for part, digits in exits.slices(qty, text, largest):
+            name = client_order_id(self._journal.engine_id, self._journal.run_id, self._journal.seq + 1, "x")
+            order = Order(
+                name, run.position_id, run.symbol, side, kind, True, part, price, run.reason, now_ms, qty_text=digits
+            )
+            run.open.add(name)
+            self._send(order, now_ms)
+            first = first or order
+        return first
 
     def _send(self, order: Order, now_ms: int) -> None:
         self.orders[order.client_order_id] = order
-        self._write_order(order, now_ms)
+        self._records.order(order, now_ms)
         order.apply(Event.SEND)
         self._gateway.submit(order, now_ms)
-        self._write_order(order, now_ms)
+        self._records.order(order, now_ms)
+
+    def advance(self, now_ms: int) -> None:
+        """Let time pass: fills, time-outs, and the next round of exits that are not done."""
+        self._gateway.advance(now_ms)
+        for run in list(self.exits.values()):
+            slot = self.positions.slot_of_id(run.position_id)
+            if slot < 0:
+                if not run.open:
+                    self.exits.pop(run.position_id, None)
+            elif exits.due(run, now_ms, self._rules.second_exit_ms):
+                if run.open:
+                    run.silent += 1
+                    self.second_exits += 1
+                self._exit_round(run, slot, now_ms)
+
+    def exit_route(self, order: Order) -> int:
+        """Return the route that an order should take: each further round of an exit takes another one."""
+        run = self.exits.get(order.position_id) if order.reduce_only else None
+        return exits.ROUTES[(run.rounds - 1) % len(exits.ROUTES)] if run is not None else 0
 
     def flat(self, symbol: int) -> bool:
-        """Whether the symbol has neither a position nor an order that could open one."""
-        return self.positions.slot_of[symbol] < 0 and not any(order.symbol == symbol for order in self.orders.values())
+        """Whether the symbol has neither a position nor an order of ours, nor a stop left on the exchange."""
+        if self.positions.slot_of[symbol] >= 0 or any(order.symbol == symbol for order in self.orders.values()):
+            return False
+        return self.observer is None or self.observer.may_enter(symbol)
 
     def unknown(self, symbol: int) -> bool:
         """Whether an order of the symbol has an unknown fate: entries wait, exits do not."""
-        return any(o.state is OrderState.UNKNOWN and o.symbol == symbol for o in self.orders.values())
+        return any(o.state.name == "UNKNOWN" and o.symbol == symbol for o in self.orders.values())
+
+    def worst_case_notional(self) -> float:
+        """Return the notional that open entry orders may still add, at their limit prices."""
+        return sum((o.qty - o.filled_qty) * o.price for o in self.orders.values() if not o.reduce_only)
 
     # --- events in ---
 
@@ -120,91 +193,147 @@ class Desk:
         if event.qty > 0.0:
             order.trade_ids.add(event.trade_id)
             order.add_fill(event.qty, event.price)
-            self._write_fill(order, event)
+            self._records.fill(order, event)
             if order.reduce_only:
                 self._reduce(order, event)
             else:
                 self._increase(order, event)
-        self._write_order(order, event.event_ms)
+        self._records.order(order, event.event_ms)
         if order.terminal:
-            self._finish(order)
+            self._finish(order, event.event_ms)
 
-    def _finish(self, order: Order) -> None:
+    def _finish(self, order: Order, now_ms: int) -> None:
         self.orders.pop(order.client_order_id, None)
         if not order.reduce_only:
-            self._entries.pop(order.position_id, None)
-        elif self._exit_of.get(order.position_id) == order.client_order_id:
-            del self._exit_of[order.position_id]  # what is left of the position may be exited again
+            self.entries.pop(order.position_id, None)
+            return
+        run = self.exits.get(order.position_id)
+        if run is None:
+            return
+        if exits.note_end(run, order, now_ms) and self.terms is not None:
+            self.terms.read_position(order.symbol)
+        if not run.open and self.positions.slot_of_id(order.position_id) < 0:
+            del self.exits[order.position_id]
 
     def _increase(self, order: Order, event: OrderEvent) -> None:
-        entry = self._entries[order.position_id]
+        entry = self.entries[order.position_id]
         slot = self.positions.slot_of[order.symbol]
-        self.account.wallet_usdt -= event.fee_usdt
+        self._pay(-event.fee_usdt)
         if slot >= 0:  # a further partial fill of the same entry
             row = self.positions.rows[slot]
-            row["qty"], row["entry_price"] = order.filled_qty, order.average_price
+            before = float(row["qty"])
+            row["entry_price"] = (float(row["entry_price"]) * before + event.price * event.qty) / (before + event.qty)
+            row["qty"] = before + event.qty
+            if order.filled_qty == row["qty"]:
+                row["entry_price"] = order.average_price
             row["fees_usdt"] += event.fee_usdt
-            self._write_position(slot, PositionEvent.ADJUST, Reason.ENTRY, event.event_ms)
+            self._records.position(self.positions, slot, PositionEvent.ADJUST, Reason.ENTRY, event.event_ms)
             return
         row = np.zeros(1, POSITION)
         values: dict[str, Any] = {
-            "position_id": entry.position_id, "symbol": entry.symbol, "side": entry.side, "qty": order.filled_qty,
-            "entry_price": order.average_price, "tp_price": entry.tp_price, "sl_price": entry.sl_price,
-            "atr_15m": entry.atr_15m, "mark_price": order.average_price, "fees_usdt": event.fee_usdt,
+            "position_id": entry.position_id, "symbol": entry.symbol, "side": entry.side, "qty": event.qty,
+            "entry_price": event.price, "tp_price": entry.tp_price, "sl_price": entry.sl_price,
+            "atr_15m": entry.atr_15m, "mark_price": event.price, "fees_usdt": event.fee_usdt,
             "opened_ms": event.event_ms, "deadline_ms": entry.decision_ms + self._rules.time_limit_ms,
         }  # fmt: skip
         for name, value in values.items():
             row[name] = value
         slot = self.positions.open(row, entry.model_id)
-        self._write_position(slot, PositionEvent.ENTRY, Reason.ENTRY, event.event_ms)
+        self._records.position(self.positions, slot, PositionEvent.ENTRY, Reason.ENTRY, event.event_ms)
+        if self.observer is not None:
+            self.observer.position_opened(slot, event.event_ms)
 
     def _reduce(self, order: Order, event: OrderEvent) -> None:
         slot = self.positions.slot_of_id(order.position_id)
         if slot < 0:
             self.unknown_events += 1
             return
+        run = self.exits.get(order.position_id)
+        if run is not None:
+            run.heard_ms = event.event_ms
         row = self.positions.rows[slot]
-        profit = float(row["side"]) * event.qty * (event.price - float(row["entry_price"]))
-        self.account.wallet_usdt += profit - event.fee_usdt
+        qty = min(event.qty, float(row["qty"]))
+        profit = float(row["side"]) * qty * (event.price - float(row["entry_price"]))
+        self._pay(profit - event.fee_usdt)
         row["realised_usdt"] += profit
         row["fees_usdt"] += event.fee_usdt
-        left = float(row["qty"]) - event.qty
-        if left > 1e-12 * order.qty:
+        done_qty, done_notional = self._closing.get(order.position_id, (0.0, 0.0))
+        self._closing[order.position_id] = (done_qty + qty, done_notional + qty * event.price)
+        left = float(row["qty"]) - qty
+        if left > 1e-9 * (done_qty + qty + left):
             row["qty"] = left
-            self._write_position(slot, PositionEvent.ADJUST, order.reason, event.event_ms)
+            self._records.position(self.positions, slot, PositionEvent.ADJUST, order.reason, event.event_ms)
             return
         self._close(slot, order, event.event_ms)
 
     def _close(self, slot: int, order: Order, now_ms: int) -> None:
         row = self.positions.rows[slot]
-        fees, funding, gross = float(row["fees_usdt"]), float(row["funding_usdt"]), float(row["realised_usdt"])
-        net = gross - fees + funding
-        self._write_position(slot, PositionEvent.FINAL, order.reason, now_ms)
-        self._journal.write(
-            Kind.TRADE, time.monotonic_ns(), now_ms, int(row["position_id"]), int(row["symbol"]), int(row["side"]),
-            int(order.reason), self._rules.mode, order.filled_qty, float(row["entry_price"]), order.average_price,
-            int(row["opened_ms"]), now_ms, gross, fees, funding, net, float(row["mae"]), float(row["mfe"]), 0,
-            self.positions.model_of.get(int(row["position_id"]), b""),
-        )  # fmt: skip
-        self.account.trade_closed(order.symbol, net, order.reason is Reason.SL, now_ms, self._rules.cooldown_ms)
+        position_id = int(row["position_id"])
+        qty, notional = self._closing.pop(position_id)
+        price = order.average_price if qty == order.filled_qty else notional / qty
+        hidden_ms = self.observer.unprotected_ms(position_id) if self.observer is not None else 0
+        self._records.position(self.positions, slot, PositionEvent.FINAL, order.reason, now_ms)
+        net = self._records.trade(self.positions, slot, order.reason, qty, price, hidden_ms, now_ms)
+        self.account.trade_closed(order.symbol, net, order.reason in STOPPED, now_ms, self._rules.cooldown_ms)
         self.trades_closed += 1
         self.net_usdt += net
+        self._gone(slot, now_ms)
+
+    def _gone(self, slot: int, now_ms: int) -> None:
+        position_id, symbol = int(self.positions.rows[slot]["position_id"]), int(self.positions.rows[slot]["symbol"])
         self.positions.close(slot)
         self.mark_account(now_ms)
         self.write_account(now_ms)
+        if self.observer is not None:
+            self.observer.position_closed(position_id, symbol, now_ms)
+
+    # --- what others did to the account ---
+
+    def adopt_exit(
+        self, name: str, slot: int, side: int, qty: float, reason: Reason, now_ms: int, order_id: int = 0
+    ) -> Order:
+        """Take over a reducing order that the exchange or a person sent: its fills close our position like our own."""
+        row = self.positions.rows[slot]
+        order = Order(
+            name, int(row["position_id"]), int(row["symbol"]), side, OrderType.MARKET, True, qty, 0.0, reason, now_ms,
+            order_id=order_id,
+        )  # fmt: skip
+        order.apply(Event.SEND)
+        self.orders[name] = order
+        self._records.order(order, now_ms)
+        return order
+
+    def adjust(self, slot: int, qty: float, entry_price: float, now_ms: int) -> None:
+        """Set a position to what the exchange states: a labelled adjustment, never an invented trade. 0 closes it."""
+        row = self.positions.rows[slot]
+        if qty > 0.0:
+            row["qty"], row["entry_price"] = qty, entry_price or row["entry_price"]
+            self._records.position(self.positions, slot, PositionEvent.ADJUST, Reason.ADJUST, now_ms)
+            return
+        self._records.position(self.positions, slot, PositionEvent.FINAL, Reason.ADJUST, now_ms)
+        self._closing.pop(int(row["position_id"]), None)
+        self._gone(slot, now_ms)
 
     # --- money over time ---
+
+    def _pay(self, amount_usdt: float) -> None:
+        self.booked_usdt += amount_usdt
+        if not self._rules.exchange_money:
+            self.account.wallet_usdt += amount_usdt
 
     def pay_funding(self, symbol: int, rate: float, mark_price: float, now_ms: int) -> None:
         """Charge one funding settlement (a positive rate: longs pay) to the symbol's position, if there is one."""
         slot = self.positions.slot_of[symbol]
-        if slot < 0 or rate != rate:
+        if slot < 0 or rate != rate or self._rules.exchange_money:
             return
         row = self.positions.rows[slot]
-        paid = -float(row["side"]) * float(row["qty"]) * mark_price * rate
-        row["funding_usdt"] += paid
-        self.account.wallet_usdt += paid
-        self._write_position(slot, PositionEvent.ADJUST, Reason.FUNDING, now_ms)
+        self.book_funding(slot, -float(row["side"]) * float(row["qty"]) * mark_price * rate, now_ms)
+
+    def book_funding(self, slot: int, amount_usdt: float, now_ms: int) -> None:
+        """Book a funding payment (positive: received) to a position."""
+        self.positions.rows[slot]["funding_usdt"] += amount_usdt
+        self._pay(amount_usdt)
+        self._records.position(self.positions, slot, PositionEvent.ADJUST, Reason.FUNDING, now_ms)
         self.mark_account(now_ms)
         self.write_account(now_ms)
 
@@ -213,35 +342,11 @@ class Desk:
         profit, notional = self._exposure(self.positions.rows, self.positions.count)
         if self.account.mark(profit, now_ms):
             self.write_account(now_ms)
-        return float(notional)
-
-    # --- the journal ---
+        return float(notional) + self.worst_case_notional()
 
     def write_account(self, now_ms: int) -> None:
         """Journal the wallet and limits."""
-        account = self.account
-        self._journal.write(
-            Kind.ACCOUNT, time.monotonic_ns(), now_ms, account.equity_usdt, account.wallet_usdt,
-            account.peak_equity_usdt, account.day_pnl_usdt, self.positions.count, account.run_state,
-            account.losing_streak, 0, account.day_ms,
-        )  # fmt: skip
+        self._records.account(self.account, self.positions.count, now_ms)
 
-    def _write_order(self, order: Order, now_ms: int) -> None:
-        self._journal.write(
-            Kind.ORDER, time.monotonic_ns(), now_ms, order.client_order_id.encode(), order.position_id, order.symbol,
-            order.side, int(order.state), int(order.reason), int(order.reduce_only), int(order.order_type), order.qty,
-            order.price, order.filled_qty, order.average_price, order.order_id, order.code, self._rules.mode,
-            order.detail.encode()[:64],
-        )  # fmt: skip
 
-    def _write_fill(self, order: Order, event: OrderEvent) -> None:
-        self._journal.write(
-            Kind.FILL, time.monotonic_ns(), event.event_ms, order.client_order_id.encode(), order.position_id,
-            order.symbol, order.side, int(event.maker), self._rules.mode, event.qty, event.price, event.fee_usdt,
-            event.slip_usdt, event.trade_id, event.event_ms,
-        )  # fmt: skip
-
-    def _write_position(self, slot: int, event: PositionEvent, reason: Reason, now_ms: int) -> None:
-        row = self.positions.rows[slot]
-        row["event"], row["reason"] = int(event), int(reason)
-        self._journal.write(Kind.POSITION, time.monotonic_ns(), now_ms, *row.item())
+STOPPED = frozenset({Reason.SL, Reason.EXCHANGE_STOP, Reason.LIQUIDATION, Reason.ADL})

@@ -96,6 +96,8 @@ class Order:
     order_id: int = 0
     code: int = 0
     detail: str = ""
+    qty_text: str = ""  # the exchange's own digits, when it stated the quantity
+    route: str = ""  # the transport that took it
     trade_ids: set[int] = field(default_factory=set)
 
     @property

@@ -1,0 +1,55 @@
+"""Which way a request leaves: the preferred warm lane, else the other, else REST. Handed over once, never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.exchange.order_budget import OrderBudget
+from engine.exchange.private_rest import PrivateRest
+from engine.exchange.replies import NOT_SENT, Outcome, Reply
+from engine.exchange.requests import Request
+from engine.exchange.ws_api import Done, Lane
+
+REST = -1
+RATE_PAUSE_MS = 10_000  # entries rest this long after a refusal for rate, when the exchange names no time
+
+
+class Sender(Protocol):
+    """What the order side asks of a transport. `route` is a lane's number or REST."""
+
+    def send(self, request: Request, done: Done, route: int = 0) -> str:
+        """Hand a request to exactly one transport; return its name, "" when none took it (`done` is not called)."""
+        ...
+
+
+class Venue:
+    """Two lanes and REST behind one door. Calls without a WS API name always go over REST."""
+
+    def __init__(self, lanes: list[Lane], rest: PrivateRest, budget: OrderBudget, now_ms: Callable[[], int]) -> None:
+        self.lanes, self.rest, self.budget = lanes, rest, budget
+        self._now_ms = now_ms
+
+    def send(self, request: Request, done: Done, route: int = 0) -> str:
+        """See Sender. An order that a lane took is never handed to another transport, whatever becomes of it."""
+        method = request.call.value
+        now_ms = self._now_ms()
+        if method.orders:
+            self.budget.count(now_ms, method.orders)
+            done = self._watch(done)
+        if method.ws and route != REST:
+            count = len(self.lanes)
+            for offset in range(count):
+                lane = self.lanes[(route + offset) % count]
+                if lane.ready and lane.send(request, done):
+                    return f"ws{lane.number}"
+        return "rest" if self.rest.send(request, done) else ""
+
+    def _watch(self, done: Done) -> Done:
+        def watched(reply: Reply) -> None:
+            if reply.outcome is Outcome.NOT_DONE and reply is not NOT_SENT and reply.code in (-1003, -1015, 0):
+                pause_ms = int(reply.retry_after_s * 1_000) or RATE_PAUSE_MS
+                self.budget.ban(self._now_ms() + pause_ms)
+            done(reply)
+
+        return watched
