@@ -1,0 +1,75 @@
+"""The page docs/features.md, written from the schema: `python -m kernels.schema_page > docs/features.md`."""
+
+from __future__ import annotations
+
+from kernels.schema import (
+    FAMILIES,
+    FUNDING_RATES,
+    READY_BTC_BARS,
+    READY_OWN_BARS,
+    SCHEMA,
+    SCHEMA_HASH,
+    SCHEMA_VERSION,
+    TARGETS,
+)
+
+_INTRO = """# The 132 features
+
+Generated from `kernels/schema.py` by `python -m kernels.schema_page > docs/features.md`; a test fails when it is not
+current.
+
+A vector is 44 features of 1m, then the same 44 of 15m, then of 1h: column `<name>_<timeframe>`, index `44 × timeframe +
+number`. All are float64. Schema version {version}, schema hash `{hash:#018x}` (`kernels.schema.SCHEMA_HASH`): every
+bundle and every stored vector carries it, and another hash is refused.
+
+`o h l c` are a bar's prices, `v` base volume, `q` quote volume, `n` trades, `tb` taker-buy base volume; `x[k]` is the
+value k bars ago. *Window* and *first bar* (from 0) count bars of the feature's own timeframe. A feature is NaN before
+its first bar and where its source is missing; a vector is *ready* when its symbol has {own} bars and BTCUSDT has {btc}
+in every timeframe. K of `funding_z` is {k} for 1m, 15m and 1h.
+
+Code: `kernels/price.py`, `volatility.py`, `trend.py`, `momentum.py`, `volume.py` and `structure.py` hold one step
+function per family over the primitives of `rolling.py`; `features.step_bar` calls them, `features.fold` loops it, and
+`tests/naive.py` says the same slowly.
+"""
+
+_OUTRO = """
+## Vector hash
+
+`kernels.features.vector_hash` is XXH64 (seed 0) over the 1,056 little-endian bytes of the vector, in which every
+non-finite value is the one NaN `0x7ff8000000000000`. ClickHouse's `xxHash64` of the same bytes is the same number.
+`ta audit` recomputes the vectors of stored signals and compares these hashes.
+
+## Targets
+
+A model set predicts, in this order: {targets}.
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    lines = [
+        _INTRO.format(
+            version=SCHEMA_VERSION,
+            hash=SCHEMA_HASH,
+            own=READY_OWN_BARS,
+            btc=READY_BTC_BARS,
+            k=", ".join(map(str, FUNDING_RATES)),
+        )
+    ]
+    for family in FAMILIES:
+        lines.append(f"\n## {family.capitalize()}\n")
+        lines.append("| # | name | formula | window | first bar | source |")
+        lines.append("|---|---|---|---|---|---|")
+        for number, feature in enumerate(SCHEMA):
+            if feature.family == family:
+                formula = feature.formula.replace("|", "\\|")
+                lines.append(
+                    f"| {number} | `{feature.name}` | {formula} | {feature.window} | {feature.first_bar} "
+                    f"| {feature.source} |"
+                )
+    lines.append(_OUTRO.format(targets=", ".join(f"`{name}`" for name in TARGETS)))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
