@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(bundle_path: str | Path) -> PackedPredictor:
+def load(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     """Open a bundle whose files all match the hashes in its manifest, and return its predictor.
 
     `predict_row(float32[132]) -> float64[8]` and `predict(float32[n, 132]) -> float64[n, 8]`, targets in the order of
@@ -21,4 +21,4 @@ def load(bundle_path: str | Path) -> PackedPredictor:
     from engine.model.predictor import open_packed
 
     check_files(Path(bundle_path))
-    return open_packed(bundle_path)
+    return open_packed(bundle_path, backend)

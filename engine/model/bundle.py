@@ -17,10 +17,11 @@ import numpy.typing as npt
 from engine.model.dataset import Dataset
 from engine.model.files import hash_files
 from engine.model.labels import LabelSettings
-from engine.model.pack import forest_tables, missing_types, read_trees
+from engine.model.pack import missing_types, read_trees
 from engine.model.packed import read_packed, write_packed
-from engine.model.predictor import MANIFEST_NAME, PACKED_NAME, PackedPredictor
-from engine.model.verify import GOLDEN_ROWS, planted_rows, verify
+from engine.model.predictor import MANIFEST_NAME, PACKED_NAME, PackedPredictor, usable_backends
+from engine.model.tables import forest_tables
+from engine.model.verify import GOLDEN_ROWS, planted_rows, reference, verify
 from kernels.compile import source_hash
 from kernels.schema import FEATURES, SCHEMA_HASH, SCHEMA_VERSION, TARGETS
 
@@ -56,9 +57,13 @@ def write_bundle(
         missing = _write_models(partial, boosters)
         seen_nan = np.array([np.isnan(data.x[:, column]).any() for column in range(len(FEATURES))])
         warnings = _write_forest(partial, boosters, missing, ~seen_nan)
-        predictor = PackedPredictor(read_packed(partial / PACKED_NAME), model_id)
+        packed = read_packed(partial / PACKED_NAME)
         rows = planted_rows(boosters, data.x, seed=int(parameters.get("seed", 0)))
-        checked = verify(predictor, boosters, rows)
+        expected = reference(boosters, rows)
+        checked = {
+            backend: verify(PackedPredictor(packed, model_id, backend), expected, rows, list(boosters))
+            for backend in usable_backends(packed)
+        }
         golden = rows[:GOLDEN_ROWS]
         manifest = {
             "format": FORMAT,
@@ -84,7 +89,7 @@ def write_bundle(
             "nan_in_training": [name for name, seen in zip(FEATURES, seen_nan, strict=True) if seen],
             "verified": checked,
             "warnings": warnings,
-            "golden": {"rows": _rows_json(golden), "predictions": _predictions(boosters, golden).tolist()},
+            "golden": {"rows": _rows_json(golden), "predictions": expected[:GOLDEN_ROWS].tolist()},
             **(extra or {}),
         }
         manifest["files"] = hash_files(partial)
@@ -118,14 +123,10 @@ def _write_forest(folder: Path, boosters: dict[str, Any], missing: dict[str, lis
     for target in boosters:
         model = treelite.Model.deserialize(str(folder / f"{target}.treelite"))
         ensembles.append(read_trees(model, missing[target]))
-    tables, warnings = forest_tables(ensembles, len(FEATURES))
+    tables, warnings = forest_tables(ensembles)
     tables["nan_unseen"] = unseen.astype(np.uint8)
     write_packed(folder / PACKED_NAME, tables, SCHEMA_HASH, len(FEATURES))
     return warnings
-
-
-def _predictions(boosters: dict[str, Any], rows: Array) -> Array:
-    return np.column_stack([booster.predict(rows) for booster in boosters.values()])
 
 
 def _rows_json(rows: Array) -> list[list[float | str | None]]:

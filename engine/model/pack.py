@@ -132,8 +132,3 @@ def node_tables(ensembles: list[list[Tree]]) -> dict[str, Array]:
     first_tree = np.concatenate([[0], np.cumsum([len(ensemble) for ensemble in ensembles])]).astype(np.int32)
     values = np.concatenate(leaves) if leaves else np.zeros(0)
     return {"nodes": nodes, "leaves": values, "roots": roots, "first_tree": first_tree}
-
-
-def forest_tables(ensembles: list[list[Tree]], features: int) -> tuple[dict[str, Array], list[str]]:
-    """Return every table of the packed file and the warnings to keep with it."""
-    return node_tables(ensembles), []

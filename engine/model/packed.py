@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
+from kernels.forest import NODE8, TREE
+from kernels.quantise import USED
 from kernels.walk import NODE
 
 MAGIC = b"TAFORST1"
@@ -30,7 +32,7 @@ HEADER = np.dtype(
     ]
 )
 ENTRY = np.dtype([("name", "S24"), ("kind", "S8"), ("rows", "<u8"), ("columns", "<u8"), ("offset", "<u8")])
-KINDS: dict[bytes, np.dtype] = {b"node": NODE} | {
+KINDS: dict[bytes, np.dtype] = {b"node": NODE, b"node8": NODE8, b"tree": TREE, b"used": USED} | {
     np.dtype(code).str[1:].encode(): np.dtype(code) for code in ("u1", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 }
 

@@ -13,31 +13,63 @@ import numpy.typing as npt
 from engine.errors import DataError
 from engine.model.packed import Packed, read_packed
 from kernels.compile import entry_point
+from kernels.forest import lockstep_row, mask_batch
+from kernels.quantise import MAX_SLOTS
 from kernels.schema import FEATURES, SCHEMA_HASH, TARGETS
+from kernels.simd import has_vbmi
 from kernels.walk import walk_batch, walk_row
 
 Array = npt.NDArray[Any]
 
 PACKED_NAME = "forest.bin"
 MANIFEST_NAME = "manifest.json"
+WALK_TABLES = ("nodes", "leaves", "roots", "first_tree")
+LOCKSTEP_TABLES = ("used", "levels", "lock_words", "lock_groups", "lock_spans", "lock_leaves")
+VBMI_TABLES = ("used", "levels", "vbmi_tables", "vbmi_spans", "vbmi_leaves")
+BATCH_TABLES = ("used", "levels", "mask_nodes", "mask_trees", "first_tree", "leaves")
 GOLDEN_TOLERANCE = 1e-12  # of the target's largest |reference|: another order of summation, nothing else
 
 
-class PackedPredictor:
-    """8 ensembles on mapped tables. `backend` names the kernel that serves: 'walk', 'lockstep' or 'vbmi'."""
+BACKENDS = ("vbmi", "lockstep", "walk")
+"""How one row is evaluated, fastest first. Batches take mask propagation, or the walk where the tables do not fit."""
 
-    def __init__(self, packed: Packed, model_id: str) -> None:
+
+def usable_backends(packed: Packed) -> tuple[str, ...]:
+    """Return the backends that this process can run on these tables, fastest first."""
+    if "mask_trees" not in packed.arrays:
+        return ("walk",)
+    return BACKENDS if has_vbmi() else BACKENDS[1:]
+
+
+class PackedPredictor:
+    """8 ensembles on mapped tables. `backend` names the kernel that evaluates one row: 'vbmi', 'lockstep' or 'walk'."""
+
+    def __init__(self, packed: Packed, model_id: str, backend: str = "auto") -> None:
+        usable = usable_backends(packed)
+        if backend in ("auto", "packed"):
+            backend = usable[0]
+        if backend not in usable:
+            raise DataError(f"predictor {backend!r}: expected auto or one of {', '.join(usable)} on this machine")
         self.model_id = model_id
-        self.backend = "walk"
+        self.backend = backend
         self.features = packed.features
         self.schema_hash = packed.schema_hash
         self._packed = packed  # keeps the mapping alive
         arrays = packed.arrays
         self.nan_unseen: Array = arrays["nan_unseen"].astype(bool)
         self.targets = len(arrays["first_tree"]) - 1
-        self._tables = tuple(arrays[name] for name in ("nodes", "leaves", "roots", "first_tree"))
-        self._row: Callable[..., Any] = entry_point(walk_row)
+        self._ranks = np.zeros(MAX_SLOTS, np.uint8)
+        self._tables, self._row = self._row_kernel(arrays)
         self._out = np.zeros(self.targets)
+
+    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], Callable[..., Any]]:
+        if self.backend == "walk":
+            return tuple(arrays[name] for name in WALK_TABLES), entry_point(walk_row)
+        if self.backend == "vbmi":
+            from kernels.vbmi import vbmi_row  # importing compiles: only where `has_vbmi` said yes
+
+            return (*(arrays[name] for name in VBMI_TABLES), self._ranks), entry_point(vbmi_row)
+        return (*(arrays[name] for name in LOCKSTEP_TABLES), self._ranks), entry_point(lockstep_row)
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one contiguous float32[features] row. Nothing is checked: the hot call."""
@@ -58,7 +90,11 @@ class PackedPredictor:
         if matrix.ndim != 2 or matrix.shape[1] != self.features:
             raise DataError(f"predict: expected rows of {self.features} features, got an array of shape {matrix.shape}")
         out = np.empty((len(matrix), self.targets))
-        walk_batch(*self._tables, matrix, out)
+        arrays = self._packed.arrays
+        if self.backend == "walk":
+            walk_batch(*(arrays[name] for name in WALK_TABLES), matrix, out)
+        else:
+            mask_batch(*(arrays[name] for name in BATCH_TABLES), matrix, out)
         return out
 
     def warm(self) -> None:
@@ -80,8 +116,10 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_packed(bundle_path: str | Path) -> PackedPredictor:
+def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     """Map a bundle's packed forest and prove it on the golden rows of its manifest.
+
+    backend: 'auto' (= 'packed': the fastest that this machine can run), 'vbmi', 'lockstep' or 'walk'.
 
     Raises DataError on a missing, truncated or altered file, another feature schema, other targets, or a golden row
     whose prediction differs: the caller keeps the model it has.
@@ -94,7 +132,7 @@ def open_packed(bundle_path: str | Path) -> PackedPredictor:
         raise DataError(f"{bundle}: made for feature schema {stated}, this program computes {SCHEMA_HASH}")
     if tuple(manifest["targets"]) != TARGETS:
         raise DataError(f"{bundle}: expected the targets {', '.join(TARGETS)}, got {manifest['targets']}")
-    predictor = PackedPredictor(packed, str(manifest["model_id"]))
+    predictor = PackedPredictor(packed, str(manifest["model_id"]), backend)
     check_golden(predictor, manifest, bundle)
     return predictor
 

@@ -61,16 +61,20 @@ def _thresholds(boosters: dict[str, Any], features: int) -> list[Array]:
         return [np.unique(np.array(values, np.float64)).astype(np.float32) for values in found]
 
 
-def verify(predictor: Predicts, boosters: dict[str, Any], rows: Array) -> dict[str, Any]:
+def reference(boosters: dict[str, Any], rows: Array) -> Array:
+    """Return float64[n, targets] of Booster.predict."""
+    return np.column_stack([booster.predict(rows) for booster in boosters.values()])
+
+
+def verify(predictor: Predicts, expected: Array, rows: Array, targets: list[str]) -> dict[str, Any]:
     """Compare with Booster.predict: the batch bit-identical, a row within 1e-12 × the target's largest |reference|.
 
     Returns what was compared, for the manifest. Raises DataError naming the target and the row of the worst difference.
     """
-    expected = np.column_stack([booster.predict(rows) for booster in boosters.values()])
     batch = predictor.predict(rows)
     single = np.array([predictor.predict_row(row) for row in rows])
     bound = GOLDEN_TOLERANCE * np.abs(expected).max(axis=0)
-    for column, target in enumerate(boosters):
+    for column, target in enumerate(targets):
         wrong = np.flatnonzero(batch[:, column] != expected[:, column])
         if len(wrong):
             raise DataError(

@@ -17,7 +17,7 @@ from engine.model.packed import HEADER
 from engine.model.train import describe, train
 from engine.model.verify import planted_rows
 from kernels.schema import FEATURES, TARGETS
-from tests.engine.model.conftest import NOW_MS, SMALL, Trained
+from tests.model_rig import NOW_MS, SMALL, Trained
 
 
 def test_predictions_equal_the_model_texts_read_by_lightgbm(trained: Trained) -> None:

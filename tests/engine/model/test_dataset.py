@@ -7,7 +7,7 @@ from engine.errors import DataError
 from engine.model import dataset
 from engine.model.dataset import average_uniqueness, build, problems
 from kernels.schema import TARGETS
-from tests.engine.model.conftest import MINUTE_MS, random_part
+from tests.model_rig import MINUTE_MS, random_part
 
 
 def test_uniqueness_is_the_mean_of_one_over_concurrency() -> None:

@@ -6,7 +6,7 @@ from engine.errors import DataError
 from engine.model.bundle import write_bundle
 from engine.model.registry import Event, Registry
 from engine.model.train import describe
-from tests.engine.model.conftest import NOW_MS, Trained
+from tests.model_rig import NOW_MS, Trained
 
 
 @pytest.fixture(params=["file", "memory"])

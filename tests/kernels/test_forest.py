@@ -1,0 +1,175 @@
+"""Every backend against the plain walk and LightGBM: odd tree shapes, NaN sides, and the choice by CPU and target."""
+
+import os
+import subprocess
+import sys
+
+import lightgbm
+import numpy as np
+import pytest
+import treelite
+
+from engine.model.pack import Tree, missing_types, node_tables, read_trees
+from engine.model.packed import read_packed, write_packed
+from engine.model.predictor import BACKENDS, PackedPredictor, open_packed
+from engine.model.tables import forest_tables
+from engine.model.verify import planted_rows, reference, verify
+from kernels.simd import has_vbmi
+from kernels.walk import walk_batch
+from tests.model_rig import Trained
+
+FAST = [backend for backend in BACKENDS if backend != "vbmi" or has_vbmi()]
+
+
+def packed_of(boosters: dict, features: int, folder, warnings: list[str] | None = None):
+    ensembles = []
+    for booster in boosters.values():
+        missing = missing_types(booster.model_to_string(), features)
+        ensembles.append(read_trees(treelite.frontend.from_lightgbm(booster), missing))
+    tables, said = forest_tables(ensembles)
+    if warnings is not None:
+        warnings += said
+    tables["nan_unseen"] = np.zeros(features, np.uint8)
+    write_packed(folder / "forest.bin", tables, 1, features)
+    return read_packed(folder / "forest.bin")
+
+
+def problem(seed: int, rows: int = 2_000, features: int = 12):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, features)).astype(np.float32)
+    x[:, 0] = np.round(x[:, 0] * 2)
+    x[rng.random(rows) < 0.2, 3] = np.nan
+    x[rng.random(rows) < 0.5, 4] = np.nan
+    x[:, 5] = np.where(rng.random(rows) < 0.3, 0.0, x[:, 5] * 1e-34)
+    y = np.nan_to_num(x[:, 1] * x[:, 3]) + np.abs(x[:, 2]) + (x[:, 5] > 0) + np.isnan(x[:, 4])
+    return x, y
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"num_leaves": 2},
+        {"num_leaves": 31},
+        {"num_leaves": 32, "max_depth": 5},
+        {"num_leaves": 33},
+        {"num_leaves": 64},
+        {"num_leaves": 20, "max_depth": 1},
+        {"num_leaves": 31, "use_missing": False},
+        {"num_leaves": 31, "objective": "quantile", "alpha": 0.05},
+        {"num_leaves": 31, "min_data_in_leaf": 3_000},  # no split at all: trees of one leaf
+    ],
+    ids=str,
+)
+def test_every_backend_equals_lightgbm(params: dict, tmp_path) -> None:
+    x, y = problem(len(str(params)))
+    settings = {"objective": "regression", "min_data_in_leaf": 2, "verbosity": -1, "num_threads": 1, **params}
+    boosters = {
+        "a": lightgbm.train(settings, lightgbm.Dataset(x, y), 21),
+        "b": lightgbm.train(settings | {"num_leaves": 7}, lightgbm.Dataset(x, -y), 8),
+    }
+    warnings: list[str] = []
+    packed = packed_of(boosters, x.shape[1], tmp_path, warnings)
+    assert not warnings
+    rows = planted_rows(boosters, x, seed=3, count=1_500)
+    expected = reference(boosters, rows)
+    for backend in FAST:
+        verify(PackedPredictor(packed, "m", backend), expected, rows, list(boosters))
+
+
+def chain(depth: int) -> Tree:
+    """A tree that is one long branch: the deepest there can be for its leaves."""
+    nodes = 2 * depth + 1
+    inner = np.arange(nodes) % 2 == 0
+    inner[-1] = False
+    left = np.where(inner, np.arange(nodes) + 1, -1)
+    right = np.where(inner, np.arange(nodes) + 2, -1)
+    threshold = np.where(inner, np.arange(nodes), 0).astype(np.float32)
+    value = np.where(inner, 0.0, np.arange(nodes) + 0.5)
+    return Tree(np.zeros(nodes, int), threshold, np.zeros(nodes, bool), left, right, ~inner, value)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 16, 17, 31, 32])
+def test_the_deepest_trees(depth: int, tmp_path) -> None:
+    tables, warnings = forest_tables([[chain(depth), chain(1)]])
+    assert not warnings
+    write_packed(tmp_path / "f", tables | {"nan_unseen": np.zeros(1, np.uint8)}, 1, 1)
+    packed = read_packed(tmp_path / "f")
+    rows = np.linspace(-2, 2 * depth + 2, 97, dtype=np.float32).reshape(-1, 1)
+    # By hand: the branch ends at the first even threshold not below x.
+    step = np.clip(np.ceil(rows[:, 0] / 2), 0, depth)
+    expected = np.where(step < depth, 2 * step + 1.5, 2 * depth + 0.5) + np.where(rows[:, 0] <= 0, 1.5, 2.5)
+    for backend in FAST:
+        predictor = PackedPredictor(packed, "m", backend)
+        np.testing.assert_array_equal([predictor.predict_row(row)[0] for row in rows], expected)
+        np.testing.assert_array_equal(predictor.predict(rows)[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"num_leaves": 65}, "a tree of 65 leaves"), ({"max_bin": 1_000}, "thresholds: the fast kernels take 255")],
+)
+def test_what_does_not_fit_is_served_by_the_walk_with_a_warning(params: dict, message: str, tmp_path) -> None:
+    x, y = problem(5, 6_000)
+    settings = {"objective": "regression", "min_data_in_leaf": 2, "verbosity": -1, "num_threads": 1, "num_leaves": 64}
+    boosters = {"a": lightgbm.train(settings | params, lightgbm.Dataset(x, y, params=params), 60)}
+    warnings: list[str] = []
+    predictor = PackedPredictor(packed_of(boosters, x.shape[1], tmp_path, warnings), "m")
+    assert any(message in warning for warning in warnings)
+    assert predictor.backend == "walk"
+    rows = planted_rows(boosters, x, seed=3, count=1_000)
+    verify(predictor, reference(boosters, rows), rows, ["a"])
+
+
+def test_a_tree_deeper_than_the_tables_take_is_served_by_the_walk() -> None:
+    tables, warnings = forest_tables([[chain(33)]])
+    assert warnings == ["served by the plain node walk: a tree of depth 33: the fast kernels take 32"]
+    assert tables.keys() == node_tables([[chain(33)]]).keys()
+
+
+def test_nan_goes_to_either_side_on_one_feature(tmp_path) -> None:
+    left, right = chain(1), chain(1)
+    left.nan_left[0] = True
+    left.threshold[0] = right.threshold[0] = -1.0  # not the side that missing type 'none' would choose
+    tables, _ = forest_tables([[left], [right]])
+    write_packed(tmp_path / "f", tables | {"nan_unseen": np.zeros(1, np.uint8)}, 1, 1)
+    packed = read_packed(tmp_path / "f")
+    for backend in FAST:
+        predictor = PackedPredictor(packed, "m", backend)
+        assert predictor.predict_row(np.array([np.nan])).tolist() == [1.5, 2.5]
+        assert predictor.predict(np.full((70, 1), np.nan))[69].tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 129])
+def test_batches_of_every_size(trained: Trained, count: int) -> None:
+    predictor = open_packed(trained.bundle)
+    rows = trained.data.x[:count]
+    expected = np.empty((count, 8))
+    arrays = read_packed(trained.bundle / "forest.bin").arrays
+    walk_batch(*(arrays[name] for name in ("nodes", "leaves", "roots", "first_tree")), rows.copy(), expected)
+    np.testing.assert_array_equal(predictor.predict(rows), expected)
+
+
+def test_a_generic_target_never_compiles_vbmi(trained: Trained) -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from engine.model.predictor import open_packed\n"
+        "p = open_packed(sys.argv[1])\n"
+        "assert p.backend == 'lockstep', p.backend\n"
+        "assert 'kernels.vbmi' not in sys.modules\n"
+        "print(repr(p.predict(np.ones((3, 132), np.float32)).tolist()))\n"
+    )
+    environment = os.environ | {"NUMBA_CPU_NAME": "generic"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(trained.bundle)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == repr(open_packed(trained.bundle).predict(np.ones((3, 132), np.float32)).tolist())
+
+
+def test_an_unknown_backend_is_refused_by_name(trained: Trained) -> None:
+    with pytest.raises(Exception, match="predictor 'gpu': expected auto or one of"):
+        open_packed(trained.bundle, "gpu")
