@@ -32,6 +32,7 @@ from engine.market.routes import addresses
 from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
+from engine.model.registry import open_registry
 from engine.operator import Operator
 from engine.polling import SamplePoller
 from engine.publish import Publisher
@@ -44,7 +45,6 @@ TICK_S = 0.02
 PUBLISH_S = 0.25
 LATENCY_S = 10.0
 SUMMARY_NAME = "engine.summary.json"
-PRODUCTION_NAME = "production"  # below <data_dir>/models: names the bundle that serves
 
 
 class Engine:
@@ -160,12 +160,12 @@ class Engine:
 
     def _load_production(self) -> None:
         """Serve the production bundle, else what the previous run served; a bad one is said and nothing serves."""
-        pointer = self.config.data_dir / "models" / PRODUCTION_NAME
-        path = pointer.read_text().strip() if pointer.is_file() else self.parts.restored.model_path
-        if not path:
-            return
         try:
-            self.operator.load_model(path, "start")
+            registry = open_registry(self.config)
+            production = registry.production()
+            path = str(registry.path(production.model_id)) if production else self.parts.restored.model_path
+            if path:
+                self.operator.load_model(path, "start")
         except (DataError, OSError) as error:
             log.error("model not served: %s", error)
 

@@ -16,7 +16,9 @@ from engine.errors import ConfigError, DataError
 
 GROUPS: tuple[str, ...] = (
     "data",
+    "demo",
     "engine",
+    "up",
     "collect",
     "ops",
     "tokens",

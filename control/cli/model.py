@@ -126,7 +126,7 @@ def train(
 
 def list_models(json: Json = False) -> None:
     """List registered models with their state, newest first."""
-    from control.jobs.models import open_registry
+    from engine.model.registry import open_registry
 
     entries = open_registry(settings()).entries()
     if json:
@@ -139,8 +139,8 @@ def list_models(json: Json = False) -> None:
 
 def show(model_id: Annotated[str, typer.Argument(help="id, or the beginning of one")], json: Json = False) -> None:
     """Show one model: its state and manifest."""
-    from control.jobs.models import open_registry
     from engine.model.predictor import read_manifest
+    from engine.model.registry import open_registry
 
     registry = open_registry(settings())
     entry = registry.entry(model_id)

@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.errors import DataError
 from engine.link import command
 from engine.model.predictor import read_manifest
-from engine.model.registry import Event, Registry
+from engine.model.registry import Event, Registry, open_registry
 from store import writer
 from store.client import Store
 
@@ -28,12 +28,6 @@ class Promotion:
     forced: bool
     engine: str  # 'swapped', or why no engine was told
     evidence: dict[str, Any]
-
-
-def open_registry(config: Config) -> Registry:
-    """Return the configured registry."""
-    url = config.model.registry_url or f"file://{(config.data_dir / 'models').resolve()}"
-    return Registry(url, config.data_dir / "cache" / "bundles")
 
 
 def store_model(store: Store, registry: Registry, model_id: str) -> None:

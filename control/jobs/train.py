@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
-from control.jobs.models import open_registry, store_model
+from control.jobs.models import store_model
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
 from engine.model.dataset import Dataset, SymbolData, build, problems
+from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
 from store import queries, writer
 from store.client import Store

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.config import Config
 from engine.errors import DataError
 from engine.model.files import check_files
 from engine.model.predictor import MANIFEST_NAME
@@ -46,6 +47,12 @@ class Entry:
     since_ms: int
     actor: str
     reason: str
+
+
+def open_registry(config: Config) -> Registry:
+    """Return the configured registry."""
+    url = config.model.registry_url or f"file://{(config.data_dir / 'models').resolve()}"
+    return Registry(url, config.data_dir / "cache" / "bundles")
 
 
 class Registry:

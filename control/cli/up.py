@@ -1,0 +1,81 @@
+"""`ta up`: the engine and control together, supervised."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from control.cli.app import Settings, console, fail, settings
+from control.cli.engine import overrides
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command()(up)
+
+
+def up(
+    mode: Annotated[str, typer.Option(help="shadow (default) or live")] = "",
+    exchange: Annotated[str, typer.Option(help="binance, demo, sim or the REST URL of a simulator")] = "",
+    symbols: Annotated[str, typer.Option(help="comma-separated; default: market.symbols")] = "",
+) -> None:
+    """Run the engine and control until Ctrl-C; either is restarted when it crashes. Closing it closes no position."""
+    from control.supervise import Child, Supervisor, environment, ta_command
+
+    values = overrides(mode, exchange, symbols)
+    config = settings(**values)
+    variables = environment(values)
+    logs = config.data_dir / "logs"
+    control = Child(
+        "control", ta_command(config.data_dir, "control", config=Settings.file), variables, logs / "control.log"
+    )
+    engine = Child(
+        "engine", ta_command(config.data_dir, "engine", config=Settings.file), variables, logs / "engine.log"
+    )
+    supervisor = Supervisor([control, engine], say, lambda child: reduce_only(config.data_dir, child.name))
+    stop_on_signals(supervisor)
+    try:
+        control.spawn()
+        engine.spawn()
+        say(f"control: http://{config.control.host}:{config.control.port}; logs: {logs}")
+        while not supervisor.stopping.is_set():
+            supervisor.tend()
+            if not any(child.process for child in supervisor.children):
+                fail("neither engine nor control could start; see above", code=1)
+            time.sleep(0.2)
+    finally:
+        supervisor.stop()
+
+
+def say(text: str) -> None:
+    """Tell the operator."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def stop_on_signals(supervisor: Any) -> None:
+    """Make SIGTERM, SIGHUP and Ctrl-C end the supervisor's loop."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        supervisor.stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ask)
+
+
+def reduce_only(data_dir: Path, name: str) -> None:
+    """After too many crashes: no entries until a person has looked."""
+    from engine.link import command
+
+    say(f"[red]{name} crashed five times in ten minutes: reduce-only until an operator starts a session[/red]")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            command(data_dir, "reduce_only", actor="supervisor")
+            return
+        time.sleep(0.5)
