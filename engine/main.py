@@ -92,7 +92,7 @@ class Engine:
         self.decoder.sink = self.sink
         self.sink.panel = self._panel()
         self._poller = self._sample_poller(self.sink)
-        self._repairer = Repairer(self.assistant, self.sink, self.symbols)
+        self._repairer = Repairer(self.assistant, self.sink, self.symbols, self.symbols.index(config.market.btc_symbol))
         self.parts.core.entries_blocked = self._repairer.blocks
         self.operator = Operator(self.parts, self.symbols, self.mode)
         self._load_production()

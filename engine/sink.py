@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.core import Core, Vector
+from engine.market.gaps import GapKind, Range
+from engine.market.lateness import Lateness
 from engine.market.panel import Panel, VectorBit
 from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.trading.shadow import ShadowGateway
@@ -19,7 +22,7 @@ from kernels.schema import FEATURES, SCHEMA_HASH
 
 ATR_15M = FEATURES.index("atr_15m")
 LATE_STAGE = (Stage.LATE_1M, Stage.LATE_15M, Stage.LATE_1H)
-GAP_MISSING, GAP_REVISION, GAP_REFUSED, GAP_REPAIRED = 1, 2, 3, 4
+MAX_LARGER = 4_096  # 15m and 1h bars that wait to be compared with their 1m bars; 600 symbols close 1,200 at an hour
 MAX_LATE_MS = (1 << 31) - 1
 
 
@@ -31,6 +34,9 @@ class MarketSink:
         self.panel: Panel | None = None  # set once, before the streams open: the panel needs `on_vector`
         self.on_settled: Callable[[int], None] = lambda settled_ms: None
         self.gap_seen = 0
+        self.revisions = 0
+        self.lateness = Lateness(len(core.symbols))
+        self.larger: deque[tuple[int, int, npt.NDArray[Any]]] = deque(maxlen=MAX_LARGER)
         self.last_bar_ms = [0] * len(core.symbols)
         self._gateway = gateway
         self._stored = [name in stored for name in core.symbols]
@@ -46,18 +52,22 @@ class MarketSink:
         core.clock.observe(event_ms)
         late_ms = core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
         core.latencies.add(LATE_STAGE[timeframe], late_ms * 1_000_000)
+        self.lateness.add(symbol, timeframe, late_ms)
         self._take(symbol, timeframe, bar, late_ms, recv_ns)
 
     def on_repaired(self, symbol: int, timeframe: int, bar: Any) -> None:
-        """Take a bar that REST delivered in place of the stream, in time order."""
+        """Take a bar that REST delivered in place of the stream, in time order; not if the stream was faster."""
+        if self._panel.newest_open_ms[timeframe][symbol] >= int(bar["open_ms"]):
+            return
         late_ms = self.core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
-        self._take(symbol, timeframe, bar, min(late_ms, MAX_LATE_MS), time.monotonic_ns())
+        self._take(symbol, timeframe, bar, late_ms, time.monotonic_ns())
 
     def _take(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
         core = self.core
         now_ms = core.clock.now_ms()
         bar["arrived_ms"] = now_ms
         core.counters.bars[timeframe] += 1
+        late_ms = max(-MAX_LATE_MS, min(late_ms, MAX_LATE_MS))
         core.journal.write(Kind.BAR, recv_ns, now_ms, symbol, timeframe, late_ms, *bar.item())
         started = time.monotonic_ns()
         core.latencies.add(Stage.DECODE, started - recv_ns)
@@ -65,6 +75,8 @@ class MarketSink:
         code = self._panel.on_bar(symbol, timeframe, bar, now_ms)
         core.latencies.add(Stage.STEP, time.monotonic_ns() - started)
         self.last_bar_ms[symbol] = now_ms
+        if timeframe:
+            self.larger.append((symbol, timeframe, bar.copy()))
         if code > StepCode.RESTARTED and code not in (StepCode.NO_BTC, StepCode.DUPLICATE):
             self._refused(symbol, timeframe, code, bar, now_ms)
         core.gateway.advance(now_ms)
@@ -72,7 +84,26 @@ class MarketSink:
     def on_revision(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Record a second, differing version of a closed bar; the first one stays as seen."""
         self.core.clock.observe(event_ms)
-        self._gap(symbol, timeframe, GAP_REVISION, int(bar["open_ms"]), int(bar["open_ms"]), "revision of a closed bar")
+        bar["arrived_ms"] = self.core.clock.now_ms()
+        self.revised(symbol, timeframe, bar, int(BarFlag.WS))
+
+    def revised(self, symbol: int, timeframe: int, bar: Any, source: int) -> None:
+        """Journal a later version of a closed bar (flag REVISION): training reads it, features and replay never do."""
+        now_ms, open_ms = self.core.clock.now_ms(), int(bar["open_ms"])
+        late_ms = min(now_ms - open_ms - TIMEFRAME_MS[timeframe], MAX_LATE_MS)
+        self.revisions += 1
+        self.core.journal.write(Kind.BAR, time.monotonic_ns(), now_ms, symbol, timeframe, late_ms, *bar.item())
+        self._gap(symbol, timeframe, GapKind.REVISION, open_ms, open_ms, "revision of a closed bar", source)
+
+    def on_restarted(self, part: Range, bars: npt.NDArray[Any]) -> None:
+        """Journal the bars with which a fold starts again behind a hole that is too long to be filled."""
+        now_ms = self.core.clock.now_ms()
+        self.note_gap(part, GapKind.RESTARTED, f"fold restarts at {int(bars['open_ms'][0])}", int(BarFlag.REST))
+        for bar in bars:
+            late_ms = min(now_ms - int(bar["open_ms"]) - TIMEFRAME_MS[part.timeframe], MAX_LATE_MS)
+            self.core.journal.write(
+                Kind.BAR, time.monotonic_ns(), now_ms, part.symbol, part.timeframe, late_ms, *bar.item()
+            )
 
     def on_mark(
         self, symbol: int, price: float, funding_rate: float, next_funding_ms: int, event_ms: int, recv_ns: int
@@ -150,13 +181,14 @@ class MarketSink:
         if code == StepCode.GAP:
             first, last = self._panel.missing(symbol, timeframe)
             if first > 0:
-                self._gap(symbol, timeframe, GAP_MISSING, first, last, "bars missing before a closed bar")
+                self._gap(symbol, timeframe, GapKind.MISSING, first, last, "bars missing before a closed bar")
         else:
-            self._gap(symbol, timeframe, GAP_REFUSED, open_ms, open_ms, self._panel.refusal(code, bar))
+            self._gap(symbol, timeframe, GapKind.REFUSED, open_ms, open_ms, self._panel.refusal(code, bar))
 
-    def note_repair(self, symbol: int, timeframe: int, from_ms: int, to_ms: int, found: int) -> None:
-        """Record that REST was asked for a range and how many of its bars it had."""
-        self._gap(symbol, timeframe, GAP_REPAIRED, from_ms, to_ms, f"REST had {found}", int(BarFlag.REST))
+    def note_gap(self, part: Range, kind: GapKind, detail: str, source: int) -> None:
+        """Record what became of a range of bars; `source` holds BarFlag bits."""
+        last_ms = max(part.from_ms, part.to_ms - TIMEFRAME_MS[part.timeframe])
+        self._gap(part.symbol, part.timeframe, kind, part.from_ms, last_ms, detail, source)
 
     def _gap(
         self, symbol: int, timeframe: int, kind: int, from_ms: int, to_ms: int, detail: str, source: int = 0
