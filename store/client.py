@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -58,6 +59,7 @@ class Store:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._finalizer = weakref.finalize(self, _shut_down, self._idle, self._lock, source)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
         """Return the result as a polars frame. Parameters are `{name:Type}` in the statement."""
@@ -94,8 +96,7 @@ class Store:
     def close(self) -> None:
         """Close every client; an owner gives up the store."""
         self._closed = True
-        self._forget()
-        self._source.close()
+        self._finalizer()
 
     def __enter__(self) -> Store:
         return self
@@ -138,10 +139,21 @@ class Store:
             _quietly(client.close)
 
     def _forget(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for client in idle:
-            _quietly(client.close)
+        _close_all(self._idle, self._lock)
+
+
+def _close_all(idle: list[Any], lock: threading.Lock) -> None:
+    with lock:
+        clients = idle.copy()
+        idle.clear()
+    for client in clients:
+        _quietly(client.close)
+
+
+def _shut_down(idle: list[Any], lock: threading.Lock, source: _Source) -> None:
+    """Runs at `close`, or when the store is forgotten, or at exit: chdb crashes with handles still open."""
+    _close_all(idle, lock)
+    source.close()
 
 
 class EmbeddedSource:

@@ -142,3 +142,10 @@ def test_the_whole_schema_parses(store: Store, cluster: str) -> None:
 def test_an_unknown_url_is_refused() -> None:
     with pytest.raises(StoreError, match="expected 'embedded' or clickhouse://"):
         connect("mysql://x")
+
+
+def test_a_process_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
+    code = "import sys; from store.client import connect; s = connect('embedded', sys.argv[1]); print(s.scalar('SELECT 1'))"
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stdout) == (0, "1\n"), run.stderr
