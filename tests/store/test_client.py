@@ -145,7 +145,10 @@ def test_an_unknown_url_is_refused() -> None:
 
 
 def test_a_process_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
-    code = "import sys; from store.client import connect; s = connect('embedded', sys.argv[1]); print(s.scalar('SELECT 1'))"
+    code = (
+        "import sys; from store.client import connect\n"
+        "store = connect('embedded', sys.argv[1]); print(store.scalar('SELECT 1'))"
+    )
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
         assert (run.returncode, run.stdout) == (0, "1\n"), run.stderr
