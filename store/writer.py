@@ -75,7 +75,7 @@ def insert_funding(
     samples: npt.NDArray,
     source: str = "rest",
     mark_prices: npt.NDArray | None = None,
-    interval_hours: int = 8,
+    interval_hours: int | npt.NDArray = 8,
 ) -> int:
     """Insert settled funding rates (SAMPLE[n], scaled to 8 h). Stamps, which jitter, are floored to the minute."""
     _check(samples, SAMPLE)
@@ -89,7 +89,7 @@ def insert_funding(
             "usable_time": samples["usable_ms"],
             "rate": samples["value"],
             "mark_price": marks,
-            "interval_hours": np.full(len(samples), interval_hours),
+            "interval_hours": np.broadcast_to(interval_hours, len(samples)),
             "source": source,
         },
     )

@@ -1,0 +1,216 @@
+"""Import: files through the quality gate into the store, whole or not at all; a repeat changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.records import SAMPLE, TIMEFRAME_MS, TIMEFRAMES, BarFlag
+from store import formats, quality, queries, writer
+from store.client import Store
+from store.errors import ImportRefused
+from store.formats import Series
+from store.quality import Finding
+
+USABLE_AFTER_MS = 300_000  # a sample stamped S may be used from S + 5 min: what live knows is what training may know
+REFERENCE = "BTCUSDT"  # what a symbol is compared with while nothing of it is stored
+TABLE_OF = {"mark": "mark_1m", "premium": "premium_index", "funding": "funding", "open_interest": "open_interest"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says about the files. `allow` names checks of `quality.OVERRIDES` to skip."""
+
+    symbol: str = ""
+    kind: str = ""
+    zone: str = "UTC"
+    allow: frozenset[str] = frozenset()
+    force: bool = False  # also files that are stored already
+
+
+@dataclass
+class Outcome:
+    """What became of one series: `stored`, `unchanged` or `refused`."""
+
+    path: str
+    state: str
+    table: str = ""
+    symbol: str = ""
+    rows: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    missing: int = 0  # candles absent between the first and the last
+    seconds: float = 0.0
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_checked(path: Path, options: Options = Options()) -> Iterator[tuple[Series, list[Finding]]]:
+    """Yield the series of one file that pass the gate, with what was found. Needs no store."""
+    for series in formats.read(path, options.symbol, options.kind, options.zone):
+        yield series, quality.check(series, options.allow)
+
+
+def import_files(
+    store: Store,
+    paths: Iterable[Path],
+    options: Options = Options(),
+    report: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Import every file; a refused one does not stop the others. `report` is called after each series."""
+    outcomes = []
+    for path in paths:
+        for outcome in _import_file(store, path, options):
+            report(outcome)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _import_file(store: Store, path: Path, options: Options) -> Iterator[Outcome]:
+    began = time.monotonic()
+    try:
+        accepted = []
+        for series, findings in read_checked(path, options):  # the whole file, before any of it is stored
+            if not options.force and _stored_before(store, series):
+                accepted.append((series, findings, True))
+                continue
+            if series.kind == "klines":
+                quality.compare(series, *_references(store, series), options.allow)
+            accepted.append((series, findings, False))
+    except ImportRefused as error:
+        yield Outcome(str(path), "refused", error=str(error), seconds=time.monotonic() - began)
+        return
+    for series, findings, before in accepted:
+        outcome = Outcome(series.path, "unchanged" if before else "stored", table_of(series), series.symbol)
+        outcome.rows = len(series.times_ms)
+        outcome.first_ms, outcome.last_ms = int(series.times_ms[0]), int(series.times_ms[-1])
+        outcome.missing = sum(finding.count for finding in findings if finding.what == "gap")
+        outcome.notes = _notes(findings)
+        if not before:
+            store_series(store, series)
+            _record_gaps(store, series, findings)
+            _record_import(store, series, outcome)
+        outcome.seconds, began = time.monotonic() - began, time.monotonic()
+        yield outcome
+
+
+def table_of(series: Series) -> str:
+    """Return the table of a series."""
+    return TABLE_OF.get(series.kind) or f"candles_{TIMEFRAMES[series.timeframe]}"
+
+
+def store_series(store: Store, series: Series) -> None:
+    """Insert a checked series."""
+    if series.kind == "klines":
+        writer.insert_bars(store, series.symbol, series.timeframe, quality.to_bars(series, BarFlag.FILE), "file")
+    elif series.kind == "mark":
+        writer.insert_mark_bars(store, series.symbol, quality.to_bars(series, BarFlag.FILE), "file")
+    elif series.kind == "premium":
+        writer.insert_premium_bars(store, series.symbol, quality.to_bars(series, BarFlag.FILE), "file")
+    elif series.kind == "funding":
+        samples, hours = funding_samples(series)
+        marks = series.columns.get("mark_price")
+        writer.insert_funding(store, series.symbol, samples, "file", marks, hours)
+    else:
+        writer.insert_open_interest(store, series.symbol, samples_of(series, series.columns["open_interest"]), "file")
+
+
+def samples_of(series: Series, values: npt.NDArray) -> npt.NDArray:
+    """Return SAMPLE[n]: stamps floored to the minute, usable five minutes later."""
+    samples = np.zeros(len(values), SAMPLE)
+    samples["stamp_ms"] = series.times_ms // 60_000 * 60_000
+    samples["usable_ms"] = samples["stamp_ms"] + USABLE_AFTER_MS
+    samples["value"] = values
+    return samples
+
+
+def funding_samples(series: Series) -> tuple[npt.NDArray, npt.NDArray]:
+    """Return (SAMPLE[n] of rates scaled to 8 h, the interval of each in hours)."""
+    told = series.columns.get("interval_hours")
+    if told is None:
+        step = np.diff(series.times_ms)
+        hours = round(float(np.median(step)) / 3_600_000) if len(step) else 8
+        told = np.full(len(series.times_ms), hours if hours in (1, 2, 4, 8) else 8)
+    return samples_of(series, series.columns["rate"] * 8 / told), told.astype(np.int64)
+
+
+def _references(store: Store, series: Series) -> tuple[npt.NDArray, npt.NDArray]:
+    """Return the stored candles around the file's range: of its symbol, and of the reference symbol."""
+    margin = (quality.MAX_SHIFT_HOURS + 1) * 3_600_000
+    # a day's worth from the middle and both ends would do; the newest 30 days bound the cost of a long file
+    last = int(series.times_ms[-1])
+    first = max(int(series.times_ms[0]), last - 30 * quality.DAY_MS)
+    own = queries.bars(store, series.symbol, series.timeframe, first - margin, last + margin)
+    enough = len(own) >= quality.MIN_OVERLAP or series.symbol == REFERENCE
+    other = own[:0] if enough else queries.bars(store, REFERENCE, series.timeframe, first - margin, last + margin)
+    return own, other
+
+
+def _stored_before(store: Store, series: Series) -> bool:
+    found = store.scalar(
+        "SELECT count() FROM imports WHERE sha256 = {digest:String} AND table = {table:String} "
+        "AND symbol = {symbol:String}",
+        {"digest": series.sha256, "table": table_of(series), "symbol": series.symbol},
+    )
+    return bool(found)
+
+
+def _notes(findings: list[Finding]) -> list[str]:
+    gaps = [finding for finding in findings if finding.what == "gap"]
+    notes = [f"{finding.count} {finding.what} dropped" for finding in findings if finding.what != "gap"]
+    if gaps:
+        longest = max(gaps, key=lambda gap: gap.count)
+        notes.append(
+            f"{len(gaps)} gaps, {sum(gap.count for gap in gaps)} candles; the longest {longest.count} from "
+            f"{np.datetime64(longest.from_ms, 'ms')}"
+        )
+    return notes
+
+
+def _record_gaps(store: Store, series: Series, findings: list[Finding]) -> None:
+    gaps = [finding for finding in findings if finding.what == "gap"]
+    if not gaps or series.kind != "klines":
+        return
+    name = f"{series.symbol}:{series.timeframe}"
+    keys = [hashlib.blake2b(f"{name}:{gap.from_ms}:{gap.to_ms}".encode(), digest_size=8).digest() for gap in gaps]
+    now = np.full(len(gaps), time.time_ns() // 1_000_000)
+    writer.insert_columns(
+        store,
+        "data_gaps",
+        {
+            "run_id": "import",
+            "seq": np.array([int.from_bytes(key, "little") for key in keys], np.uint64),
+            "time": now,
+            "symbol": series.symbol,
+            "timeframe": np.full(len(gaps), series.timeframe),
+            "source": np.full(len(gaps), int(BarFlag.FILE)),
+            "from_time": np.array([gap.from_ms for gap in gaps]),
+            "to_time": np.array([gap.to_ms for gap in gaps]),
+            "bars": np.array([gap.count for gap in gaps]),
+            "detail": f"absent in {Path(series.path).name}",
+        },
+    )
+
+
+def _record_import(store: Store, series: Series, outcome: Outcome) -> None:
+    now = time.time_ns() // 1_000_000
+    step = TIMEFRAME_MS[series.timeframe] if series.kind in ("klines", "mark", "premium") else 0
+    row = {
+        "path": series.path,
+        "table": outcome.table,
+        "symbol": series.symbol,
+        "sha256": series.sha256,
+        "rows": outcome.rows,
+        "first_time": outcome.first_ms,
+        "last_time": outcome.last_ms + step,
+        "notes": "; ".join(outcome.notes),
+        "time": now,
+        "version": now,
+    }
+    writer.insert_row(store, "imports", row)
