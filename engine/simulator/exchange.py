@@ -22,6 +22,7 @@ from engine.simulator.path import MINUTE_MS
 from engine.simulator.pump import Pace, Pump
 from engine.simulator.streams import Hub
 from engine.simulator.tape import Tape
+from engine.simulator.venue import Venue
 
 DAY_MS = 86_400_000
 STEP_S = 0.002
@@ -60,6 +61,10 @@ def _start_in(market: Market, options: Options) -> int:
     return start_ms
 
 
+def _service_ms() -> float:
+    return time.monotonic() * 1_000
+
+
 class Exchange:
     """Everything that the servers share. Build one per process; `run` is its clock."""
 
@@ -73,6 +78,12 @@ class Exchange:
         self.pump = Pump(self.tape)
         self.hub = Hub(self.pump, lenient=options.profile == "demo")
         self.pace = Pace(speed, options.clock == "wall")
+        self.venue = Venue(self.tape, lambda: self.now_ms, _service_ms, options.seed, options.latency)
+        for entry in options.accounts:
+            self.venue.open_account(entry.key, entry.secret, entry.balance_usdt)
+        self.hub.private = self.venue.users
+        self.pump.on_step.append(self._step)
+        self.pump.fine = self.venue.busy
         self.ended = False
         self.halted = False
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
@@ -106,6 +117,13 @@ class Exchange:
             "books_per_minute": int(self.tape.rates[1]),
         }
 
+    def _step(self, before_ms: int, now_ms: int) -> None:
+        if self.venue.ledger.accounts:
+            self.venue.step(before_ms, now_ms)
+            for name, payload in self.venue.risk.announcements:
+                self.hub.push(name, payload)
+            self.venue.risk.announcements.clear()
+
     async def run(self) -> None:
         """Move market time for ever; say when the data ends and what speed was reached."""
         step_s = WALL_STEP_S if self.pace.wall or self.pace.speed <= 10 else STEP_S
@@ -115,6 +133,7 @@ class Exchange:
             await asyncio.sleep(step_s)
             if self.pace.held and self.hub.subscribed:
                 self.pace.held = False
+            self.venue.tend(_service_ms())
             target = self.pace.target(self.tape.now_ms, self.pump.backlogged())
             if not self.ended:
                 self.pump.advance(min(target, self.last_ms))

@@ -3,6 +3,7 @@ argument."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from engine.simulator.errors import Refusal
@@ -50,9 +51,10 @@ class WeightLimit:
         message = f"Too many requests; current limit of IP({address}) is {self.limit} requests per minute."
         raise Limited(-1003, message, 429, 60 - now_s % 60)
 
-    def ban(self, address: str, until_s: float) -> None:
-        """Ban an address (a fault)."""
-        self.addresses.setdefault(address, _Address()).banned_until_s = until_s
+    def ban_all(self, seconds: float) -> None:
+        """Ban everybody who has ever asked (a fault)."""
+        for entry in self.addresses.values():
+            entry.banned_until_s = time.time() + seconds
 
 
 class Limited(Refusal):

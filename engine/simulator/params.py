@@ -21,6 +21,21 @@ class Params:
             for name, value in parse_qsl(part, keep_blank_values=True, max_num_fields=200) if part else []:
                 self.values[name] = value
 
+    @classmethod
+    def of(cls, values: dict[str, object]) -> Params:
+        """Return the parameters of a JSON object: numbers and booleans as the text they would have been in a query."""
+        made = cls("")
+        for name, value in values.items():
+            if isinstance(value, bool):
+                made.values[name] = str(value).lower()
+            elif isinstance(value, (str, int)):
+                made.values[name] = str(value)
+            elif isinstance(value, float):
+                made.values[name] = f"{value:.12f}".rstrip("0").rstrip(".")
+            elif value is not None:
+                raise Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+        return made
+
     def has(self, name: str) -> bool:
         """Return whether the parameter was sent with a value."""
         return bool(self.values.get(name))

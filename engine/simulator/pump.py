@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.simulator import events, render
 from engine.simulator.events import KINDS
-from engine.simulator.path import MINUTE_MS
+from engine.simulator.path import MINUTE_MS, SLOT_MS
 from engine.simulator.tape import Tape, event_buffer
 
 CHUNK_EVENTS = 8_192
@@ -42,6 +42,7 @@ class Pump:
         self.listeners: set[Any] = set()
         self.on_minute: list[Callable[[], None]] = []
         self.on_step: list[Callable[[int, int], None]] = []
+        self.fine: Callable[[], bool] = lambda: False  # whether every 100 ms of the market matters
         self.frames = 0
         self.wanted: npt.NDArray[np.uint8] = np.zeros((KINDS, symbols), np.uint8)
         names = [name.lower() + suffix for suffix in KIND_SUFFIXES for name in tape.market.symbols]
@@ -95,6 +96,8 @@ class Pump:
             before_ms = tape.now_ms
             minute_end = tape.open_ms + MINUTE_MS
             stop = min(until_ms, minute_end - 1)
+            if self.fine():
+                stop = min(stop, before_ms - before_ms % SLOT_MS + SLOT_MS)
             self._send(int(np.searchsorted(self._events[0], stop, side="right")))
             tape.now_ms = stop
             for step in self.on_step:

@@ -17,6 +17,7 @@ from engine.simulator.exchange import Exchange
 from engine.simulator.instruments import exchange_info
 from engine.simulator.limits import Limited, WeightLimit
 from engine.simulator.params import Params
+from engine.simulator.private import Private
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -48,7 +49,8 @@ class Rest:
         self.weights = WeightLimit(limit)
         self.order_limits = (300, 1_200)
         self.routes: dict[tuple[str, str], Route] = {}
-        self.private: Any = None
+        self.private: Private | None = None
+        self.faults: Any = None
         self._add_market()
 
     def _add_market(self) -> None:
@@ -98,9 +100,18 @@ class Rest:
         headers: dict[str, str] = {}
         try:
             body = await self._body(request)
-            if self.private is not None and (request.method, request.path) in self.private.routes:
-                return await self.private.handle(request, body, headers)  # type: ignore[no-any-return]
-            return self._public(request, body, headers)
+            if self.faults is not None:
+                answer = self.faults.before(request.method, request.path)
+                if answer is not None:
+                    return answered(answer, headers)
+            if self.private is None or (request.method, request.path) not in self.private.routes:
+                return self._public(request, body, headers)
+            value = await self.private.handle(request, body, headers)
+            if self.faults is not None:
+                answer = await self.faults.after(request.method, request.path)
+                if answer is not None:
+                    return answered(answer, headers)
+            return reply(value, headers)
         except Refusal as refusal:
             return refused(refusal, headers)
 
@@ -117,7 +128,7 @@ class Rest:
         if route is None:
             known = any(path == request.path for _, path in self.routes)
             raise Refusal(-1000 if known else -5000, f"Path {request.path}, Method {request.method} is invalid", 404)
-        params = Params(request.rel_url.raw_query_string, body)
+        params = Params(request.raw_path.partition("?")[2], body)
         self.charge(request, route.weight(params), headers if route.header else {})
         return reply(route.answer(params), headers)
 
@@ -131,6 +142,14 @@ def reply(value: Any, headers: dict[str, str], status: int = 200) -> web.Respons
     """Return a JSON reply."""
     data = value if isinstance(value, bytes) else orjson.dumps(value)
     return web.Response(body=data, status=status, headers=headers, content_type="application/json")
+
+
+def answered(answer: tuple[int, bytes], headers: dict[str, str]) -> web.Response:
+    """Return a fault's ready-made answer; status 0 cuts the connection."""
+    status, body = answer
+    if status == 0:
+        raise ConnectionResetError
+    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
 
 
 def refused(refusal: Refusal, headers: dict[str, str]) -> web.Response:

@@ -5,19 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import time
+from pathlib import Path
 from typing import Any
 
+import orjson
 from aiohttp import WSMsgType as HttpMessage
 from aiohttp import web
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 from engine.errors import ConfigError
+from engine.simulator.errors import Refusal
 from engine.simulator.exchange import Exchange
-from engine.simulator.rest import Rest
+from engine.simulator.faults import NAMES, Faults
+from engine.simulator.private import Private
+from engine.simulator.rest import Rest, refused
+from engine.simulator.rest_orders import OrderDesk
 from engine.simulator.streams import Connection, Hub, Target
+from engine.simulator.wsapi import Session
 
 PING_S = 180.0
 PONG_S = 600.0
@@ -86,6 +94,18 @@ class Server:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.rest = Rest(exchange)
+        venue, options = exchange.venue, exchange.options
+        desk = OrderDesk(venue, costs=options.profile == "demo")
+        replay_speed = 1.0 if options.clock == "wall" else options.speed
+        self.private = Private(venue, desk, replay_speed, self.rest.charge)
+        self.rest.private = self.private
+        self.faults = Faults(venue, exchange.hub, self.private, self.rest.weights, options.seed)
+        self.faults.cut = self._cut
+        self.rest.faults = self.faults
+        self.admin_port = 0
+        self._refuse_until_s = 0.0
+        self._http_sockets: dict[Any, Connection | None] = {}
+        self._admin: web.AppRunner | None = None
         self.sockets: set[StreamSocket] = set()
         self.port = 0
         self.stream_port = 0
@@ -100,6 +120,7 @@ class Server:
         self.port, self.stream_port = rest_socket.getsockname()[1], stream_socket.getsockname()[1]
         context = _tls(options.tls_cert, options.tls_key)
         app = web.Application(client_max_size=2 << 20)
+        app.router.add_get("/ws-fapi/v1", self._ws_api)
         app.router.add_get("/{route:(public|market|private)}/{form:(ws|stream)}{rest:(/.*)?}", self._http_stream)
         app.router.add_get("/{form:(ws|stream)}{rest:(/.*)?}", self._http_stream)
         app.router.add_route("*", "/{path:.*}", self.rest.handle)
@@ -109,10 +130,17 @@ class Server:
         self._streams = await ws_create_server(
             self._accept, sock=stream_socket, ssl=context, enable_auto_pong=False, logger_name="simulator.streams"
         )
+        self.exchange.venue.scheduler.wake = self._wake
+        if options.admin_port is not None:
+            await self._start_admin(options.host, options.admin_port)
+        if options.scenario is not None:
+            self._play(load_scenario(options.scenario))
         self._tasks = [asyncio.create_task(self.exchange.run()), asyncio.create_task(self._tend())]
 
     def _accept(self, request: WSUpgradeRequest) -> StreamSocket | None:
         target = Target(request.path.decode("utf-8", "replace"))
+        if time.monotonic() < self._refuse_until_s:
+            return None
         return StreamSocket(self.exchange.hub, target, self.sockets) if target.valid else None
 
     async def _tend(self) -> None:
@@ -131,6 +159,7 @@ class Server:
         target = Target(request.raw_path)
         connection = Connection(self.exchange.hub, target, transport.write, transport.get_write_buffer_size)
         connection.start()
+        self._http_sockets[ws] = connection
         try:
             async for message in ws:
                 if connection.too_fast(time.monotonic()):
@@ -138,8 +167,97 @@ class Server:
                 elif message.type == HttpMessage.TEXT:
                     connection.on_text(message.data.encode())
         finally:
+            self._http_sockets.pop(ws, None)
             self.exchange.hub.detach(connection)
         return ws
+
+    async def _ws_api(self, request: web.Request) -> web.StreamResponse:
+        """Serve one WS API connection; requests are worked on concurrently, each answer when it is there."""
+        ws = web.WebSocketResponse(compress=False, heartbeat=None)
+        if not ws.can_prepare(request).ok:
+            return await self.rest.handle(request)
+        try:
+            self.rest.charge(request, 5, {})
+        except Refusal as refusal:
+            return refused(refusal, {})
+        await ws.prepare(request)
+        quiet = request.query.get("returnRateLimits") == "false"
+        session = Session(self.rest, self.private, request.remote or "127.0.0.1", quiet)
+        self._http_sockets[ws] = None
+        running: set[asyncio.Task[None]] = set()
+
+        async def work(text: str | bytes) -> None:
+            answer = await session.answer(text)
+            if not ws.closed:
+                with contextlib.suppress(ConnectionError):
+                    await ws.send_str(answer.decode())
+
+        try:
+            async for message in ws:
+                if message.type in (HttpMessage.TEXT, HttpMessage.BINARY):
+                    task = asyncio.create_task(work(message.data))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+        finally:
+            self._http_sockets.pop(ws, None)
+        return ws
+
+    # --- delays, faults ---
+
+    def _wake(self, due_ms: float) -> None:
+        scheduler = self.exchange.venue.scheduler
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(0.0, (due_ms - scheduler.now()) / 1_000), lambda: scheduler.run(scheduler.now()))
+
+    def _cut(self, route: str, seconds: float) -> None:
+        """Cut stream connections (of one route); refuse new ones for some seconds."""
+        self._refuse_until_s = time.monotonic() + seconds
+        for stream in list(self.sockets):
+            if stream.transport is not None and route in ("", stream.target.route):
+                stream.transport.disconnect(graceful=False)
+        for ws, connection in list(self._http_sockets.items()):
+            if route in ("", connection.target.route if connection else "ws-api"):
+                transport = ws._req.transport if ws._req is not None else None
+                if transport is not None:
+                    transport.abort()
+
+    async def _start_admin(self, host: str, port: int) -> None:
+        app = web.Application()
+        app.router.add_post("/faults", self._begin_fault)
+        app.router.add_delete("/faults", self._end_faults)
+        app.router.add_get("/faults", self._list_faults)
+        app.router.add_get("/ledger", self._ledger)
+        self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._admin.setup()
+        sock = _bound(host, port)
+        self.admin_port = sock.getsockname()[1]
+        await web.SockSite(self._admin, sock).start()
+
+    async def _begin_fault(self, request: web.Request) -> web.Response:
+        try:
+            values = await request.json()
+            return web.json_response(self.faults.begin(values.pop("name"), **values))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    async def _end_faults(self, request: web.Request) -> web.Response:
+        self.faults.end()
+        return web.json_response({})
+
+    async def _list_faults(self, request: web.Request) -> web.Response:
+        return web.json_response({"names": NAMES, "done": self.faults.done})
+
+    async def _ledger(self, request: web.Request) -> web.Response:
+        ledger = self.exchange.venue.ledger
+        wallets = {account.key: account.wallet for account in ledger.own.values()}
+        return web.json_response({"total": str(ledger.total()), "own": wallets})
+
+    def _play(self, steps: list[dict[str, Any]]) -> None:
+        loop = asyncio.get_running_loop()
+        for step in steps:
+            values = dict(step)
+            after_s, name = float(values.pop("after_s")), str(values.pop("name"))
+            loop.call_later(after_s, functools.partial(self.faults.begin, name, **values))
 
     async def stop(self) -> None:
         """Close everything."""
@@ -149,10 +267,34 @@ class Server:
         for stream in list(self.sockets):
             if stream.transport is not None:
                 stream.transport.disconnect(graceful=False)
+        for ws in list(self._http_sockets):
+            await ws.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
         if self._streams is not None:
             self._streams.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+def load_scenario(path: Path) -> list[dict[str, Any]]:
+    """Read a scenario: a JSON list of {"after_s": seconds, "name": fault, …}. Raises ConfigError with every fault."""
+    try:
+        steps = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ConfigError([f"--scenario {path}: {error}"]) from error
+    if not isinstance(steps, list):
+        raise ConfigError([f"--scenario {path}: expected a list of steps"])
+    wrong = [
+        f"--scenario {path}: step {number}: expected after_s (seconds) and the name of a fault, got {step!r}"
+        for number, step in enumerate(steps)
+        if not isinstance(step, dict)
+        or step.get("name") not in NAMES
+        or not isinstance(step.get("after_s"), (int, float))
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    return steps
 
 
 def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:

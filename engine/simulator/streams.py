@@ -6,6 +6,7 @@ A stream asked for on the wrong route is acknowledged and stays silent, as at th
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -117,10 +118,18 @@ class Connection:
         self.combined = target.combined
         self.mask = np.zeros(KINDS * hub.pump.symbols, np.uint8)
         self.names: dict[str, None] = {}
-        self.write = write
+        self._write = write
         self.backlog = backlog
+        self.fault: Callable[[bytes], bytes] | None = None
         self.closed = False
         self._window: list[float] = []
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames, unless a fault has its way with them."""
+        if self.fault is not None:
+            frames = self.fault(frames)
+        if frames:
+            self._write(frames)
 
     def start(self) -> None:
         """Subscribe to what the address names; call once the handshake is done."""
