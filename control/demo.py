@@ -16,11 +16,27 @@ from typing import Any
 from control.auth import Scope, TokenBook
 from control.supervise import Child, Supervisor, environment, ta_command
 from engine.link import SnapshotReader, SnapshotView, command
+from store.queries import counts
 
 Say = Callable[[str], None]
-HISTORY_DAYS = 12.0  # collected, labelled and learned from
+HISTORY_DAYS = 24.0  # collected, labelled and learned from
 TRAIN_ROUNDS = 40
+MAX_TAIL = 0.10  # six hours of a market of this volatility lose more than the default 3 % in the worst twentieth
 DAY_MS = 86_400_000
+JOURNALLED = {
+    "bar": "bars_seen",
+    "signal": "signals",
+    "order": "orders",
+    "fill": "fills",
+    "position": "positions",
+    "trade": "trades",
+    "command": "commands",
+    "session": "sessions",
+    "gap": "data_gaps",
+    "latency": "latency",
+    "account": "account",
+}  # journal record → the table that holds each of them once
+NEEDED = ("candles_1m", "signals", "trades")
 
 
 @dataclass
@@ -35,6 +51,7 @@ class Demo:
     seed: int = 7
     port: int = 7101
     quiet: bool = False
+    history_days: float = HISTORY_DAYS
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,7 +73,7 @@ class DemoRun:
         """Bring everything up: market, control, history, labels, model, engine. Raises RuntimeError with the reason."""
         self._step("simulated exchange", self._start_market)
         self._step("control plane", self._start_control)
-        days = min(HISTORY_DAYS, (self.market["start_ms"] - self.market["history_from_ms"]) / DAY_MS)
+        days = min(self.demo.history_days, (self.market["start_ms"] - self.market["history_from_ms"]) / DAY_MS)
         symbols = ",".join(self.market["symbols"])
         self._step(
             f"history of {days:.1f} days", lambda: self._job("collect", "--symbols", symbols, "--days", f"{days}")
@@ -97,11 +114,17 @@ class DemoRun:
                     "stream_url": self.market["stream_url"],
                     "ws_api_url": self.market["ws_api_url"],
                 },
-                "market": {"symbols": self.market["symbols"]},
+                "market": {"symbols": self.market["symbols"], "deadline_ms": round(2_500 + 50 * demo.speed)},
+                "risk": {"max_data_age_ms": round(5_000 + 50 * demo.speed)},
+                "decision": {"max_tail": MAX_TAIL},
                 "control": {"port": demo.port},
             }
         )
         self._say(f"  market: {self.market['market']}; {', '.join(self.market['symbols'])}; speed {demo.speed:g}")
+        self._say(
+            f"  settings of this demonstration: max_tail {MAX_TAIL:g}; deadlines and data ages 50 ms x speed longer, "
+            "because one scheduling slice of this machine is that much market time"
+        )
         if self.market["synthesised"]:
             self._say(f"  made up from the seed, because the data lacks it: {', '.join(self.market['synthesised'])}")
 
@@ -188,15 +211,54 @@ class DemoRun:
         return summary
 
     def import_data(self, source: Path) -> Path:
-        """Turn market data into the simulator's bar files; returns their folder."""
-        raise RuntimeError(f"{source}: no importer yet")
+        """Turn market data into the simulator's bar files; returns their folder. Raises DataError naming the fault."""
+        from control.jobs.import_ import write_bar_files
+        from store.importers import Options
+
+        folder = self.demo.data_dir / "market"
+        written = self._step(f"bar files of {source}", lambda: write_bar_files([source], folder, Options()))
+        for name, count in written.items():
+            self._say(f"    {name}: {count:,} bars")
+        return folder
 
     def finish(self, timeout_s: float) -> dict[str, Any]:
         """Stop the engine, wait until the store has what the journal has, and return the summary."""
         summary = self.stop_engine()
-        return reconcile(self, summary, timeout_s)
+        return reconcile(self.demo, summary, timeout_s)
 
 
-def reconcile(run: DemoRun, summary: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+def reconcile(demo: Demo, summary: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     """Compare journal and store by table, for as long as the tail may need, and say what the demonstration did."""
-    return summary | {"faults": []}
+    from store.client import connect
+
+    expected = {table: summary["records"].get(kind, 0) for kind, table in JOURNALLED.items()}
+    deadline, found, rows = time.monotonic() + timeout_s, {}, {}
+    with connect("embedded", demo.data_dir) as store:
+        while True:
+            parts = [
+                f"SELECT '{table}' AS name, count() AS rows FROM `{table}` WHERE run_id = '{summary['run_id']}'"
+                for table in expected
+            ]
+            found = {str(name): int(n) for name, n in store.rows(" UNION ALL ".join(parts))}
+            if found == expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        rows = counts(store)
+    faults = [
+        f"{table}: the journal has {expected[table]} records, the store {found.get(table, 0)} rows"
+        for table in expected
+        if found.get(table, 0) != expected[table]
+    ]
+    faults += [f"{name}: nothing arrived in the store" for name in NEEDED if not rows.get(name)]
+    return {
+        **summary,
+        "market_minutes": demo.minutes,
+        "speed": demo.speed,
+        "seconds": demo.timings_s,
+        "stages_us": {
+            stage: {"p50": values["p50_ns"] / 1_000, "p99": values["p99_ns"] / 1_000, "count": values["count"]}
+            for stage, values in summary["stages"].items()
+        },
+        "rows": rows,
+        "faults": faults,
+    }

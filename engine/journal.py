@@ -100,6 +100,7 @@ class Writer:
         self.seq = 0
         self.full = False  # the disk is full: entries are refused, expendable records dropped
         self.dropped = 0
+        self.counts = {kind: 0 for kind in Kind}
         self._segment_bytes = segment_bytes
         self._preamble = preamble
         self._formats = {
@@ -139,6 +140,7 @@ class Writer:
         self._seal(self._words, offset // 8, slots * layout.WORDS_PER_SLOT, seq)
         self._slot += slots
         self.seq = seq
+        self.counts[kind] += 1
         if durable and len(self._durable) < DURABLE_BUFFER_BYTES:
             self._durable += self._mapped[offset : offset + slots * SLOT_BYTES]
         return seq
@@ -191,6 +193,7 @@ class Writer:
         now = time.monotonic_ns()
         self._formats[Kind.ROLL][0].pack_into(self._mapped, offset, 0, 0, Kind.ROLL, 1, now, 0, number)
         self.seq += 1
+        self.counts[Kind.ROLL] += 1
         self._seal(self._words, offset // 8, layout.WORDS_PER_SLOT, self.seq)
 
     def _open(self, segment: _Segment) -> None:

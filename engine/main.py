@@ -35,7 +35,7 @@ from engine.market.wire import Decoder
 from engine.model.registry import open_registry
 from engine.operator import Operator
 from engine.polling import SamplePoller
-from engine.publish import Publisher
+from engine.publish import Publisher, rss_bytes
 from engine.repair import Repairer
 from engine.sink import MarketSink
 from kernels.records import GATES, INSTRUMENT, TIMEFRAMES, Mode, Stage
@@ -44,6 +44,7 @@ log = logging.getLogger("engine")
 TICK_S = 0.02
 PUBLISH_S = 0.25
 LATENCY_S = 10.0
+REPLAY_POOL_SCALE = 1_000  # a replayed market runs up to so much faster than the wall clock that limits count by
 SUMMARY_NAME = "engine.summary.json"
 
 
@@ -60,7 +61,8 @@ class Engine:
         config.data_dir.mkdir(parents=True, exist_ok=True)
         urls = addresses(config.exchange)
         self._stream_url = urls.stream_url
-        self.assistant = Assistant(urls.rest_url, config.data_dir / "rate_budget", self._on_helper)
+        scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
+        self.assistant = Assistant(urls.rest_url, config.data_dir / "rate_budget", self._on_helper, scale)
         self._poller: SamplePoller | None = None
 
     async def run(self) -> None:
@@ -215,8 +217,8 @@ class Engine:
             core.latencies.add(Stage.LOOP_LAG, lag_ns)
             now_ms, now = self.clock.now_ms(), loop.time()
             core.gateway.advance(now_ms)
-            assert self.sink.panel is not None and self._poller is not None
-            self.sink.panel.on_time(now_ms)
+            assert self._poller is not None
+            self.sink.on_time(now_ms)
             self._poller.tick(now_ms)
             self._repairer.tick(now_ms)
             if now >= next_flush:
@@ -257,6 +259,9 @@ class Engine:
             "refusals": refusal_names(counters.refusals),
             "gaps": counters.gaps,
             "journal_records": self.parts.journal.seq,
+            "records": {kind.name.lower(): n for kind, n in self.parts.journal.counts.items() if n},
+            "rss_start_bytes": self.publisher.rss_start_bytes,
+            "rss_end_bytes": rss_bytes(),
             "journal_dropped": self.parts.journal.dropped,
             "compilations_after_ready": self.publisher.compilations,
             "stages": self.publisher.summary(),

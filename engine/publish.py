@@ -62,6 +62,7 @@ class Publisher:
         self._offset_ms = offset_ms
         self._compilations, self._collections = Compilations(), Collections()
         self.totals = Latencies()
+        self.rss_start_bytes = 0
         status = snapshot.view.status[0]
         status["engine_id"] = core.journal.engine_id.encode()
         status["run_id"], status["pid"], status["mode"] = core.journal.run_id, os.getpid(), int(mode)
@@ -73,6 +74,7 @@ class Publisher:
     def ready(self) -> None:
         """From now on every compilation is a fault."""
         self._compilations.count = 0
+        self.rss_start_bytes = rss_bytes()
 
     @property
     def compilations(self) -> int:

@@ -161,6 +161,11 @@ class MarketSink:
         elif kind == OPEN_INTEREST:
             self.core.journal.write(Kind.OPEN_INTEREST, self._recv_ns, now_ms, stamp_ms, usable_ms, value, symbol, 0, 0)
 
+    def on_time(self, now_ms: int) -> None:
+        """Complete, flagged, the vectors whose samples did not arrive by the deadline."""
+        self._recv_ns = time.monotonic_ns()
+        self._panel.on_time(now_ms)
+
     @property
     def _panel(self) -> Panel:
         if self.panel is None:

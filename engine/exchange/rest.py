@@ -35,11 +35,14 @@ def page_weight(limit: int) -> int:
 class MarketRest:
     """Public REST endpoints. Use as an async context manager; one instance per event loop.
 
+    `pool_scale` multiplies the limits counted by request: a sped-up simulator's market needs as many more of them.
     Waits where the budget is used up, retries what the exchange says to retry (429, 5xx, time-outs), and raises
     ExchangeError for the rest.
     """
 
-    def __init__(self, base_url: str, budget: WeightBudget, timeout_s: float = 10.0, parallel: int = 8) -> None:
+    def __init__(
+        self, base_url: str, budget: WeightBudget, timeout_s: float = 10.0, parallel: int = 8, pool_scale: int = 1
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self.budget = budget
         self.requests = 0
@@ -48,8 +51,8 @@ class MarketRest:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._slots = asyncio.Semaphore(parallel)
         self._pools = {
-            FUNDING_POOL: self._pool(FUNDING_POOL, 500),
-            STATISTICS_POOL: self._pool(STATISTICS_POOL, 1_000),
+            FUNDING_POOL: self._pool(FUNDING_POOL, 500 * pool_scale),
+            STATISTICS_POOL: self._pool(STATISTICS_POOL, 1_000 * pool_scale),
         }
         self._session: aiohttp.ClientSession | None = None
 

@@ -26,13 +26,22 @@ class Assistant:
     """
 
     def __init__(
-        self, base_url: str, budget_path: Path | None, on_event: Callable[[dict[str, Any]], None] | None = None
+        self,
+        base_url: str,
+        budget_path: Path | None,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+        pool_scale: int = 1,
     ) -> None:
         self.restarts = 0
         self.on_event = on_event
-        self._command = [sys.executable, "-m", "engine.market.helper", base_url]
-        if budget_path is not None:
-            self._command.append(str(budget_path))
+        self._command = [
+            sys.executable,
+            "-m",
+            "engine.market.helper",
+            base_url,
+            str(budget_path or ""),
+            str(pool_scale),
+        ]
         self._process: Process | None = None
         self._pending: dict[int, tuple[asyncio.Future[Any], bytes]] = {}
         self._ids = itertools.count(1)

@@ -206,7 +206,7 @@ def read_samples(path: Path) -> npt.NDArray[Any]:
     return np.frombuffer(raw, SAMPLE).copy()
 
 
-async def serve(base_url: str, budget_path: Path | None) -> None:
+async def serve(base_url: str, budget_path: Path | None, pool_scale: int = 1) -> None:
     """Answer requests from standard input until it ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
@@ -225,7 +225,7 @@ async def serve(base_url: str, budget_path: Path | None) -> None:
             answer |= {"ok": False, "error": f"{type(error).__name__}: {error}"}
         emit(answer)
 
-    async with MarketRest(base_url, WeightBudget(budget_path)) as rest:
+    async with MarketRest(base_url, WeightBudget(budget_path), pool_scale=pool_scale) as rest:
         worker = Worker(rest, emit)
         running = {asyncio.create_task(_sample_time(worker, emit))}
         while line := await reader.readline():
@@ -247,4 +247,4 @@ async def _sample_time(worker: Worker, emit: Callable[[dict[str, Any]], None]) -
 
 if __name__ == "__main__":
     os.nice(5)
-    uvloop.run(serve(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))
+    uvloop.run(serve(sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None, int(sys.argv[3])))
