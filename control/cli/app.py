@@ -24,6 +24,7 @@ GROUPS: tuple[str, ...] = (
     "tokens",
     "simulator",
     "model",
+    "audit",
 )
 
 console = Console(stderr=True)
