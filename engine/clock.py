@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from engine.market.clockfit import ClockFit
+
 
 class Clock(Protocol):
     """Exchange time in milliseconds."""
@@ -17,19 +19,38 @@ class Clock(Protocol):
         """Tell the clock the time of an event that has just arrived."""
         ...
 
+    def good(self) -> bool:
+        """Whether orders may rely on the time."""
+        ...
+
 
 class WallClock:
-    """This machine's clock plus the fitted offset to the exchange's."""
+    """The exchange's clock, fitted against our monotonic one; this machine's wall clock until the first sample.
+
+    A correction never turns the time back, it makes it stand still; only a step of the exchange's clock does.
+    """
 
     def __init__(self) -> None:
-        self.offset_ms = 0.0
+        self.fit = ClockFit()
+        self._newest_ms = 0
+        self._steps = 0
 
     def now_ms(self) -> int:
         """Return the exchange's time now."""
-        return int(time.time() * 1_000.0 + self.offset_ms)
+        if not self.fit.samples:
+            return int(time.time() * 1_000.0)
+        now_ms = int(self.fit.exchange_ms(time.monotonic_ns()))
+        if now_ms < self._newest_ms and self.fit.steps == self._steps:
+            return self._newest_ms
+        self._newest_ms, self._steps = now_ms, self.fit.steps
+        return now_ms
 
     def observe(self, event_ms: int) -> None:
         """Event times do not move the wall clock."""
+
+    def good(self) -> bool:
+        """Whether orders may rely on the time."""
+        return self.fit.good(time.monotonic_ns())
 
 
 class EventClock:
@@ -46,3 +67,7 @@ class EventClock:
         """Move forward to `event_ms`; an older event does not move it back."""
         if event_ms > self._now_ms:
             self._now_ms = event_ms
+
+    def good(self) -> bool:
+        """Event time is what it is."""
+        return True

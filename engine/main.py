@@ -64,6 +64,7 @@ class Engine:
         scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
         self.assistant = Assistant(urls.rest_url, config.data_dir / "rate_budget", self._on_helper, scale)
         self._poller: SamplePoller | None = None
+        self._streams: Streams | None = None
 
     async def run(self) -> None:
         """Start, trade until told to stop, leave everything in order. Raises ConfigError for what cannot start."""
@@ -177,7 +178,9 @@ class Engine:
         config = self.config
         server = CommandServer(config.data_dir, self.operator.handle)
         streams = Streams(self._stream_url, self.decoder, config.exchange.connections)
-        streams.start()
+        streams.start(self._repairer.look_again)
+        self._streams = streams
+        self.operator.questions["market"] = self.market_report
         try:
             await streams.wait_live()
         except TimeoutError as error:
@@ -258,6 +261,7 @@ class Engine:
             "net_usdt": self.parts.core.desk.net_usdt,
             "refusals": refusal_names(counters.refusals),
             "gaps": counters.gaps,
+            "market": self.market_report(),
             "journal_records": self.parts.journal.seq,
             "records": {kind.name.lower(): n for kind, n in self.parts.journal.counts.items() if n},
             "rss_start_bytes": self.publisher.rss_start_bytes,
@@ -281,13 +285,31 @@ class Engine:
             log.warning("helper: %s", message.get("error"))
 
     def _fit_clock(self, sample: dict[str, Any]) -> None:
-        """Correct the wall clock by the exchange's, halfway between sending and receiving."""
-        middle_ns = (sample["sent_ns"] + sample["received_ns"]) // 2
-        wall_ms = time.time() * 1_000 - (time.monotonic_ns() - middle_ns) / 1e6
-        offset_ms = sample["server_ms"] - wall_ms
-        self._offset_ms = offset_ms
+        """Fit the exchange's clock by one answer of its time endpoint; the offset to this machine's is for show."""
+        now_ns, wall_ms = time.monotonic_ns(), time.time() * 1_000
         if isinstance(self.clock, WallClock):
-            self.clock.offset_ms = offset_ms
+            self.clock.fit.add(sample["sent_ns"], sample["received_ns"], sample["server_ms"])
+            self._offset_ms = self.clock.fit.exchange_ms(now_ns) - wall_ms
+        else:
+            self._offset_ms = sample["server_ms"] - wall_ms
+
+    def market_report(self) -> dict[str, Any]:
+        """Return how the market data arrives: counts by kind, connections, repairs, lateness, clock."""
+        fit = self.clock.fit if isinstance(self.clock, WallClock) else None
+        return {
+            "frames": self.decoder.counts(),
+            "connections": self._streams.league() if self._streams else [],
+            "resubscribed": self._streams.resubscribed if self._streams else 0,
+            "moved": self._streams.moved if self._streams else 0,
+            "repairs": self._repairer.status() | {"revisions": self.sink.revisions},
+            "late_1m": self.sink.lateness.worst(tuple(self.symbols), 0),
+            "clock": {
+                "offset_ms": round(self._offset_ms, 3),
+                "good": self.clock.good(),
+                "error_ms": fit.error_ms if fit and fit.samples else None,
+                "drift_ppm": fit.drift_ppm if fit else None,
+            },
+        }
 
 
 class _Later:

@@ -27,6 +27,7 @@ class Operator:
         self.session: dict[str, Any] = parts.session
         self.predictor: PackedPredictor | None = None
         self.previous_path = ""
+        self.questions: dict[str, Callable[[], dict[str, Any]]] = {"status": self.status}  # change and journal nothing
         self._verbs: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
             "start": self._start,
             "stop": self._stop,
@@ -38,18 +39,18 @@ class Operator:
             "allow_symbol": self._allow_symbol,
             "promote": self._promote,
             "rollback": self._rollback,
-            "status": lambda actor, args: self.status(),
         }
 
     async def handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         """Carry out one command. A command id that was answered before gets the same answer and no second effect."""
         if command_id and command_id in self._answers:
             return self._answers[command_id]
+        if verb in self.questions:
+            return self.questions[verb]()
         action = self._verbs.get(verb)
         if action is None:
-            raise ValueError(f"no such command: {verb!r}; there are {', '.join(sorted(self._verbs))}")
-        if verb == "status":
-            return action(actor, args)
+            names = ", ".join(sorted([*self._verbs, *self.questions]))
+            raise ValueError(f"no such command: {verb!r}; there are {names}")
         argument = str(args.get("symbol") or args.get("bundle_path") or args.get("reason") or "")
         self._write(command_id, verb, actor, argument, 0, 0, "")
         try:

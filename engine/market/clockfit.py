@@ -68,6 +68,11 @@ class ClockFit:
         return self._base_ms + (mono_ns - self._base_ns) / 1e6 * self._rate
 
     @property
+    def samples(self) -> int:
+        """How many answers the fit rests on."""
+        return len(self._samples)
+
+    @property
     def drift_ppm(self) -> float:
         """How much faster than ours the exchange's clock runs, in parts per million."""
         return (self._rate - 1.0) * 1e6

@@ -222,6 +222,7 @@ class Link:
         self.reconnects = 0
         self.rolls = 0
         self.impossible = 0
+        self.on_lost: Callable[[], None] = lambda: None
         self.retired = Source(index, 0)
         self._names = names
         self._decoder = decoder
@@ -252,6 +253,7 @@ class Link:
                     failures += 1
                 else:
                     lived_s = await self._keep(connection)
+                    self.on_lost()
                     failures = 1 if lived_s >= self._policy.steady_s else failures + 1
                 self._happen(Event.LOST)
                 self.reconnects += 1

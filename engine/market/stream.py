@@ -72,8 +72,11 @@ class Streams:
         symbol, kind = decode_number(stream, len(self.symbols))
         return stream_name(self.symbols[symbol], kind)
 
-    def start(self) -> None:
-        """Start all links and the watchdog."""
+    def start(self, on_lost: Callable[[], None] | None = None) -> None:
+        """Start all links and the watchdog. `on_lost` is called whenever a connection has been lost."""
+        if on_lost is not None:
+            for link in self.links:
+                link.on_lost = on_lost
         for link in self.links:
             self._tasks.append(asyncio.create_task(link.run(), name=f"link-{link.index}"))
         self._tasks.append(asyncio.create_task(self._watch(), name="stream-watchdog"))
