@@ -128,6 +128,18 @@ class Reason(enum.IntEnum):
     EXCHANGE_STOP = 15
 
 
+class GapKind(enum.IntEnum):
+    """`gap_kind` of a GAP record."""
+
+    MISSING = 1  # bars absent before a closed bar
+    REVISION = 2  # a later, differing version of a closed bar; the first one stays as seen
+    REFUSED = 3  # a bar whose values cannot be
+    REPAIRED = 4  # REST was asked for a range
+    DISAGREES = 5  # a 15m or 1h bar against its 1m bars
+    FILLED = 6  # minutes confirmed absent at the exchange
+    RESTARTED = 7  # too many of them: the fold starts again behind the hole
+
+
 class OrderState(enum.IntEnum):
     INTENT = 0
     SENT = 1

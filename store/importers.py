@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kernels.records import SAMPLE, TIMEFRAME_MS, TIMEFRAMES, BarFlag
+from kernels.records import SAMPLE, TIMEFRAME_MS, TIMEFRAMES, BarFlag, GapKind
 from store import formats, quality, queries, writer
 from store.client import Store
 from store.errors import ImportRefused
@@ -189,6 +189,7 @@ def _record_gaps(store: Store, series: Series, findings: list[Finding]) -> None:
             "time": now,
             "symbol": series.symbol,
             "timeframe": np.full(len(gaps), series.timeframe),
+            "gap_kind": np.full(len(gaps), int(GapKind.MISSING)),
             "source": np.full(len(gaps), int(BarFlag.FILE)),
             "from_time": np.array([gap.from_ms for gap in gaps]),
             "to_time": np.array([gap.to_ms for gap in gaps]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from kernels.records import (
     LABEL,
     RECORDS,
     TIMEFRAMES,
+    GapKind,
     Kind,
     Mode,
     OrderState,
@@ -57,6 +58,7 @@ ENUMS: dict[str, str] = {
     "event": _of(PositionEvent),
     "mode": _of(Mode),
     "run_state": _of(RunState),
+    "gap_kind": enum_type((("none", 0), *((item.name, item.value) for item in GapKind))),
     "stage": _of(Stage),
     "timeframe": enum_type((name, index) for index, name in enumerate(TIMEFRAMES)),
 }
@@ -152,10 +154,11 @@ HEAD = (
 SOURCE = Column("source", "LowCardinality(String)")
 
 
-def _engine_table(
-    name: str, kind: Kind, *, rename: dict[str, str] | None = None, retained: bool = True, skip: Iterable[str] = ()
-) -> Table:
-    columns = (*HEAD, Column("mono_ns", "Int64", "mono_ns"), *record_columns(RECORDS[kind], skip=skip, rename=rename))
+def _engine_table(name: str, kind: Kind, *, enums: dict[str, str] | None = None, retained: bool = True) -> Table:
+    own = [
+        replace(column, type=(enums or {}).get(column.name, column.type)) for column in record_columns(RECORDS[kind])
+    ]
+    columns = (*HEAD, Column("mono_ns", "Int64", "mono_ns"), *own)
     return Table(name, columns, ("engine_id", "run_id", "seq"), "time", "seq", kind, retained)
 
 
@@ -262,7 +265,7 @@ def tables() -> dict[str, Table]:
         _engine_table("fills", Kind.FILL),
         _engine_table("positions", Kind.POSITION),
         _engine_table("trades", Kind.TRADE),
-        _engine_table("sessions", Kind.SESSION, rename={"event": "event"}),
+        _engine_table("sessions", Kind.SESSION, enums={"event": enum_type((("none", 0), ("start", 1), ("stop", 2)))}),
         _engine_table("commands", Kind.COMMAND),
         _engine_table("data_gaps", Kind.GAP),
         _engine_table("latency", Kind.LATENCY, retained=False),

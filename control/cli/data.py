@@ -88,7 +88,7 @@ def import_(
     if bar_files is not None:
         written = write_bar_files(paths, bar_files, options)
         for name, bars in written.items():
-            console.print(f"{bar_files / name}: {bars} bars")
+            console.print(f"{bar_files / name}: {bars} rows")
         if json:
             print(jsons.dumps(written))
         return

@@ -15,7 +15,7 @@ from kernels.records import BarFlag
 from store import quality
 from store.errors import ImportRefused
 from store.formats import find_files
-from store.importers import Options, Outcome, import_files, read_checked
+from store.importers import Options, Outcome, funding_samples, import_files, read_checked
 
 if TYPE_CHECKING:
     from store.client import Store
@@ -49,27 +49,36 @@ def run_import(
 
 
 def write_bar_files(paths: list[Path], folder: Path, options: Options) -> dict[str, int]:
-    """Write the klines of `paths` as bar files below `folder` (no store needed); returns bars per file.
+    """Write the klines of `paths` as bar files below `folder`, and funding rates beside them; no store is needed.
 
-    Files of one symbol are joined; where they overlap they must agree on the prices. Raises DataError.
+    Files of one symbol are joined; where they overlap they must agree on the prices. Funding becomes
+    `<symbol>.funding` (SAMPLE). Returns rows per file written. Raises DataError.
     """
-    joined: dict[tuple[str, int], npt.NDArray] = {}
+    bars: dict[tuple[str, int], npt.NDArray] = {}
+    rates: dict[str, npt.NDArray] = {}
     try:
         for path in (file for given in paths for file in find_files(given)):
             for series, _ in read_checked(path, options):
                 if series.kind == "klines":
-                    bars = quality.to_bars(series, BarFlag.FILE)
                     key = (series.symbol, series.timeframe)
-                    joined[key] = _join(str(path), joined[key], bars) if key in joined else bars
+                    fresh = quality.to_bars(series, BarFlag.FILE)
+                    bars[key] = _join(str(path), bars[key], fresh) if key in bars else fresh
+                elif series.kind == "funding":
+                    samples = [rates[series.symbol]] if series.symbol in rates else []
+                    joined = np.concatenate([*samples, funding_samples(series)[0]])
+                    rates[series.symbol] = joined[np.unique(joined["stamp_ms"], return_index=True)[1]]
     except ImportRefused as error:
         raise DataError(str(error)) from error
     written = {}
-    for (symbol, timeframe), bars in sorted(joined.items()):
+    for (symbol, timeframe), rows in sorted(bars.items()):
         path = bar_path(folder, symbol, timeframe)
-        file = BarFile.create(path, symbol, timeframe, len(bars))
-        file.rewrite(bars)
+        file = BarFile.create(path, symbol, timeframe, len(rows))
+        file.rewrite(rows)
         file.close()
-        written[path.name] = len(bars)
+        written[path.name] = len(rows)
+    for symbol, samples_of_symbol in sorted(rates.items()):
+        samples_of_symbol.tofile(folder / f"{symbol}.funding")
+        written[f"{symbol}.funding"] = len(samples_of_symbol)
     return written
 
 

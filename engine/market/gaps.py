@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from engine.market.series import MAX_FILLED, filled
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
+from kernels.records import GapKind as GapKind
 
 CLOSED_MS = 3_000  # REST is believed about a bar this long after its close; earlier it may lack the last trades
 REREAD_MS = 60_000  # and is asked again after this, because even then it was sometimes revised
@@ -18,18 +18,6 @@ RETRY_MS = (5_000, 10_000, 30_000, 60_000)  # of exchange time, between question
 MAX_REREADS = 4_096
 _VALUES = ("open", "high", "low", "close", "volume", "quote_volume", "taker_volume", "trades")
 SUM_TOLERANCE = 1e-9  # sums of decimal strings against the exchange's own sum
-
-
-class GapKind(enum.IntEnum):
-    """`gap_kind` of a GAP record."""
-
-    MISSING = 1  # bars absent before a closed bar
-    REVISION = 2  # a later, differing version of a closed bar; the first one stays as seen
-    REFUSED = 3  # a bar whose values cannot be
-    REPAIRED = 4  # REST was asked for a range
-    DISAGREES = 5  # a 15m or 1h bar against its 1m bars
-    FILLED = 6  # minutes confirmed absent at the exchange
-    RESTARTED = 7  # too many of them: the fold starts again behind the hole
 
 
 class Range(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from engine import journal
 from kernels.records import RECORDS, SLOT_BYTES, BarFlag, Kind, Mode, OrderState, Reason, Side
-from store import queries
+from store import agreement, queries
 from store.client import Store, connect
 from store.errors import StoreError
 from store.schema import tables
@@ -258,14 +259,16 @@ def test_a_segment_of_another_layout_is_named_and_kept(store: Store, tmp_path: P
 
 
 TAIL_PROCESS = """
-import sys, threading
+import sys
 from pathlib import Path
 from store.client import connect
 from store.tail import Tail
 data_dir = Path(sys.argv[1])
 tail = Tail(connect("embedded", data_dir), [data_dir / "journal"], data_dir / "store" / "tail", batch_records=500)
-print("up", flush=True)
-tail.run(threading.Event(), 0.01)
+while True:
+    tail.step()
+    if tail.rows:
+        print(tail.rows, flush=True)
 """
 
 
@@ -273,19 +276,24 @@ def test_kill_9_under_load_loses_nothing_and_doubles_nothing(tmp_path: Path, lon
     rng = random.Random(7)
     writer = open_writer(tmp_path)
     expected: dict[str, list[int]] = {}
-    minute = 0
-    for _ in range(long_run(4, 50)):
-        child = subprocess.Popen([sys.executable, "-c", TAIL_PROCESS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None and child.stdout.readline().strip() == "up"
-        until = time.monotonic() + rng.uniform(0.1, 2.0)  # the first insert comes about a second after "up"
+    minute = inserted = 0
+    for life in range(long_run(4, 50)):
+        child = subprocess.Popen([sys.executable, "-c", TAIL_PROCESS, str(tmp_path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        os.set_blocking(child.stdout.fileno(), False)
+        spare = rng.uniform(0, 0.4)  # most lives end this long after their first insert, every fourth before it
+        until = time.monotonic() + (rng.uniform(0.2, 2.0) if life % 4 == 3 else 60)
         while time.monotonic() < until:
-            for _ in range(5):
-                merge(expected, put_minute(writer, minute))
-                minute += 1
+            merge(expected, put_minute(writer, minute))
+            minute += 1
+            if until - time.monotonic() > 2 and child.stdout.read(1):
+                inserted += 1
+                until = time.monotonic() + spare
             threading.Event().wait(0.002)
         child.kill()
         child.wait()
     writer.close()
+    assert inserted >= long_run(3, 35)
     with connect("embedded", tmp_path) as store:
         before = len(stored(store, "signals", writer.run_id))
         assert open_tail(store, tmp_path).drain()
@@ -296,6 +304,7 @@ def test_kill_9_under_load_loses_nothing_and_doubles_nothing(tmp_path: Path, lon
             "SELECT symbol, count(), uniqExact(open_time) FROM candles_1m GROUP BY symbol ORDER BY symbol"
         )
         assert candles == [(name, minute, minute) for name in SYMBOLS]
+        assert agreement.faults(store, tmp_path / "journal") == []
 
 
 def wait_until(condition, deadline_s: float = 10.0) -> None:
@@ -303,3 +312,19 @@ def wait_until(condition, deadline_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < until, "condition not reached"
         threading.Event().wait(0.01)
+
+
+def test_agreement_counts_what_is_missing(store: Store, tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    for minute in range(300):
+        put_minute(writer, minute)
+    put(writer, Kind.FUNDING, symbol=1, stamp_ms=T0, value=1e-4)
+    assert len(agreement.faults(store, tmp_path / "journal")) >= 5
+    open_tail(store, tmp_path).drain()
+    assert agreement.faults(store, tmp_path / "journal") == []
+    counted = {item.table: item.journal_rows for item in agreement.compare(store, tmp_path / "journal")}
+    assert (counted["bars_seen"], counted["trades"], counted["funding"], counted["fills"]) == (900, 300, 1, 0)
+    store.command("ALTER TABLE trades DELETE WHERE net_usdt = 7", None)
+    wait_until(lambda: store.scalar("SELECT count() FROM trades") == 299)
+    (fault,) = agreement.faults(store, tmp_path / "journal")
+    assert fault.endswith("the journal has 300 records, the store 299")
