@@ -55,17 +55,23 @@ def _open_cache() -> bool:
 CACHED = _open_cache()
 
 
-def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*signatures: Any, lanes: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function eagerly for `signatures`: numpy error model, no fastmath, no contraction.
 
-    Without signatures the function is an inlinable helper that compiles with its caller. NUMBA_DISABLE_JIT=1 leaves the
-    Python function as it is. Errors: a signature that does not fit raises numba's TypingError at import.
+    Without signatures the function is an inlinable helper that compiles with its caller. `lanes` lets LLVM put sums
+    written in independent lanes into one vector register (its SLP pass, which numba leaves off); without fastmath that
+    cannot change the order of a sum. NUMBA_DISABLE_JIT=1 leaves the Python function as it is. Errors: a signature that
+    does not fit raises numba's TypingError at import.
     """
     settings: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "cache": CACHED, "nogil": True} | options
 
     def decorate(function: Callable[..., Any]) -> Any:
         if signatures:
-            return numba.njit(list(signatures), **settings)(function)
+            before, numba_config.SLP_VECTORIZE = numba_config.SLP_VECTORIZE, int(lanes)
+            try:
+                return numba.njit(list(signatures), **settings)(function)
+            finally:
+                numba_config.SLP_VECTORIZE = before
         return numba.njit(**settings)(function)
 
     return decorate

@@ -99,7 +99,7 @@ def step_bar(state, bar, btc_log_ret, btc_ret_60, btc_regime, is_btc, row):
     state[COUNT] = i + 1
 
 
-@kernel(nb.int64(_ROWS, nb.int64, _BARS, nb.int64, _ROW, nb.boolean, nb.int64, _ROWS))
+@kernel(nb.int64(_ROWS, nb.int64, _BARS, nb.int64, _ROW, nb.boolean, nb.int64, _ROWS), lanes=True)
 def step(states, s, bars, at, market, is_btc, step_ms, rows):
     """Step states[s] with bars[at] and write its features into rows[s].
 
@@ -117,7 +117,7 @@ def step(states, s, bars, at, market, is_btc, step_ms, rows):
     return code
 
 
-@kernel(nb.int64(_ROWS, _BARS, nb.int64[::1], nb.int64, _ROW, nb.int64, _ROWS, nb.uint8[::1]))
+@kernel(nb.int64(_ROWS, _BARS, nb.int64[::1], nb.int64, _ROW, nb.int64, _ROWS, nb.uint8[::1]), lanes=True)
 def step_many(states, bars, which, count, market, step_ms, rows, codes):
     """Step states[which[k]] with bars[which[k]], k < count, all of one close time; none of them is BTCUSDT's.
 
@@ -167,7 +167,7 @@ def fold_market(bars, step_ms, market):
         state[COUNT] = i + 1
 
 
-@kernel(nb.int64(_ROW, _BARS, _BARS, _ROWS, nb.boolean, nb.int64, _ROWS, nb.uint8[::1]))
+@kernel(nb.int64(_ROW, _BARS, _BARS, _ROWS, nb.boolean, nb.int64, _ROWS, nb.uint8[::1]), lanes=True)
 def fold_bars(state, bars, btc_bars, market, is_btc, step_ms, rows, codes):
     """Fold `step_bar` over bars (time order), matching each with BTCUSDT's bar of the same open time.
 
