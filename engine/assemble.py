@@ -18,7 +18,9 @@ from engine.journal import Writer, new_run_id
 from engine.latency import Latencies
 from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
 from engine.trading.account import Account
+from engine.trading.carry import open_state
 from engine.trading.desk import Desk, DeskRules
+from engine.trading.live import LiveGateway
 from engine.trading.orders import Order
 from engine.trading.positions import Positions
 from engine.trading.shadow import ShadowGateway
@@ -34,7 +36,7 @@ class Parts:
     core: Core
     journal: Writer
     restored: Restored
-    gateway: ShadowGateway
+    gateway: ShadowGateway | LiveGateway
     session: dict[str, Any]
     model: dict[str, str]
 
@@ -46,8 +48,11 @@ def assemble(
     books: npt.NDArray[Any],
     clock: Clock,
     journal_folder: Path,
+    live: LiveGateway | None = None,
 ) -> Parts:
-    """Build a shadow core over a new run of the journal, with the previous run's positions and limits restored.
+    """Build a core over a new run of the journal, with the previous run's positions and limits restored.
+
+    live: the gateway to a real account; without it orders are filled in shadow, by a process that has no credentials.
 
     Raises ValueError for a restored position whose symbol is not configured, DataError for an unreadable journal.
     """
@@ -56,6 +61,7 @@ def assemble(
     positions = Positions(len(symbols), config.risk.max_positions)
     reopen(restored, positions, symbols)
     session: dict[str, Any] = {}
+    desks: list[Desk] = []
     model: dict[str, str] = {"path": restored.model_path}
 
     def preamble(writer: Writer) -> None:
@@ -64,7 +70,8 @@ def assemble(
         writer.write(Kind.CONFIG, mono_ns, now_ms, config.hash().encode(), __version__.encode(), mode, 0)
         for index, row in enumerate(instruments):
             writer.write(Kind.INSTRUMENT, mono_ns, now_ms, index, 0, 0, *row.item())
-        payload = pack_state(account, positions, symbols, model["path"], session)
+        open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
+        payload = pack_state(account, positions, symbols, model["path"], session, open_orders, entries)
         write_snapshot(writer, payload, mono_ns, now_ms)
 
     run_id = new_run_id(journal_folder)
@@ -78,10 +85,17 @@ def assemble(
         writer.write(Kind.TIMER, mono_ns, now_ms, TIMER_SHADOW_FILL, order.symbol, 0, order.position_id)
 
     costs = config.costs
-    gateway = ShadowGateway(books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread, before_fill)
+    gateway: ShadowGateway | LiveGateway = live or ShadowGateway(
+        books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread, before_fill
+    )
     rules = DeskRules(
-        config.barriers.time_limit_minutes * 60_000, config.risk.cooldown_minutes * 60_000, int(Mode.SHADOW)
+        config.barriers.time_limit_minutes * 60_000,
+        config.risk.cooldown_minutes * 60_000,
+        int(Mode.SHADOW if live is None else Mode.LIVE),
+        0 if live is None else config.live.second_exit_ms,
+        live is not None,
     )
     desk = Desk(writer, gateway, positions, account, rules)
+    desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
     return Parts(core, writer, restored, gateway, session, model)

@@ -87,6 +87,21 @@ class JournalConfig(Section):
     flush_ms: int = Field(200, ge=10, description="most that a power cut can lose of orders, fills and positions")
 
 
+class LiveConfig(Section):
+    """Orders on a real account. Nothing here matters in shadow mode."""
+
+    adopt: bool = Field(False, description="start although the account holds positions or orders that are not ours")
+    external: Literal["guard", "ignore"] = Field(
+        "guard", description="a position changed by somebody else: guard all of it, or only ours; the symbol is halted"
+    )
+    leverage: int = Field(5, ge=1, le=125, description="set per symbol at start where it differs")
+    margin_type: Literal["CROSSED", "ISOLATED"] = "CROSSED"
+    second_exit_ms: int = Field(
+        300, ge=50, description="a second exit order over another connection after this silence"
+    )
+    tradfi: bool = Field(False, description="trade perpetuals on traditional assets")
+
+
 class StoreConfig(Section):
     url: str = Field("embedded", description="'embedded' or clickhouse://user:password@host:port/database")
     retention_days: int = Field(0, ge=0, description="0: keep for ever")
@@ -137,6 +152,7 @@ class Config(BaseSettings):
     risk: RiskConfig = RiskConfig()
     costs: CostConfig = CostConfig()
     journal: JournalConfig = JournalConfig()
+    live: LiveConfig = LiveConfig()
     store: StoreConfig = StoreConfig()
     control: ControlConfig = ControlConfig()
     model: ModelConfig = ModelConfig()

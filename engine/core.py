@@ -154,6 +154,10 @@ class Core:
         self._collect_facts(vector, now_ms)
         side, gates = self._decide(self._predictions, self._facts, self._limits)
         gates |= self._size(side, self._facts, self._limits, self._plan)
+        plan = self._plan[0]
+        gates |= self.desk.entry_gates(
+            vector.symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
+        )
         decided = time.monotonic_ns()
         self.latencies.add(Stage.PREDICT, predicted - started)
         self.latencies.add(Stage.DECIDE, decided - predicted)

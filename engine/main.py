@@ -219,7 +219,7 @@ class Engine:
             core = self.parts.core
             core.latencies.add(Stage.LOOP_LAG, lag_ns)
             now_ms, now = self.clock.now_ms(), loop.time()
-            core.gateway.advance(now_ms)
+            core.desk.advance(now_ms)
             assert self._poller is not None
             self.sink.on_time(now_ms)
             self._poller.tick(now_ms)

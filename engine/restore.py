@@ -15,6 +15,10 @@ from engine.trading.positions import Positions
 from kernels.records import RECORDS, Kind, OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
 
+ORDER_FIELDS = (
+    "position_id", "side", "state", "reason", "reduce_only", "order_type", "qty", "price", "filled_qty",
+    "average_price", "order_id",
+)  # fmt: skip
 SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
 
 
@@ -27,9 +31,11 @@ class Restored:
     account: Account | None = None
     positions: list[dict[str, Any]] = field(default_factory=list)
     open_orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[int, dict[str, Any]] = field(default_factory=dict)  # by position id: what open entry orders asked for
     model_path: str = ""
     session: dict[str, Any] = field(default_factory=dict)
     closed_trades: int = 0
+    trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions by client order id
 
 
 def pack_state(
@@ -38,6 +44,8 @@ def pack_state(
     symbols: list[str],
     model_path: str,
     session: dict[str, Any],
+    open_orders: dict[str, dict[str, Any]],
+    entries: dict[int, dict[str, Any]],
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
     names = POSITION.names or ()
@@ -50,7 +58,10 @@ def pack_state(
     state = account.state()
     state["halted_symbols"] = [symbols[i] for i in state["halted_symbols"]]
     state["cooldown_until_ms"] = [(symbols[i], t) for i, t in state["cooldown_until_ms"]]
-    return orjson.dumps({"account": state, "positions": rows, "model_path": model_path, "session": session})
+    return orjson.dumps(
+        {"account": state, "positions": rows, "model_path": model_path, "session": session,
+         "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()}}
+    )  # fmt: skip
 
 
 def write_snapshot(writer: journal.Writer, payload: bytes, mono_ns: int, now_ms: int) -> None:
@@ -100,6 +111,8 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.account = Account.from_state(account)
     result.positions = state["positions"]
     result.model_path, result.session = state["model_path"], state["session"]
+    result.open_orders = state["open_orders"]
+    result.entries = {int(i): values for i, values in state["entries"].items()}
 
 
 def _durable_beyond(
@@ -117,6 +130,7 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
     """Carry the snapshot forward over the records that follow it."""
     names: dict[int, str] = {}
     models: dict[int, str] = {}
+    signals: dict[int, np.void] = {}
     open_by_id = {p["position_id"]: p for p in result.positions}
     assert result.account is not None
     for kind, record in records:
@@ -125,10 +139,16 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
             names[int(record["index"])] = bytes(record["symbol"]).decode()
         elif kind is Kind.SIGNAL:
             models[int(record["seq"])] = bytes(record["model_id"]).decode()
+            if record["entered"]:
+                signals[int(record["seq"])] = record
         elif kind is Kind.POSITION:
             _apply_position(open_by_id, record, names, models)
         elif kind is Kind.ORDER:
             _apply_order(result, record, names)
+            _apply_entry(result, record, signals, names)
+        elif kind is Kind.FILL:
+            name = bytes(record["client_order_id"]).decode()
+            result.trade_ids.setdefault(name, set()).add(int(record["trade_id"]))
         elif kind is Kind.ACCOUNT:
             _apply_account(result.account, record)
         elif kind is Kind.TRADE:
@@ -159,9 +179,26 @@ def _apply_order(result: Restored, record: np.void, names: dict[int, str]) -> No
     if done:
         result.open_orders.pop(name, None)
         return
-    values = {field: record[field].item() for field in record.dtype.names or ()}
+    values = {field: record[field].item() for field in ORDER_FIELDS}
     values["symbol"] = names[int(record["symbol"])]
+    values["created_ms"] = result.open_orders.get(name, {}).get("created_ms", int(record["time_ms"]))
     result.open_orders[name] = values
+
+
+def _apply_entry(result: Restored, record: np.void, signals: dict[int, np.void], names: dict[int, str]) -> None:
+    """Keep what an open entry order asked for, so that its fill after a restart gets its guard."""
+    position_id = int(record["position_id"])
+    if record["reduce_only"]:
+        return
+    if bytes(record["client_order_id"]).decode() not in result.open_orders:
+        result.entries.pop(position_id, None)
+    elif position_id in signals:
+        signal = signals[position_id]
+        fields = ("tp_price", "sl_price", "atr_15m", "decision_ms", "side")
+        result.entries[position_id] = {name: signal[name].item() for name in fields} | {
+            "symbol": names[int(signal["symbol"])], "qty": record["qty"].item(), "limit_price": record["price"].item(),
+            "model_id": bytes(signal["model_id"]).decode(),
+        }  # fmt: skip
 
 
 def _apply_account(account: Account, record: np.void) -> None:

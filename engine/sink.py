@@ -15,6 +15,7 @@ from engine.market.gaps import GapKind, Range
 from engine.market.lateness import Lateness
 from engine.market.panel import Panel, VectorBit
 from engine.market.samples import FUNDING, OPEN_INTEREST
+from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
 from kernels.bars import StepCode
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind, Stage
@@ -29,7 +30,7 @@ MAX_LATE_MS = (1 << 31) - 1
 class MarketSink:
     """Takes what `engine.market.wire.Decoder` decoded. Called on the engine's loop, from inside a frame's callback."""
 
-    def __init__(self, core: Core, gateway: ShadowGateway, stored: list[str]) -> None:
+    def __init__(self, core: Core, gateway: ShadowGateway | LiveGateway, stored: list[str]) -> None:
         self.core = core
         self.panel: Panel | None = None  # set once, before the streams open: the panel needs `on_vector`
         self.on_settled: Callable[[int], None] = lambda settled_ms: None
@@ -79,7 +80,7 @@ class MarketSink:
             self.larger.append((symbol, timeframe, bar.copy()))
         if code > StepCode.RESTARTED and code not in (StepCode.NO_BTC, StepCode.DUPLICATE):
             self._refused(symbol, timeframe, code, bar, now_ms)
-        core.gateway.advance(now_ms)
+        core.desk.advance(now_ms)
 
     def on_revision(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Record a second, differing version of a closed bar; the first one stays as seen."""

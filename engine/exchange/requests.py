@@ -56,6 +56,12 @@ class Request:
     call: Call
     params: dict[str, Value] = field(default_factory=dict)
 
+    @property
+    def weight(self) -> int:
+        """The REST weight; lists of open orders cost 1 when asked for one symbol."""
+        listing = self.call in (Call.OPEN_ORDERS, Call.OPEN_ALGOS)
+        return 1 if listing and "symbol" in self.params else self.call.value.weight
+
 
 class NakedExitError(Exception):
     """A bug stopped at the door: an order that should reduce was about to leave without reduceOnly."""

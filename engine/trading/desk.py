@@ -67,6 +67,10 @@ class Observer(Protocol):
         """How long the position had no confirmed stop on the exchange."""
         ...
 
+    def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
+        """Gate bits of what only live trading knows: order budget, liquidation distance, an open reconciliation."""
+        ...
+
 
 class Desk:
     """Turns entries and exit reasons into orders, and what the gateway reports into positions, trades and money."""
@@ -172,6 +176,12 @@ class Desk:
     def unknown(self, symbol: int) -> bool:
         """Whether an order of the symbol has an unknown fate: entries wait, exits do not."""
         return any(o.state.name == "UNKNOWN" and o.symbol == symbol for o in self.orders.values())
+
+    def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
+        """Return the gate bits that the venue adds to a decision; none in shadow mode."""
+        if self.observer is None:
+            return 0
+        return self.observer.entry_gates(symbol, side, qty, sl_price, atr_15m, now_ms)
 
     def worst_case_notional(self) -> float:
         """Return the notional that open entry orders may still add, at their limit prices."""
@@ -302,6 +312,25 @@ class Desk:
         self.orders[name] = order
         self._records.order(order, now_ms)
         return order
+
+    def adopt_position(
+        self, symbol: int, side: int, qty: float, entry_price: float, protection: tuple[float, float], now_ms: int
+    ) -> int:
+        """Take a position that we did not open under our guard, with `protection` = (stop loss, take profit) prices."""
+        row = np.zeros(1, POSITION)
+        row["position_id"], row["symbol"], row["side"] = self._journal.seq + 1, symbol, side
+        row["qty"], row["entry_price"], row["mark_price"] = qty, entry_price, entry_price
+        row["sl_price"], row["tp_price"] = protection
+        row["opened_ms"], row["deadline_ms"] = now_ms, now_ms + self._rules.time_limit_ms
+        slot = self.positions.open(row, b"")
+        self._records.position(self.positions, slot, PositionEvent.ENTRY, Reason.ADJUST, now_ms)
+        return slot
+
+    def note_protection(self, slot: int, price: float, confirmed: bool, now_ms: int) -> None:
+        """Record whether the exchange holds a confirmed stop for a position."""
+        row = self.positions.rows[slot]
+        row["protected"], row["protect_price"] = int(confirmed), price
+        self._records.position(self.positions, slot, PositionEvent.ADJUST, Reason.NONE, now_ms)
 
     def adjust(self, slot: int, qty: float, entry_price: float, now_ms: int) -> None:
         """Set a position to what the exchange states: a labelled adjustment, never an invented trade. 0 closes it."""

@@ -113,9 +113,16 @@ class LiveGateway:
             track.ended, track.detail = "REJECTED", "no transport took it"
             track.ask_ms = now_ms
 
+    @property
+    def waiting(self) -> int:
+        """Shadow orders that wait for a book: none here."""
+        return 0
+
     def resume(self, order: Order, now_ms: int) -> None:
         """Take over an order of an earlier run: perhaps sent, perhaps not; the exchange will say."""
-        self.tracks[order.client_order_id] = Track(order, order.created_ms, now_ms)
+        self.tracks[order.client_order_id] = Track(
+            order, order.created_ms, now_ms, booked_qty=order.filled_qty, evidence=order.filled_qty > 0.0
+        )
         self._lose(self.tracks[order.client_order_id], now_ms, "open in the journal at restart")
 
     def in_flight(self, symbol: int) -> bool:

@@ -1,0 +1,76 @@
+"""What of the desk's open orders crosses a restart: into the snapshot, and back to orders whose fate is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.trading.desk import Desk, Entry
+from engine.trading.exits import ExitRun
+from engine.trading.live import LiveGateway
+from engine.trading.orders import Order, OrderType
+from kernels.records import OrderState, Reason
+
+
+def open_state(desk: Desk, symbols: list[str]) -> tuple[dict[str, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Return the open orders by client id and the open entries by position id, symbols by name."""
+    orders = {
+        name: {
+            "position_id": o.position_id, "side": o.side, "state": int(o.state), "reason": int(o.reason),
+            "reduce_only": int(o.reduce_only), "order_type": int(o.order_type), "qty": o.qty, "price": o.price,
+            "filled_qty": o.filled_qty, "average_price": o.average_price, "order_id": o.order_id,
+            "symbol": symbols[o.symbol], "created_ms": o.created_ms,
+        }
+        for name, o in desk.orders.items()
+    }  # fmt: skip
+    entries = {
+        i: {
+            "tp_price": e.tp_price, "sl_price": e.sl_price, "atr_15m": e.atr_15m, "decision_ms": e.decision_ms,
+            "side": e.side, "symbol": symbols[e.symbol], "qty": e.qty, "limit_price": e.limit_price,
+            "model_id": e.model_id.decode(),
+        }
+        for i, e in desk.entries.items()
+    }  # fmt: skip
+    return orders, entries
+
+
+def resume_orders(
+    orders: dict[str, dict[str, Any]],
+    entries: dict[int, dict[str, Any]],
+    trade_ids: dict[str, set[int]],
+    desk: Desk,
+    gateway: LiveGateway,
+    symbols: list[str],
+    now_ms: int,
+) -> int:
+    """Hand the open orders of an earlier run to the gateway as unknown; return how many.
+
+    An order of a symbol that is no longer traded is left to the reconciliation of the account.
+    """
+    index = {name: i for i, name in enumerate(symbols)}
+    resumed = 0
+    for name, values in orders.items():
+        if values["symbol"] not in index:
+            continue
+        symbol, position_id = index[values["symbol"]], int(values["position_id"])
+        order = Order(
+            name, position_id, symbol, int(values["side"]), OrderType(values["order_type"]),
+            bool(values["reduce_only"]), float(values["qty"]), float(values["price"]), Reason(values["reason"]),
+            int(values["created_ms"]), OrderState(values["state"]), float(values["filled_qty"]),
+            float(values["average_price"]), int(values["order_id"]), trade_ids=trade_ids.get(name, set()),
+        )  # fmt: skip
+        if order.state is OrderState.CANCEL_PENDING:
+            order.state = OrderState.ACKNOWLEDGED
+        entry = entries.get(position_id)
+        desk.orders[name] = order
+        if order.reduce_only:
+            run = desk.exits.setdefault(position_id, ExitRun(position_id, symbol, order.reason))
+            run.open.add(name)
+        elif entry is not None:
+            desk.entries[position_id] = Entry(
+                position_id, symbol, int(entry["side"]), float(entry["qty"]), float(entry["limit_price"]),
+                float(entry["tp_price"]), float(entry["sl_price"]), float(entry["atr_15m"]),
+                int(entry["decision_ms"]), str(entry["model_id"]).encode(),
+            )  # fmt: skip
+        gateway.resume(order, now_ms)
+        resumed += 1
+    return resumed

@@ -1,0 +1,368 @@
+"""Live trading put together: what an event of the exchange means for orders, stops and positions. Holds no socket.
+
+`LiveTrading` is what the desk asks (Terms) and tells (Observer), what the private stream feeds, and what the ticker
+advances. Everything it wants from the exchange leaves through the Sender.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from engine.config import LiveConfig
+from engine.exchange.order_budget import OrderBudget
+from engine.exchange.replies import HALTING_RESTRICTIONS, REDUCE_ONLY_RESTRICTIONS, Reply
+from engine.exchange.requests import Call, Request
+from engine.exchange.user_data import (
+    AccountUpdate,
+    AlgoUpdate,
+    ConfigUpdate,
+    KeyExpired,
+    MarginCall,
+    Once,
+    OrderUpdate,
+    TradeLite,
+    UserEvent,
+    decode,
+)
+from engine.exchange.venue import Sender
+from engine.trading.blind import BlindGuard
+from engine.trading.desk import Desk
+from engine.trading.foreign import Foreign
+from engine.trading.gateway import OrderEvent
+from engine.trading.live import LiveGateway
+from engine.trading.margin import Tier, liquidation_price, stop_is_before_liquidation
+from engine.trading.orders import Order, client_order_id
+from engine.trading.protection import Protection, Slot, Stage, protect_level
+from engine.trading.reconcile import Reconciler
+from engine.trading.sweeps import Sweeps
+from engine.trading.tasks import Tasks
+from kernels.decide import BIT
+from kernels.records import Reason, RunState
+
+log = structlog.get_logger(__name__)
+
+STALL_NS = 2_000_000_000
+TRANSFERS = frozenset(
+    {"DEPOSIT", "WITHDRAW", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "MARGIN_TRANSFER", "ASSET_TRANSFER", "ADJUSTMENT",
+     "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW"}
+)  # fmt: skip
+
+
+class LiveTrading:
+    """See the module. marks, mark_ms belong to the core; feed_mark(symbol, price, time_ms) gives it a polled price."""
+
+    def __init__(
+        self,
+        settings: LiveConfig,
+        symbols: list[str],
+        instruments: npt.NDArray[Any],
+        marks: npt.NDArray[np.float64],
+        mark_ms: list[int],
+        desk: Desk,
+        gateway: LiveGateway,
+        sender: Sender,
+        budget: OrderBudget,
+        names: tuple[str, int],
+        feed_mark: Callable[[int, float, int], None],
+    ) -> None:
+        self.settings, self.symbols, self.instruments = settings, symbols, instruments
+        self.marks, self.mark_ms, self.polled_ms = marks, mark_ms, [0] * len(symbols)
+        self.desk, self.gateway, self.sender, self.budget = desk, gateway, sender, budget
+        self.alarm = Tasks()
+        self.tiers: dict[int, list[Tier]] = {}
+        self.on_key_expired: Callable[[], None] = lambda: None
+        self.on_config: Callable[[ConfigUpdate], None] = lambda update: None
+        self.violations = 0
+        self._names, self._feed_mark = names, feed_mark
+        self._index = {name: i for i, name in enumerate(symbols)}
+        self._once = Once()
+        self._now_ms = 0
+        self._last_tick_ns = 0
+        self.malformed = 0
+        self.protection = Protection(symbols, sender, self.exit_position, self.alarm, self._protection_changed)
+        self.reconciler = Reconciler(
+            symbols, self._ours, self._in_flight, self._half_step, self.protection.may_enter, self.read_position,
+            self._ask_trades, self._settle, self._give_up,
+        )  # fmt: skip
+        self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
+        self.sweeps = Sweeps(sender, self.protection, self.reconciler, self._read)
+        self.foreign = Foreign(desk, self.protection, self.reconciler, self._index, self.alarm)
+        desk.terms = desk.observer = self
+        gateway.on_event = self._to_desk
+        gateway.on_evidence = self._first_fill
+        gateway.on_foreign = self.foreign.on_update
+        gateway.route_of = desk.exit_route
+
+    # --- in: the private stream ---
+
+    def on_payload(self, payload: bytes, now_ms: int) -> None:
+        """Take one frame of either private socket."""
+        try:
+            event = decode(payload)
+        except ValueError as error:
+            self.malformed += 1
+            log.warning("user_event_malformed", error=str(error))
+            return
+        if event is not None and self._once.first(event):
+            self.on_user(event, now_ms)
+
+    def on_user(self, event: UserEvent, now_ms: int) -> None:
+        """Take one event that was not seen before, then check the invariant."""
+        self._now_ms = now_ms
+        if isinstance(event, OrderUpdate):
+            symbol = self._index.get(event.symbol)
+            if symbol is not None:
+                self.reconciler.event(symbol, event.time_ms)
+            self.gateway.on_update(event, now_ms)
+            if symbol is not None:
+                self.reconciler.check(symbol, now_ms)
+        elif isinstance(event, TradeLite):
+            self.gateway.on_trade_lite(event, now_ms)
+        elif isinstance(event, AccountUpdate):
+            self._account(event, now_ms)
+        elif isinstance(event, AlgoUpdate):
+            if not self.protection.on_algo(event, now_ms) and event.status == "NEW":
+                self.alarm("foreign_algo", self._index.get(event.symbol, -1), event.client_algo_id)
+        elif isinstance(event, KeyExpired):
+            self.begin_reconcile()
+            self.on_key_expired()
+        elif isinstance(event, ConfigUpdate):
+            self.alarm("account_config_changed", self._index.get(event.symbol, -1), f"leverage {event.leverage}")
+            self.on_config(event)
+        elif isinstance(event, MarginCall):
+            self.alarm("margin_call", -1, ", ".join(event.symbols))
+        self.check_invariant(now_ms)
+
+    def _account(self, update: AccountUpdate, now_ms: int) -> None:
+        account = self.desk.account
+        if "USDT" in update.balances:
+            wallet, change = update.balances["USDT"]
+            account.wallet_usdt = wallet
+            if update.reason in TRANSFERS:
+                account.transfer(change)
+            elif update.reason == "FUNDING_FEE" and change:
+                name = update.symbol or (update.positions[0].symbol if update.positions else "")
+                slot = self.desk.positions.slot_of[self._index[name]] if name in self._index else -1
+                if slot >= 0:
+                    self.desk.book_funding(slot, change, now_ms)
+        for name in self.reconciler.on_account(update, now_ms):
+            self.alarm("foreign_position", -1, name)
+        self.desk.mark_account(now_ms)
+        self.desk.write_account(now_ms)
+
+    def _to_desk(self, event: OrderEvent) -> None:
+        order = self.desk.orders.get(event.client_order_id)
+        if event.trade_id:
+            self.foreign.remember(event.trade_id)
+        self.desk.on_order_event(event)
+        if order is not None and event.code:
+            self._restriction(order, event.code)
+
+    def _restriction(self, order: Order, code: int) -> None:
+        account = self.desk.account
+        if code in HALTING_RESTRICTIONS:
+            account.run_state = int(RunState.HALTED)
+        elif code in REDUCE_ONLY_RESTRICTIONS:
+            account.run_state = max(account.run_state, int(RunState.REDUCE_ONLY))
+        elif order.reduce_only or order.state.name != "REJECTED" or code in (-1021, -1008, -1015, -1003):
+            return
+        else:  # an entry refused for a reason of its own: the symbol rests until a person looks
+            account.halted_symbols.add(order.symbol)
+        self.alarm("exchange_restriction", order.symbol, f"code {code}: {order.detail}")
+        self.desk.write_account(self._now_ms)
+
+    # --- the desk's observer ---
+
+    def _first_fill(self, order: Order, now_ms: int) -> None:
+        entry = self.desk.entries.get(order.position_id)
+        if entry is None:
+            return
+        trigger = protect_level(entry.side, entry.sl_price, entry.atr_15m, self.gateway.steps[entry.symbol][0])
+        name = client_order_id(*self._names, order.position_id, "p")
+        self.protection.arm(order.position_id, entry.symbol, entry.side, trigger, name, now_ms)
+
+    def position_opened(self, slot: int, now_ms: int) -> None:
+        """Its stop is under way since the first evidence; say so if it is confirmed already."""
+        symbol = int(self.desk.positions.rows[slot]["symbol"])
+        if self.protection.standing(symbol):
+            self._protection_changed(self.protection.slots[symbol], now_ms)
+
+    def position_closed(self, position_id: int, symbol: int, now_ms: int) -> None:
+        """Let the stop expire."""
+        self.protection.position_closed(position_id, now_ms)
+        self.reconciler.check(symbol, now_ms)
+
+    def may_enter(self, symbol: int) -> bool:
+        """Whether nothing of an earlier position stands on the exchange and the exchange agrees that we are flat."""
+        stated = self.reconciler.stated.get(symbol)
+        flat = stated is None or stated.qty == 0.0
+        return flat and self.protection.may_enter(symbol) and symbol not in self.reconciler.doubts
+
+    def unprotected_ms(self, position_id: int) -> int:
+        """How long the position had no confirmed stop on the exchange."""
+        return self.protection.naked_total_ms(position_id, self._now_ms)
+
+    def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
+        """Refuse entries without order budget, before a full reconcile, while blind, or whose stop is too near ruin."""
+        gates = 0
+        if not self.budget.room_for_entry(now_ms):
+            gates |= BIT["rate_budget"]
+        if not self.sweeps.reconciled:
+            gates |= BIT["unknown_order"]
+        if symbol in self.blind.blind:
+            gates |= BIT["stale_data"]
+        tiers = self.tiers.get(symbol)
+        if tiers and side and qty > 0.0 and sl_price > 0.0:
+            trigger = float(protect_level(side, sl_price, atr_15m, self.gateway.steps[symbol][0]))
+            mark = float(self.marks[symbol])
+            liquidation = liquidation_price(side, qty, mark, tiers, self.desk.account.equity_usdt)
+            if not stop_is_before_liquidation(side, trigger, liquidation):
+                gates |= BIT["liquidation"]
+        return gates
+
+    def _protection_changed(self, stop: Slot, now_ms: int) -> None:
+        slot = self.desk.positions.slot_of_id(stop.position_id)
+        if slot >= 0:
+            self.desk.note_protection(slot, float(stop.trigger), stop.stage is Stage.STANDING, now_ms)
+
+    # --- the desk's terms ---
+
+    def exit_qty(self, slot: int) -> tuple[float, str]:
+        """Return the exchange's own |positionAmt| where its statement is no older than our last fill."""
+        row = self.desk.positions.rows[slot]
+        symbol, qty = int(row["symbol"]), float(row["qty"])
+        stated = self.reconciler.stated.get(symbol)
+        if stated is None or stated.qty * float(row["side"]) <= 0.0:
+            return qty, ""
+        if self.settings.external == "ignore":
+            return (qty, "") if abs(stated.qty) >= qty else (abs(stated.qty), stated.amount.lstrip("-"))
+        if stated.time_ms < self.reconciler.last_event_ms.get(symbol, 0) and abs(stated.qty) < qty:
+            return qty, ""
+        text = stated.amount.lstrip("-")
+        step = self.gateway.steps[symbol][1]
+        if not step.fits(text):
+            self.alarm("dust", symbol, f"position {text} is off the step {step.text}: the rest needs a person")
+            self.desk.account.halted_symbols.add(symbol)
+            text = step.floor(text)
+        return float(text), text
+
+    def slice_qty(self, symbol: int) -> float:
+        """Return MARKET_LOT_SIZE.maxQty."""
+        return float(self.instruments[symbol]["market_max_qty"])
+
+    def band_price(self, symbol: int, side: int) -> float:
+        """Return the PERCENT_PRICE bound of the mark, on the tick; 0.0 when it is not known."""
+        row, mark = self.instruments[symbol], float(self.marks[symbol])
+        factor = float(row["percent_price_up"] if side > 0 else row["percent_price_down"])
+        tick = self.gateway.steps[symbol][0]
+        if not (mark > 0.0 and factor > 0.0):
+            return 0.0
+        return float(tick.floor(mark * factor) if side > 0 else tick.ceil(mark * factor))
+
+    def stop_triggering(self, position_id: int) -> bool:
+        """Whether the stop has been seen triggering."""
+        return self.protection.triggering(position_id)
+
+    def read_position(self, symbol: int) -> None:
+        """Ask for the symbol's position."""
+        if symbol not in self.reconciler.doubts and self.desk.positions.slot_of[symbol] >= 0:
+            self.reconciler.refused(symbol, self._now_ms)
+        request = Request(Call.POSITIONS, {"symbol": self.symbols[symbol]})
+        self.sender.send(request, lambda reply: self._read(reply, [symbol]))
+
+    # --- reconciliation ---
+
+    def _ours(self, symbol: int) -> float:
+        slot = self.desk.positions.slot_of[symbol]
+        if slot < 0:
+            return self.foreign.offsets.get(symbol, 0.0)
+        row = self.desk.positions.rows[slot]
+        return float(row["side"]) * float(row["qty"]) + self.foreign.offsets.get(symbol, 0.0)
+
+    def _in_flight(self, symbol: int) -> bool:
+        return any(order.symbol == symbol for order in self.desk.orders.values())
+
+    def _half_step(self, symbol: int) -> float:
+        return 0.5 * self.gateway.steps[symbol][1].size
+
+    def _read(self, reply: Reply, asked: list[int]) -> None:
+        if reply.ok and isinstance(reply.result, list):
+            for name in self.reconciler.on_read(reply.result, asked, self._now_ms):
+                self.alarm("foreign_position", -1, name)
+
+    def _ask_trades(self, symbol: int, from_ms: int) -> None:
+        request = Request(Call.TRADES, {"symbol": self.symbols[symbol], "startTime": from_ms})
+        self.sender.send(request, lambda reply: self.foreign.on_trades(symbol, reply, self._now_ms))
+
+    def _settle(self, symbol: int, stated: Any, now_ms: int) -> None:
+        self.foreign.settle(symbol, stated, self.settings.external, now_ms)
+
+    def _give_up(self, symbol: int, text: str) -> None:
+        self.desk.account.halted_symbols.add(symbol)
+        self.alarm("not_converging", symbol, text)
+
+    # --- time ---
+
+    def advance(self, now_ms: int) -> None:
+        """Let time pass; called by the ticker every few milliseconds and after each batch of events."""
+        self._now_ms = now_ms
+        tick_ns = time.monotonic_ns()
+        if self._last_tick_ns and tick_ns - self._last_tick_ns > STALL_NS:
+            self.alarm("stall", -1, f"the loop stood still for {(tick_ns - self._last_tick_ns) / 1e9:.1f} s")
+            self.begin_reconcile()
+        self._last_tick_ns = tick_ns
+        self.desk.advance(now_ms)
+        self.protection.advance(now_ms)
+        self.reconciler.advance(now_ms)
+        positions = self.desk.positions
+        held = [int(positions.rows[slot]["symbol"]) for slot in range(positions.count)]
+        self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)
+        self.check_invariant(now_ms)
+        self.sweeps.advance(held, now_ms)
+
+    def begin_reconcile(self) -> None:
+        """Refuse entries until positions and stops have been read once more."""
+        self.sweeps.begin()
+
+    def check_invariant(self, now_ms: int) -> None:
+        """Position ≠ 0 ⇒ guard armed and stop confirmed, or within its two seconds, or on its way out."""
+        positions = self.desk.positions
+        for slot in range(positions.count):
+            row = positions.rows[slot]
+            symbol, position_id = int(row["symbol"]), int(row["position_id"])
+            stop = self.protection.slots.get(symbol)
+            if stop is not None and stop.position_id == position_id:
+                continue
+            if stop is None:
+                self.violations += 1
+                trigger = protect_level(
+                    int(row["side"]), float(row["sl_price"]), float(row["atr_15m"]), self.gateway.steps[symbol][0]
+                )
+                name = client_order_id(*self._names, position_id, "p")
+                self.protection.arm(position_id, symbol, int(row["side"]), trigger, name, now_ms)
+
+    def exit_position(self, position_id: int, reason: Reason, now_ms: int) -> None:
+        """Close a position now."""
+        slot = self.desk.positions.slot_of_id(position_id)
+        if slot >= 0:
+            self.desk.exit(slot, reason, now_ms)
+
+    def _blind_exit(self, symbol: int, now_ms: int) -> None:
+        self.exit_position(int(self.desk.positions.rows[self.desk.positions.slot_of[symbol]]["position_id"]),
+                           Reason.BLIND, now_ms)  # fmt: skip
+
+    def _poll_mark(self, symbol: int) -> None:
+        def done(reply: Reply) -> None:
+            if reply.ok and isinstance(reply.result, dict):
+                self.polled_ms[symbol] = int(reply.result["time"])
+                streamed_ms = self.mark_ms[symbol]
+                self._feed_mark(symbol, float(reply.result["markPrice"]), int(reply.result["time"]))
+                self.mark_ms[symbol] = streamed_ms  # a polled price moves the guards but does not make the stream fresh
+
+        self.sender.send(Request(Call.MARK, {"symbol": self.symbols[symbol]}), done)

@@ -1,0 +1,388 @@
+"""The life of an order in live mode over an exchange in memory: losses, unknown fates, stops, exits, strangers."""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import itertools
+
+from live_rig import LiveRig
+
+from engine.exchange.requests import Call
+from engine.trading.protection import Stage
+from kernels.decide import BIT
+from kernels.records import Kind, OrderState, Reason
+
+
+def sent(rig: LiveRig, call: Call) -> list[dict]:
+    return [request.params for _, request, _ in rig.venue.requests if request.call is call]
+
+
+def entries(rig: LiveRig) -> list[dict]:
+    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") != "true"]
+
+
+def exits(rig: LiveRig) -> list[dict]:
+    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") == "true"]
+
+
+def agree(rig: LiveRig) -> None:
+    """Our books, the exchange's position, the wallet and the stops say the same."""
+    for symbol, name in enumerate(rig.trading.symbols):
+        slot = rig.desk.positions.slot_of[symbol]
+        row = rig.desk.positions.rows[slot]
+        ours = float(row["side"]) * float(row["qty"]) if slot >= 0 else 0.0
+        assert ours == pytest.approx(float(rig.venue.held[name].amount), abs=1e-9)
+        if slot >= 0:
+            assert rig.trading.protection.standing(symbol)
+            assert row["protected"] == 1
+    assert rig.desk.account.wallet_usdt == pytest.approx(float(rig.venue.wallet), abs=1e-6)
+
+
+def test_a_trade_from_entry_to_stop_loss_with_its_stop_on_the_exchange(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    assert rig.held == 1
+    agree(rig)
+    (stop,) = sent(rig, Call.ALGO_PLACE)
+    # local stop at 99.00 (one ATR), the exchange's max(0.15 × 1, 5 ticks) beyond it
+    assert (stop["triggerPrice"], stop["side"], stop["closePosition"]) == ("98.85", "SELL", "true")
+    rig.venue.price["BTCUSDT"] = Decimal("98.99")
+    rig.step()
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["reason"] == Reason.SL
+    fees = 50 * 100.0 * 0.0005 + 50 * 98.99 * 0.0005
+    assert trade["net_usdt"] == pytest.approx(50 * (98.99 - 100.0) - fees)
+    assert trade["unprotected_ms"] <= 40
+    assert not rig.trading.may_enter(0)  # until the old stop has expired
+    rig.run(100)
+    assert rig.trading.may_enter(0)
+    agree(rig)
+
+
+@pytest.mark.parametrize("fault", ["lost", "lost_executed", "503", "503_executed", "silence"])
+def test_an_entry_of_unknown_fate_is_never_resent_and_ends_by_evidence(tmp_path: Path, fault: str) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.stream_up = False
+    rig.venue.faults[Call.ORDER_PLACE].append(fault)
+    rig.decide()
+    rig.step(1_100 if fault == "silence" else 20)
+    executed = fault.endswith("executed")
+    if not executed:
+        assert rig.desk.unknown(0)
+        rig.decide()  # a new signal does not pass while the fate is open
+        assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["unknown_order"]
+    rig.run(8_000, 100)
+    assert len(entries(rig)) == 1
+    states = [int(o["state"]) for o in rig.records(Kind.ORDER)]
+    assert OrderState.UNKNOWN in states
+    assert states[-1] == (OrderState.FILLED if executed else OrderState.ABSENT)
+    assert rig.held == int(executed)
+    if executed:
+        assert rig.trading.protection.slots[0].stage is Stage.STANDING
+
+
+def test_rest_lagging_five_seconds_proves_nothing_absent(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.rest_lag_ms, rig.venue.stream_up = 5_000, False
+    rig.venue.faults[Call.ORDER_PLACE].append("lost_executed")
+    rig.decide()
+    rig.run(9_000, 100)
+    assert rig.held == 1
+    assert OrderState.ABSENT not in [int(o["state"]) for o in rig.records(Kind.ORDER)]
+
+
+def test_an_entry_no_transport_takes_is_rejected_not_kept(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ORDER_PLACE].append("no_route")
+    rig.decide()
+    rig.step()
+    assert rig.desk.orders == {}
+    assert rig.records(Kind.ORDER)[-1]["state"] == OrderState.REJECTED
+
+
+def test_the_reply_alone_arms_the_stop_and_own_trades_book_the_fill(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.stream_up = False
+    rig.decide()
+    rig.step()
+    assert rig.trading.protection.slots[0].stage is Stage.STANDING
+    assert rig.held == 0  # no trade with an id yet
+    rig.run(400)
+    assert rig.held == 1
+    assert len(rig.records(Kind.FILL)) == 1
+    rig.venue.stream_up = True
+    rig.run(100)
+    assert len(rig.records(Kind.FILL)) == 1
+
+
+def test_stop_refused_three_times_because_the_fill_is_not_seen_yet(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ALGO_PLACE].extend(["code -4509"] * 3)
+    rig.decide()
+    rig.run(400, 10)
+    times = [t for t, r, _ in rig.venue.requests if r.call is Call.ALGO_PLACE]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert [round(gap, -1) for gap in gaps] == [20, 50, 100]
+    agree(rig)
+    assert 170 <= rig.trading.unprotected_ms(int(rig.desk.positions.rows[0]["position_id"])) <= 240
+
+
+def test_an_existing_stop_is_adopted_when_ours_and_cancelled_when_not(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ALGO_PLACE].append("lost_executed")
+    rig.decide()
+    rig.run(300)
+    agree(rig)  # placed, answer lost, −4130 on the retry (or the stream), adopted
+    assert len([a for a in rig.venue.algos.values() if a["algoStatus"] == "NEW"]) == 1
+    rig.venue.manual("ETHUSDT", "1", silent=True)
+    stranger = {"symbol": "ETHUSDT", "side": "SELL", "triggerPrice": "50", "clientAlgoId": "web_2"}
+    assert rig.venue._place_algo(stranger).ok
+    rig.venue.manual("ETHUSDT", "-1", silent=True)
+    rig.venue._expiring.clear()
+    rig.decide(1)
+    rig.run(300)
+    agree(rig)
+    by_name = {a["clientAlgoId"]: a["algoStatus"] for a in rig.venue.algos.values()}
+    assert by_name["web_2"] == "CANCELED"
+
+
+@pytest.mark.parametrize("code", [-2021, -4142])
+def test_a_stop_beyond_the_price_means_exit_now(tmp_path: Path, code: int) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ALGO_PLACE].append(f"code {code}")
+    rig.decide()
+    rig.run(100)
+    assert rig.held == 0
+    assert rig.records(Kind.TRADE)[-1]["reason"] == Reason.UNPROTECTED
+
+
+def test_no_confirmed_stop_within_two_seconds_means_exit(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ALGO_PLACE].extend(["code -1111"] * 200)
+    rig.decide()
+    rig.run(1_900)
+    assert rig.held == 1  # a filter error is no reason to sell at once: the local guard stands
+    rig.run(300)
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["reason"] == Reason.UNPROTECTED
+    assert 1_900 <= trade["unprotected_ms"] <= 2_100
+
+
+def test_silent_exit_gets_a_second_order_by_another_route(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.faults[Call.ORDER_PLACE].append("silence")
+    rig.venue.price["BTCUSDT"] = Decimal("98.9")
+    rig.step()
+    assert rig.held == 1
+    rig.run(260)
+    assert len(exits(rig)) == 1
+    rig.run(60)
+    assert rig.held == 0
+    first, second = exits(rig)
+    assert first["newClientOrderId"] != second["newClientOrderId"]
+    routes = [route for _, r, route in rig.venue.requests if r.params.get("reduceOnly") == "true"]
+    assert routes[:2] == [0, 1]
+    assert len(rig.records(Kind.TRADE)) == 1
+    assert not rig.desk.flat(0)  # the first exit's fate is still open
+    rig.run(9_000, 100)
+    assert rig.desk.flat(0)
+
+
+def test_the_losing_exit_is_a_normal_end(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.stream_up = False
+    rig.venue.faults[Call.ORDER_PLACE].append("lost_executed")
+    rig.venue.price["BTCUSDT"] = Decimal("98.9")
+    rig.venue.faults[Call.ORDER_QUERY].extend(["lost"] * 3)
+    rig.run(1_000)
+    assert len(exits(rig)) >= 2
+    rig.run(5_000, 50)
+    assert rig.held == 0
+    assert rig.desk.orders == {}
+    assert float(rig.venue.held["BTCUSDT"].amount) == 0.0
+    assert len(rig.records(Kind.TRADE)) == 1
+
+
+def test_price_band_and_remainder_continue_as_limit_orders_at_the_bound(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.faults[Call.ORDER_PLACE].append("code -4131")
+    rig.venue.price["BTCUSDT"] = Decimal("98.9")
+    rig.venue.fill_share = Decimal("0.5")
+    rig.step()
+    rig.run(200)
+    rig.venue.fill_share = Decimal(1)
+    rig.run(400)
+    first, second, *_ = exits(rig)
+    assert (first["type"], second["type"]) == ("MARKET", "LIMIT")
+    assert second["price"] == "93.96"  # 98.9 × 0.95 = 93.955, on the tick inside the band
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["qty"] == pytest.approx(50.0)
+    agree(rig)
+
+
+def test_a_large_exit_is_sliced_by_the_largest_market_order(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.trading.instruments["market_max_qty"] = 20.0
+    rig.venue.price["BTCUSDT"] = Decimal("98.9")
+    rig.run(100)
+    assert [p["quantity"] for p in exits(rig)] == ["20.000", "20.000", "10.000"]
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert (trade["qty"], trade["exit_price"]) == (pytest.approx(50.0), pytest.approx(98.9))
+
+
+@pytest.mark.parametrize("child_first", [False, True])
+def test_the_exchange_stop_closes_the_position_in_any_order_of_events(tmp_path: Path, child_first: bool) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.price["BTCUSDT"] = Decimal("98.5")
+    (algo_id,) = rig.venue.algos
+    rig.venue.trigger(algo_id, child_first)
+    rig.deliver()
+    rig.run(400)
+    assert rig.held == 0
+    assert exits(rig) == []
+    (trade,) = rig.records(Kind.TRADE)
+    assert (trade["reason"], trade["exit_price"]) == (Reason.EXCHANGE_STOP, 98.5)
+    assert rig.trading.may_enter(0)
+    agree(rig)
+
+
+def test_stop_and_local_exit_in_the_same_millisecond(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.move("BTCUSDT", "98.0")  # the stop executes on the exchange; its events are still on the way
+    rig.core.on_mark(0, 98.0, 0.0, 0, rig.venue.now_ms, 1)  # the local guard sends its exit: −2022
+    assert len(exits(rig)) == 1
+    rig.deliver()
+    rig.run(4_000, 50)
+    assert rig.held == 0
+    assert rig.desk.orders == {}
+    assert len(rig.records(Kind.TRADE)) == 1
+    agree(rig)
+
+
+def test_a_manual_close_is_booked_with_its_own_fill(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.manual("BTCUSDT", "-50")
+    rig.run(100)
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["reason"] == Reason.MANUAL
+    agree(rig)
+
+
+def test_a_close_that_the_stream_missed_is_explained_by_own_trades(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.manual("BTCUSDT", "-50", silent=True)
+    rig.venue._expiring.clear()
+    rig.run(14_000, 100)
+    assert rig.held == 0
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["exit_price"] == 100.0
+
+
+@pytest.mark.parametrize("policy", ["guard", "ignore"])
+def test_somebody_adds_to_our_position(tmp_path: Path, policy: str) -> None:
+    rig = LiveRig(tmp_path, external=policy)
+    rig.open_long()
+    rig.venue.manual("BTCUSDT", "7")
+    rig.run(5_000, 50)
+    assert float(rig.desk.positions.rows[0]["qty"]) == (57.0 if policy == "guard" else 50.0)
+    assert 0 in rig.desk.account.halted_symbols
+    rig.venue.price["BTCUSDT"] = Decimal("98.9")
+    rig.run(5_000, 50)
+    assert rig.held == 0
+    assert exits(rig)[0]["quantity"].rstrip("0").rstrip(".") == ("57" if policy == "guard" else "50")
+
+
+def test_a_position_turned_over_is_exited_and_the_symbol_halted(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.manual("BTCUSDT", "-80")
+    rig.run(8_000, 50)
+    assert rig.held == 0
+    assert float(rig.venue.held["BTCUSDT"].amount) == 0.0
+    assert 0 in rig.desk.account.halted_symbols
+
+
+def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    held = rig.venue.held
+    truth = held["BTCUSDT"].amount
+    held["BTCUSDT"].amount = Decimal(0)  # REST wrongly says flat, again and again; stream and stop say otherwise
+    rig.run(25_000, 100)
+    assert rig.held == 1
+    held["BTCUSDT"].amount = truth
+    rig.run(3_000, 100)
+    agree(rig)
+
+
+def test_funding_comes_from_the_event_alone(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.pay_funding("BTCUSDT", "-1.25")
+    rig.deliver()
+    assert float(rig.desk.positions.rows[0]["funding_usdt"]) == -1.25
+    due = rig.venue.now_ms + 5
+    rig.core.on_mark(0, 100.0, 0.01, due, due, 1)
+    rig.core.on_mark(0, 100.0, 0.01, due + 28_800_000, due + 1, 1)
+    assert float(rig.desk.positions.rows[0]["funding_usdt"]) == -1.25
+    agree(rig)
+
+
+def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_stop(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.run(3_100, marks=False)
+    polls = len(sent(rig, Call.MARK))
+    assert polls >= 1
+    rig.venue.price["BTCUSDT"] = Decimal("98.95")  # seen by polling only
+    rig.run(1_100, marks=False)
+    assert rig.held == 0
+    assert rig.trading.alarm.counts["blind"] >= 1
+
+
+def test_leverage_restriction_codes_change_the_run_state(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ORDER_PLACE].append("code -4400")
+    rig.decide()
+    rig.step()
+    assert rig.desk.account.run_state == 3
+    rig.venue.faults[Call.ORDER_PLACE].append("code -4192")
+    rig.desk.account.run_state = 2
+    rig.decide()
+    rig.step()
+    assert rig.desk.account.run_state == 4
+
+
+def test_an_unlisted_code_rejects_the_entry_and_takes_the_symbol_off(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ORDER_PLACE].append("code -7777")
+    rig.decide()
+    rig.step()
+    assert rig.held == 0
+    assert 0 in rig.desk.account.halted_symbols
+    rig.venue.price["ETHUSDT"] = Decimal(100)
+    rig.open_long(1)
+    rig.venue.faults[Call.ORDER_PLACE].append("code -7777")
+    rig.venue.price["ETHUSDT"] = Decimal("98.9")
+    rig.step()
+    rig.step()
+    assert rig.held == 0  # an exit goes on by the next route at once
