@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ MEMORY_LIMIT_BYTES = (
 )  # a larger matrix is memory-mapped: training and the machine's other work must fit beside it
 LITTLE_DATA = 2_000.0  # independent labels (sum of uniqueness); fewer cannot support 8 models of 31 leaves
 SCALE_CLIP = (5.0, 95.0)  # percentiles at which the volatility weights are clipped
+HOLD_COLUMNS = (TARGETS.index("e_hold_long"), TARGETS.index("e_hold_short"))
 REQUIRED = np.array([name not in MAY_BE_NAN for name in FEATURES])
 
 
@@ -44,6 +45,7 @@ class Dataset:
     targets: Array  # float64[n, 8]
     weights: Array  # float64[n, 8]
     uniqueness: Array  # float64[n, 3]: long, short, without barriers
+    reach: Array  # float64[n], atr_15m over the entry price: the barriers' unit
     time_ms: Array  # int64[n], the decision time T
     symbol: Array  # uint16[n], index into symbols
     symbols: tuple[str, ...]
@@ -64,6 +66,7 @@ class Dataset:
             self.targets[index],
             self.weights[index],
             self.uniqueness[index],
+            self.reach[index],
             self.time_ms[index],
             self.symbol[index],
             self.symbols,
@@ -123,17 +126,24 @@ def build(parts: list[SymbolData], horizon_minutes: int = 360, folder: Path | No
         base += len(vectors)
     long = np.concatenate([row for _, _, row, _ in joined])[order]
     short = np.concatenate([row for _, _, _, row in joined])[order]
-    uniqueness = np.empty((total, 3))
-    for index in range(len(parts)):
-        mine = np.flatnonzero(symbol[order] == index)
-        times = time_ms[order][mine]
-        uniqueness[mine, 0] = average_uniqueness(times, long["hold_minutes"][mine])
-        uniqueness[mine, 1] = average_uniqueness(times, short["hold_minutes"][mine])
-        uniqueness[mine, 2] = average_uniqueness(times, np.full(len(mine), horizon_minutes))
-    names = tuple(part.symbol for part in parts)
     targets = target_columns(long, short)
-    weights = target_weights(long, uniqueness)
-    return Dataset(x, targets, weights, uniqueness, time_ms[order], symbol[order], names, horizon_minutes)
+    names = tuple(part.symbol for part in parts)
+    reach = long["atr_15m"] / long["entry_price"]
+    unweighted = np.empty((total, 0))
+    data = Dataset(x, targets, unweighted, unweighted, reach, time_ms[order], symbol[order], names, horizon_minutes)
+    return weigh(data)
+
+
+def weigh(data: Dataset) -> Dataset:
+    """Return the rows with uniqueness and weights computed from these rows alone: no other row has a say in them."""
+    uniqueness = np.empty((len(data), 3))
+    for index in range(len(data.symbols)):
+        mine = np.flatnonzero(data.symbol == index)
+        times = data.time_ms[mine]
+        holds = (*(data.targets[mine, column] for column in HOLD_COLUMNS), np.full(len(mine), data.horizon_minutes))
+        for column, hold in enumerate(holds):
+            uniqueness[mine, column] = average_uniqueness(times, hold)
+    return replace(data, uniqueness=uniqueness, weights=target_weights(data.reach, uniqueness))
 
 
 def _join(part: SymbolData) -> tuple[Array, Array, Array, Array]:
@@ -170,13 +180,12 @@ def target_columns(long: Array, short: Array) -> Array:
     return np.column_stack(columns)
 
 
-def target_weights(long: Array, uniqueness: Array) -> Array:
+def target_weights(reach: Array, uniqueness: Array) -> Array:
     """Return float64[n, 8]: uniqueness of the label's span, times a volatility scale for returns and excursions.
 
     The scale is (A/e)^−2 under L2 and (A/e)^−1 under the quantile loss, clipped at 5/95 %, mean 1: a symbol or an hour
     of large moves does not outvote the rest.
     """
-    reach = long["atr_15m"] / long["entry_price"]
     square, plain = _scale(reach**-2.0), _scale(1.0 / reach)
     columns = []
     for target in TARGETS:

@@ -29,6 +29,7 @@ class TrainSettings:
     max_bin: int = 255
     feature_fraction: float = 1.0
     lambda_l2: float = 0.0
+    patience: int = 30  # rounds without progress on the stop set
     seed: int = 7
     threads: int = 0  # 0: all cores
     extra: dict[str, Any] = field(default_factory=dict)
@@ -86,15 +87,26 @@ def fit(
     settings: TrainSettings,
     rounds: int,
     on_round: Callable[[int], None] | None = None,
+    stop: tuple[Any, Dataset] | None = None,
 ) -> Any:
-    """Train one target on the shared Dataset for `rounds` rounds and return its Booster."""
+    """Train one target on the shared Dataset for at most `rounds` rounds and return its Booster.
+
+    stop: the stop set binned with `shared` as its reference, and its rows; training ends after `patience` rounds
+    without progress on it, and the Booster's best_iteration says where.
+    """
     import lightgbm
 
     shared.set_label(data.targets[:, column])
     shared.set_weight(data.weights[:, column])
     callbacks = [] if on_round is None else [lambda env: on_round(env.iteration + 1)]
     params = parameters(settings, TARGETS[column], len(data), len(data.symbols))
-    return lightgbm.train(params, shared, num_boost_round=rounds, callbacks=callbacks)
+    valid = None
+    if stop is not None:
+        stop[0].set_label(stop[1].targets[:, column])
+        stop[0].set_weight(stop[1].weights[:, column])
+        valid = [stop[0]]
+        callbacks.append(lightgbm.early_stopping(settings.patience, verbose=False))
+    return lightgbm.train(params, shared, num_boost_round=rounds, valid_sets=valid, callbacks=callbacks)
 
 
 def train(
