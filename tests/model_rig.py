@@ -46,7 +46,7 @@ class Trained:
     bundle: Path
 
 
-SMALL = TrainSettings(rounds=12, min_sum_hessian_in_leaf=0.5, extra={"min_data_in_leaf": 5})
+SMALL = TrainSettings(rounds=12, threads=1, min_sum_hessian_in_leaf=0.5, extra={"min_data_in_leaf": 5})
 
 
 @pytest.fixture(scope="session")

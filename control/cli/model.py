@@ -98,7 +98,9 @@ def train(
     symbols: Symbols = None,
     begin: From = "",
     end: To = "",
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="boosting rounds per model")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="boosting rounds per model, at most")] = 200,
+    folds: Annotated[int, typer.Option(min=0, max=20, help="walking-forward folds; 0: no validation")] = 0,
+    holdout_days: Annotated[float, typer.Option(min=0, help="kept unseen for the promotion gate (needs 15)")] = 0.0,
     leaves: Annotated[int, typer.Option(min=2, max=64, help="leaves per tree")] = 31,
     learning_rate: Annotated[float, typer.Option(min=1e-4, max=1.0)] = 0.05,
     seed: Annotated[int, typer.Option()] = 7,
@@ -111,7 +113,9 @@ def train(
 
     config = settings()
     chosen = TrainSettings(rounds=rounds, leaves=leaves, learning_rate=learning_rate, seed=seed, threads=threads)
-    request = job.TrainRequest(symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), chosen, actor())
+    request = job.TrainRequest(
+        symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), chosen, actor(), folds, holdout_days
+    )
     with open_store() as store, progress_bar("train") as report:
         result = job.run(store, config, request, report, lambda text: console.print(f"[yellow]{text}", highlight=False))
     if json:

@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.errors import DataError
 from engine.link import command
 from engine.model.predictor import read_manifest
-from engine.model.registry import Event, Registry, open_registry
+from engine.model.registry import Entry, Event, Registry, open_registry
 from store import writer
 from store.client import Store
 
@@ -65,15 +65,38 @@ def promote(
     path = registry.path(entry.model_id)
     models_door.load(path)
     before = registry.production()
-    evidence = {"verdict": "insufficient evidence", "detail": "no out-of-sample comparison of this model is stored"}
     now_ms = time.time_ns() // 1_000_000
+    evidence: dict[str, Any] = {"verdict": "not examined", "detail": "forced"}
     if not force:
-        registry.record(Event(entry.model_id, "refused", now_ms, actor, reason, False, evidence))
-        raise DataError(f"{entry.model_id}: {evidence['verdict']}: {evidence['detail']}; see --force")
+        evidence = _examine(store, config, registry, entry, before, actor)
     told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
     registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
     _store_states(store, registry, entry.model_id, before.model_id if before else "")
     return Promotion(entry.model_id, str(path), before.model_id if before else "", force, told, evidence)
+
+
+def _examine(
+    store: Store | None, config: Config, registry: Registry, entry: Entry, before: Entry | None, actor: str
+) -> dict[str, Any]:
+    """Return the gate's evidence. Raises DataError, after recording it, unless the candidate passes."""
+    if store is None:
+        raise DataError("the promotion gate reads the store, which is not open here; see --force")
+    from control.jobs import gate
+
+    same = before is not None and before.model_id == entry.model_id
+    found = gate.examine(store, config, registry, entry, None if same else before)
+    evidence = found.evidence()
+    again = gate.already_tried(registry.events(), entry.model_id, found) if found.trades else ""
+    if again:
+        evidence["verdict"], evidence["detail"] = "already tried", again
+    if evidence["verdict"] != "pass":
+        now_ms = time.time_ns() // 1_000_000
+        registry.record(Event(entry.model_id, "refused", now_ms, actor, "", False, evidence))
+        raise DataError(
+            f"{entry.model_id} is not promoted: {evidence['verdict']}: {evidence['detail']} "
+            "(--force --reason TEXT promotes all the same)"
+        )
+    return evidence
 
 
 def rollback(store: Store | None, config: Config, actor: str, reason: str = "") -> Promotion:

@@ -9,15 +9,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from control.jobs.gate import policy_settings
 from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
 from control.jobs.models import store_model
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
-from engine.model.dataset import Dataset, SymbolData, build, problems
+from engine.model.dataset import Dataset, SymbolData, build, problems, weigh
+from engine.model.evaluate import evaluate
+from engine.model.folds import before_holdout, walk_forward
 from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
+from engine.model.validate import validate
 from store import queries, writer
 from store.client import Store
 
@@ -33,6 +38,8 @@ class TrainRequest:
     to_ms: int
     settings: TrainSettings
     actor: str
+    folds: int = 0  # walking-forward folds; 0: no validation, the rounds are taken as given
+    holdout_days: float = 0.0  # kept out of the final models for the promotion gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +116,19 @@ def _run(
     doubts = problems(data)
     for doubt in doubts:
         say(doubt)
-    boosters = train(data, settings=request.settings, progress=progress)
+    if request.holdout_days:
+        data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
+    settings, rounds, found = request.settings, None, None
+    if request.folds:
+        found = validate(data, walk_forward(data.time_ms, request.folds, data.horizon_minutes), settings, progress)
+        rounds = found.rounds
+    boosters = train(data, rounds, settings, progress)
     progress("packing and verifying", 0, 1)
-    extra = {"problems": doubts, "cluster": None}
-    bundle = write_bundle(folder, boosters, data, describe(request.settings), started_ms, label_settings(config), extra)
+    extra: dict[str, Any] = {"problems": doubts, "holdout_days": request.holdout_days}
+    if found is not None:
+        extra["metrics"] = evaluate(data, found, boosters, policy_settings(config), settings.seed)
+    parameters = describe(settings, rounds) | {"folds": request.folds}
+    bundle = write_bundle(folder, boosters, data, parameters, started_ms, label_settings(config), extra)
     registry = open_registry(config)
     model_id = registry.publish(bundle, request.actor, time.time_ns() // 1_000_000)
     store_model(store, registry, model_id)

@@ -20,6 +20,7 @@ from engine.model.labels import LabelSettings
 from engine.model.pack import missing_types, read_trees
 from engine.model.packed import read_packed, write_packed
 from engine.model.predictor import MANIFEST_NAME, PACKED_NAME, PackedPredictor, usable_backends
+from engine.model.report import render
 from engine.model.tables import forest_tables
 from engine.model.verify import GOLDEN_ROWS, planted_rows, reference, verify
 from kernels.compile import source_hash
@@ -28,11 +29,12 @@ from kernels.schema import FEATURES, SCHEMA_HASH, SCHEMA_VERSION, TARGETS
 Array = npt.NDArray[Any]
 
 FORMAT = 1
+REPORT_NAME = "report.html"
 
 
 def new_model_id(data_hash: str, now_ms: int) -> str:
     """Return an id that sorts by time and fits the journal's 40 bytes."""
-    return f"{datetime.fromtimestamp(now_ms / 1000, UTC):%Y%m%dT%H%M%S}-{data_hash[:8]}"
+    return f"{datetime.fromtimestamp(now_ms // 1000, UTC):%Y%m%dT%H%M%S}.{now_ms % 1000:03d}-{data_hash[:8]}"
 
 
 def write_bundle(
@@ -92,6 +94,8 @@ def write_bundle(
             "golden": {"rows": _rows_json(golden), "predictions": expected[:GOLDEN_ROWS].tolist()},
             **(extra or {}),
         }
+        if "metrics" in manifest:
+            (partial / REPORT_NAME).write_text(render(manifest, manifest["metrics"]))
         manifest["files"] = hash_files(partial)
         (partial / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1, allow_nan=False))
         final = parent / model_id

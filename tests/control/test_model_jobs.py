@@ -26,7 +26,7 @@ from store.client import Store, connect
 MINUTE_MS = 60_000
 START_MS = 1_700_000_040_000 // 3_600_000 * 3_600_000
 MINUTES = 13_500  # 225 hours: BTCUSDT's EMA200 of hourly bars is defined after 200
-SETTINGS = TrainSettings(rounds=3, leaves=7, min_sum_hessian_in_leaf=0.5)
+SETTINGS = TrainSettings(rounds=3, leaves=7, threads=1, min_sum_hessian_in_leaf=0.5)
 
 
 def candles(seed: int) -> np.ndarray:

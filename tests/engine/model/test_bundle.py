@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -12,9 +13,13 @@ import pytest
 import engine.model
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
+from engine.model.evaluate import evaluate
+from engine.model.folds import walk_forward
 from engine.model.pack import float32_down, missing_types
 from engine.model.packed import HEADER
+from engine.model.policy import PolicySettings
 from engine.model.train import describe, train
+from engine.model.validate import validate
 from engine.model.verify import planted_rows
 from kernels.schema import FEATURES, TARGETS
 from tests.model_rig import NOW_MS, SMALL, Trained
@@ -146,3 +151,23 @@ def test_thresholds_round_down_and_never_to_infinity() -> None:
     down = float32_down(values)
     assert (down.astype(np.float64) <= values).all()
     assert (np.nextafter(down, np.float32(np.inf)).astype(np.float64) > values).all()
+
+
+def test_the_evaluation_is_stored_with_the_model_and_rendered(trained: Trained, tmp_path) -> None:
+    data = trained.data
+    settings = replace(SMALL, rounds=3)
+    found = validate(data, walk_forward(data.time_ms, 1, 60), settings)
+    metrics = evaluate(data, found, trained.boosters, PolicySettings(), 7)
+    bundle = write_bundle(tmp_path, trained.boosters, data, describe(SMALL), NOW_MS, extra={"metrics": metrics})
+    page = (bundle / "report.html").read_text()
+    assert page.count("<svg") == 4 and all(target in page for target in TARGETS)
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    stored = json.loads((bundle / "manifest.json").read_text())["metrics"]
+    assert set(stored["targets"]) == set(TARGETS)
+    for name, figures in stored["targets"].items():
+        assert len(figures["calibration"]) == 10
+        assert ("coverage" in figures) == name.startswith("q05")
+    assert stored["policy"]["net_q05"] <= stored["policy"]["net"] <= stored["policy"]["net_q95"]
+    assert engine.model.load(bundle).model_id == bundle.name
