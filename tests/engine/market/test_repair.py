@@ -75,15 +75,15 @@ class Bench:
         return [int(t - self.start_ms) // MINUTE for t in self.sink.panel.files[0][symbol].ordered()["open_ms"]]
 
     async def run(self, until_ms: int) -> None:
-        """Tick until nothing is under way."""
+        """Tick until nothing is under way and nothing more can be asked at this moment."""
         self.rest.server_ms = until_ms
         self.rig.clock.observe(until_ms)
-        for _ in range(200):
-            self.repairer.tick(until_ms)
-            await asyncio.sleep(0)
-            if self.repairer._asking is None and not self.repairer._queue and not self.repairer.blocks(1):
+        async with asyncio.timeout(20):
+            while True:
                 self.repairer.tick(until_ms)
-                if self.repairer._asking is None:
+                if self.repairer._asking is not None:
+                    await asyncio.wait({self.repairer._asking})
+                elif not self.repairer._queue:
                     return
 
     def kinds(self) -> list[int]:
