@@ -77,7 +77,7 @@ def kline_fault(data: dict[str, Any], k: dict[str, Any], timeframe: int, event_m
     open_ms, closed, step = k["t"], k["x"], TIMEFRAME_MS[timeframe]
     if k["s"] != data["s"]:
         return Fault.SHAPE
-    if type(closed) is not bool:
+    if type(closed) is not bool or type(open_ms) is not int or type(k["L"]) is not int:
         return Fault.BAD_TYPE
     if not 0 <= open_ms < MAX_TIME_MS or open_ms % step or k["T"] != open_ms + step - 1:
         return Fault.ABSURD_TIME

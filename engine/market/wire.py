@@ -153,6 +153,8 @@ class Decoder:
             update_id, event_ms = data["u"], data["E"]
             if update_id <= self._update_id[symbol] and not self._reset(symbol, update_id, event_ms, recv_ns, source):
                 return None
+            if type(update_id) is not int:
+                return self._fault(Fault.BAD_TYPE, source)
             if event_ms < self._book_ms[symbol]:
                 return self._fault(Fault.BACKWARD, source)
             text = ",".join((data["b"], data["B"], data["a"], data["A"]))
