@@ -32,6 +32,7 @@ async def serve(options: Options, ready: Any = None) -> None:
         "event": "ready",
         "port": server.port,
         "stream_port": server.stream_port,
+        "admin_port": server.admin_port,
         "rest_url": f"{scheme[0]}://{options.host}:{server.port}",
         "stream_url": f"{scheme[1]}://{options.host}:{server.stream_port}",
         "ws_api_url": f"{scheme[1]}://{options.host}:{server.port}/ws-fapi/v1",

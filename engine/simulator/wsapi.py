@@ -61,7 +61,7 @@ class Session:
             number, method, values = message.get("id"), message["method"], message.get("params") or {}
             if not isinstance(values, dict):
                 raise Refusal(-1102, "Mandatory parameter 'params' was not sent, was empty/null, or malformed.")
-            if values.pop("returnRateLimits", True) is False:
+            if values.get("returnRateLimits", True) is False:
                 quiet = True
             result, account = await self._call(method, values, headers)
             body: dict[str, Any] = {"id": number, "status": 200, "result": result}
