@@ -53,9 +53,14 @@ class Options:
 
 
 def parse_account(text: str) -> AccountOption:
-    """Parse KEY:SECRET[:USDT]."""
+    """Parse KEY:SECRET[:USDT]; a secret `@FILE` names the PEM file of an RSA or Ed25519 public key."""
     key, _, rest = text.partition(":")
     secret, _, balance = rest.partition(":")
+    if secret.startswith("@"):
+        try:
+            secret = Path(secret[1:]).read_text()
+        except OSError as error:
+            raise ConfigError([f"--account: {error}"]) from error
     if not key or not secret or (balance and not balance.isdigit()):
         raise ConfigError(["--account: expected KEY:SECRET or KEY:SECRET:USDT with a whole number of USDT"])
     return AccountOption(key, secret, int(balance or 10_000))

@@ -19,7 +19,9 @@ def spawn(*arguments: str) -> tuple[subprocess.Popen[bytes], SimpleNamespace]:
     """Start a simulator process; returns it and its ready line."""
     errors = tempfile.TemporaryFile()
     command = [sys.executable, "-m", "engine.simulator", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

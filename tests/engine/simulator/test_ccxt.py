@@ -65,7 +65,9 @@ def test_a_round_trip_costs_spread_and_fees(client: Any) -> None:
     client.set_leverage(10, BTC)
     bought = client.create_order(BTC, "market", "buy", 0.02)
     assert (bought["status"], bought["filled"]) == ("closed", 0.02)
-    position = until(lambda: client.fetch_positions([BTC]), lambda found: bool(found) and found[0]["contracts"] == 0.02)[0]
+    position = until(
+        lambda: client.fetch_positions([BTC]), lambda found: bool(found) and found[0]["contracts"] == 0.02
+    )[0]
     assert position["side"] == "long"
     assert position["initialMargin"] == pytest.approx(position["notional"] / 10, rel=1e-6)
     client.create_order(BTC, "market", "sell", 0.02, params={"reduceOnly": True})
@@ -168,7 +170,9 @@ async def test_streams(simulator: SimpleNamespace) -> None:
         while not any(key.startswith(url) and client.isConnected for key, client in exchange.clients.items()):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-        placed = await exchange.create_order(BTC, "limit", "buy", 0.01, exchange.price_to_precision(BTC, ticker["last"] * 0.97))
+        placed = await exchange.create_order(
+            BTC, "limit", "buy", 0.01, exchange.price_to_precision(BTC, ticker["last"] * 0.97)
+        )
         orders = await asyncio.wait_for(watching, 20)
         assert orders[-1]["id"] == placed["id"]
         cancelled = await exchange.cancel_order_ws(placed["id"], BTC)
