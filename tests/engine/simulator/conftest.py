@@ -17,7 +17,7 @@ ACCOUNTS = {"keyone": "secretone", "keytwo": "secrettwo", "keythree": "secretthr
 
 def spawn(*arguments: str) -> tuple[subprocess.Popen[bytes], SimpleNamespace]:
     """Start a simulator process; returns it and its ready line."""
-    errors = tempfile.TemporaryFile()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
     command = [sys.executable, "-m", "engine.simulator", "--port", "0", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
