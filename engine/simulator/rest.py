@@ -103,14 +103,14 @@ class Rest:
             if self.faults is not None:
                 answer = self.faults.before(request.method, request.path)
                 if answer is not None:
-                    return answered(answer, headers)
+                    return answered(request, answer, headers)
             if self.private is None or (request.method, request.path) not in self.private.routes:
                 return self._public(request, body, headers)
             value = await self.private.handle(request, body, headers)
             if self.faults is not None:
                 answer = await self.faults.after(request.method, request.path)
                 if answer is not None:
-                    return answered(answer, headers)
+                    return answered(request, answer, headers)
             return reply(value, headers)
         except Refusal as refusal:
             return refused(refusal, headers)
@@ -144,11 +144,13 @@ def reply(value: Any, headers: dict[str, str], status: int = 200) -> web.Respons
     return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
 
-def answered(answer: tuple[int, bytes], headers: dict[str, str]) -> web.Response:
-    """Return a fault's ready-made answer; status 0 cuts the connection."""
+def answered(request: web.Request, answer: tuple[int, bytes], headers: dict[str, str]) -> web.Response:
+    """Return a fault's ready-made answer; status 0 cuts the connection instead."""
     status, body = answer
     if status == 0:
-        raise ConnectionResetError
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
     return web.Response(status=status, body=body, headers=headers, content_type="application/json")
 
 

@@ -54,8 +54,9 @@ def act(rig: Rig, numbers: random.Random, step: int) -> None:
     order = Order(
         matcher.next_id(), account, s, f"c{step}", sign, "MARKET" if market else "LIMIT",
         "GTC" if market else numbers.choice(("GTC", "GTC", "GTC", "IOC", "FOK", "GTX")), numbers.randint(1, 3_000),
-        0 if market else max(1, last + numbers.randint(-300, 300)), reduce_only=not account.hedge and
-        numbers.random() < 0.2, position_side=side, stp=numbers.choice(("NONE", "EXPIRE_MAKER", "EXPIRE_TAKER", "EXPIRE_BOTH")),
+        0 if market else max(1, last + numbers.randint(-300, 300)),
+        reduce_only=not account.hedge and numbers.random() < 0.2, position_side=side,
+        stp=numbers.choice(("NONE", "EXPIRE_MAKER", "EXPIRE_TAKER", "EXPIRE_BOTH")),
     )  # fmt: skip
     matcher.place(order)
 

@@ -1,0 +1,255 @@
+"""Each fault over real sockets: what the client sees, and what really happened."""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+import pytest
+
+from engine.simulator.exchange import Exchange
+from engine.simulator.options import AccountOption, Options
+from engine.simulator.server import Server
+from engine.simulator.warm import warm
+
+
+class Client:
+    """A bare client of one simulator in this process."""
+
+    def __init__(self, server: Server, session: aiohttp.ClientSession) -> None:
+        self.server = server
+        self.session = session
+        self.base = f"http://127.0.0.1:{server.port}"
+        self.streams = f"ws://127.0.0.1:{server.stream_port}"
+
+    async def call(self, method: str, path: str, **params: Any) -> tuple[int, Any]:
+        """Send a signed request; the status and the decoded body."""
+        stamp = params.pop("timestamp", int(time.time() * 1_000))
+        query = urlencode(params | {"timestamp": stamp})
+        signature = hmac.new(b"s", query.encode(), hashlib.sha256).hexdigest()
+        url = f"{self.base}{path}?{query}&signature={signature}"
+        async with self.session.request(method, url, headers={"X-MBX-APIKEY": "k"}) as reply:
+            return reply.status, orjson.loads(await reply.read())
+
+    async def buy(self, **params: Any) -> tuple[int, Any]:
+        """Buy 0.01 BTC at market."""
+        terms = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.01"} | params
+        return await self.call("POST", "/fapi/v1/order", **terms)
+
+    def qty(self) -> int:
+        """The position as it really is."""
+        venue = self.server.exchange.venue
+        return venue.ledger.accounts["k"].position(0, "BOTH").qty
+
+    async def listen(self, path: str) -> aiohttp.ClientWebSocketResponse:
+        """Open a stream."""
+        return await self.session.ws_connect(self.streams + path)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    options = Options(
+        port=0, clock="wall", symbol_count=2, history_days=1.0, ahead_days=1.0, latency=0.05, quiet=True, updates=240,
+        accounts=(AccountOption("k", "s", 100_000),), admin_port=0,
+    )  # fmt: skip
+    exchange = Exchange(options, say=lambda _: None)
+    warm(exchange)
+    server = Server(exchange)
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        yield Client(server, session)
+    await server.stop()
+
+
+async def until(read: Any, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not read():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "executed"),
+    [
+        ("timeout_after_acceptance", 408, -1007, True),
+        ("unknown_503_executed", 503, -1000, True),
+        ("unknown_503_not_executed", 503, -1000, False),
+        ("service_unavailable", 503, -1001, False),
+        ("throttled", 503, -1008, False),
+        ("timestamp_rejected", 400, -1021, False),
+        ("rate_limited", 429, -1003, False),
+    ],
+)
+async def test_answers_that_lie_about_the_order(
+    client: Client, name: str, status: int, code: int, executed: bool
+) -> None:
+    client.server.faults.begin(name)
+    got, body = await client.buy()
+    assert (got, body["code"]) == (status, code)
+    assert client.qty() == (10 if executed else 0)
+    assert (await client.buy())[0] == 200, "the fault happens once"
+    assert client.server.faults.done == {name: 1}
+
+
+@pytest.mark.parametrize(("name", "executed"), [("lost_acknowledgement", True), ("lost_request", False)])
+async def test_answers_that_never_come(client: Client, name: str, executed: bool) -> None:
+    client.server.faults.begin(name)
+    with pytest.raises(aiohttp.ClientError):
+        await client.buy()
+    assert client.qty() == (10 if executed else 0)
+
+
+async def private(client: Client) -> aiohttp.ClientWebSocketResponse:
+    _, body = await client.call("POST", "/fapi/v1/listenKey")
+    return await client.listen(f"/private/ws?listenKey={body['listenKey']}&events=ORDER_TRADE_UPDATE/ACCOUNT_UPDATE")
+
+
+async def events(socket: aiohttp.ClientWebSocketResponse, seconds: float = 0.6) -> list[str]:
+    found = []
+    with pytest.raises(asyncio.TimeoutError):
+        while True:
+            message = await asyncio.wait_for(socket.receive(), seconds)
+            assert message.type == aiohttp.WSMsgType.TEXT
+            body = orjson.loads(message.data)
+            found.append(body["o"]["x"] if body["e"] == "ORDER_TRADE_UPDATE" else body["e"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({}, ["ACCOUNT_UPDATE", "NEW", "TRADE"]),
+        ({"name": "drop_event", "count": 1, "events": "ACCOUNT_UPDATE"}, ["NEW", "TRADE"]),
+        ({"name": "duplicate_event", "count": 2, "events": "ORDER_TRADE_UPDATE"},
+         ["ACCOUNT_UPDATE", "NEW", "NEW", "TRADE", "TRADE"]),
+        ({"name": "partial_fill_then_silence", "count": 1}, ["NEW"]),
+        ({"name": "listen_key_expires_silently"}, []),
+    ],
+)  # fmt: skip
+async def test_private_events(client: Client, fault: dict[str, Any], expected: list[str]) -> None:
+    socket = await private(client)
+    if fault:
+        client.server.faults.begin(**fault)
+    await client.buy()
+    assert sorted(await events(socket)) == expected
+    assert client.qty() == 10
+
+
+async def test_late_events_arrive_late(client: Client) -> None:
+    socket = await private(client)
+    client.server.faults.begin("late_event", events="ORDER_TRADE_UPDATE", late_ms=900)
+    await client.buy()
+    assert await events(socket, 0.4) == ["ACCOUNT_UPDATE"]
+    assert (await asyncio.wait_for(socket.receive(), 2)).json()["o"]["x"] == "NEW"
+
+
+async def test_a_listen_key_that_expires_says_so_and_the_socket_stays(client: Client) -> None:
+    socket = await private(client)
+    client.server.faults.begin("listen_key_expires")
+    assert (await asyncio.wait_for(socket.receive(), 2)).json()["e"] == "listenKeyExpired"
+    await client.buy()
+    assert await events(socket, 0.3) == []
+    status, body = await client.call("PUT", "/fapi/v1/listenKey")
+    assert (status, body["code"]) == (400, -1125)
+
+
+async def test_frames_dropped_truncated_garbled_and_doubled(client: Client) -> None:
+    socket = await client.listen("/public/ws/btcusdt@bookTicker")
+    await asyncio.wait_for(socket.receive(), 5)
+    faults = client.server.faults
+    for name in ("truncate_frame", "garbage_frame"):
+        faults.begin(name)
+        deadline = time.monotonic() + 5
+        broken = False
+        while not broken:
+            assert time.monotonic() < deadline
+            data = (await asyncio.wait_for(socket.receive(), 5)).data
+            try:
+                orjson.loads(data)
+            except orjson.JSONDecodeError:
+                broken = True
+    faults.begin("duplicate_frame", count=3)
+    seen = [(await asyncio.wait_for(socket.receive(), 5)).json()["u"] for _ in range(8)]
+    assert len(set(seen)) < len(seen)
+    faults.begin("drop_frame", count=2)
+    await until(lambda: faults.done.get("drop_frame") == 2)
+    faults.begin("silent_stream")
+    with pytest.raises(asyncio.TimeoutError):
+        while True:
+            await asyncio.wait_for(socket.receive(), 0.6)
+    faults.end()
+    assert (await asyncio.wait_for(socket.receive(), 5)).json()["s"] == "BTCUSDT"
+
+
+async def test_frames_held_back_come_late_and_reversed(client: Client) -> None:
+    socket = await client.listen("/public/ws/btcusdt@bookTicker")
+    await asyncio.wait_for(socket.receive(), 5)
+    client.server.faults.begin("hold_frames", count=3)
+    seen = [(await asyncio.wait_for(socket.receive(), 5)).json()["u"] for _ in range(8)]
+    assert seen != sorted(seen)
+
+
+async def test_a_connection_storm_cuts_everybody_and_refuses_for_a_while(client: Client) -> None:
+    sockets = [await client.listen("/market/ws/btcusdt@markPrice@1s") for _ in range(3)]
+    client.server.faults.begin("connection_storm", seconds=0.5)
+    for socket in sockets:
+        message = await asyncio.wait_for(socket.receive(), 5)
+        while message.type == aiohttp.WSMsgType.TEXT:
+            message = await asyncio.wait_for(socket.receive(), 5)
+        assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR, aiohttp.WSMsgType.CLOSE)
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        await client.listen("/market/ws/btcusdt@markPrice@1s")
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            await client.listen("/market/ws/btcusdt@markPrice@1s")
+            break
+        except aiohttp.WSServerHandshakeError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_clock_skew_and_bans(client: Client) -> None:
+    client.server.faults.begin("clock_skew", skew_ms=20_000)
+    assert (await client.buy())[1]["code"] == -1021
+    client.server.faults.end()
+    assert (await client.buy())[0] == 200
+    client.server.faults.begin("ip_ban", seconds=60)
+    status, body = await client.buy()
+    assert (status, body["code"]) == (418, -1003)
+
+
+async def test_listings_change_under_way(client: Client) -> None:
+    socket = await client.listen("/market/ws/!contractInfo")
+    client.server.faults.begin("filter_change", symbol="BTCUSDT", tick_factor=100)
+    async with client.session.get(f"{client.base}/fapi/v1/exchangeInfo") as reply:
+        filters = orjson.loads(await reply.read())["symbols"][0]["filters"]
+    assert filters[0]["tickSize"] == "10.00"
+    client.server.faults.begin("settlement", symbol="BTCUSDT")
+    assert (await client.buy())[1]["code"] == -4141
+    first, second = [(await asyncio.wait_for(socket.receive(), 5)).json() for _ in range(2)]
+    assert (first["cs"], second["cs"]) == ("TRADING", "SETTLING")
+
+
+async def test_the_admin_port_is_another_one_and_refuses_nonsense(client: Client) -> None:
+    admin = f"http://127.0.0.1:{client.server.admin_port}"
+    assert client.server.admin_port not in (client.server.port, client.server.stream_port)
+    async with client.session.post(f"{admin}/faults", json={"name": "throttled", "count": 1}) as reply:
+        assert reply.status == 200
+    assert (await client.buy())[0] == 503
+    for body in ({"name": "nonsense"}, {}, {"name": "throttled", "what": 1}, []):
+        async with client.session.post(f"{admin}/faults", json=body) as reply:
+            assert reply.status == 400
+    async with client.session.get(f"{admin}/ledger") as reply:
+        assert int((await reply.json())["total"]) == client.server.exchange.venue.ledger.total()
+    async with client.session.post(f"{client.base}/faults", json={"name": "throttled"}) as reply:
+        assert reply.status == 404
+
+
+def test_no_admin_port_by_default() -> None:
+    assert Options().admin_port is None
