@@ -25,6 +25,7 @@ GROUPS: tuple[str, ...] = (
     "simulator",
     "model",
     "audit",
+    "doctor",
 )
 
 console = Console(stderr=True)
