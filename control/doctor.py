@@ -144,7 +144,7 @@ def exchange(config: Config) -> list[Line]:
                 f"{base} does not answer",
                 "network, proxy or exchange.rest_url; `ta simulator` for sim",
             ),
-            Line("clock", "warn", "not compared: the exchange does not answer"),
+            Line("clock", "warn", "not compared: the exchange does not answer", "see the line `exchange`"),
         ]
     lines = [Line("exchange", "ok", f"{base} answers in {(after - before) * 1e3:.0f} ms")]
     if config.exchange.clock == "replay":

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False) -> None:
-    """Check clock, disk, ports, store, permissions, schema, gaps, model and exchange; exit code 1 if something fails."""
+    """Check clock, disk, ports, store, permissions, schema, gaps, model, exchange; exit code 1 if one fails."""
     from control.doctor import examine
 
     failed = False

@@ -89,7 +89,7 @@ def test_a_clock_that_is_off(config: Config, exchange: dict) -> None:
         exchange["skew_ms"] = skew
         (_, line) = doctor.exchange(config)
         assert (line.check, line.state) == ("clock", state)
-    assert "-5" in line.detail and "NTP" in line.remedy
+    assert "exchange is -" in line.detail and "NTP" in line.remedy
 
 
 def test_an_exchange_that_does_not_answer(tmp_path: Path) -> None:
