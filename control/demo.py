@@ -19,8 +19,6 @@ from engine.link import SnapshotReader, SnapshotView, command
 from store.queries import counts
 
 Say = Callable[[str], None]
-HISTORY_DAYS = 24.0  # collected, labelled and learned from
-TRAIN_ROUNDS = 40
 MAX_TAIL = 0.10  # six hours of a market of this volatility lose more than the default 3 % in the worst twentieth
 DAY_MS = 86_400_000
 JOURNALLED = {
@@ -51,7 +49,8 @@ class Demo:
     seed: int = 7
     port: int = 7101
     quiet: bool = False
-    history_days: float = HISTORY_DAYS
+    history_days: float = 20.0
+    rounds: int = 30
     timings_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -80,8 +79,10 @@ class DemoRun:
         )
         self._step("labels", lambda: self._job("label"))
         trained = self._step(
-            f"8 models, {TRAIN_ROUNDS} rounds",
-            lambda: self._job("train", "--rounds", str(TRAIN_ROUNDS), "--to", str(self.market["start_ms"]), "--json"),
+            f"8 models, {self.demo.rounds} rounds",
+            lambda: self._job(
+                "train", "--rounds", str(self.demo.rounds), "--to", str(self.market["start_ms"]), "--json"
+            ),
         )
         model_id = json.loads(trained)["model_id"]
         self._job("models", "promote", model_id, "--force", "--reason", "demo")

@@ -29,6 +29,8 @@ def demo(
     minutes: Annotated[int | None, typer.Option(min=1, help="stop after so many market minutes")] = None,
     edge: Annotated[float, typer.Option(min=0.0, help="learnable component of the generated market; 0: none")] = 1.0,
     seed: Annotated[int, typer.Option()] = 7,
+    history_days: Annotated[float, typer.Option(min=9.5, help="history to learn from (8.3 days warm up)")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="boosting rounds of each model")] = 30,
     json: Annotated[bool, typer.Option("--json", help="print one JSON summary at the end and nothing else")] = False,
 ) -> None:
     """Start a simulated exchange, learn from its history, trade in shadow on its streams, and serve the dashboard."""
@@ -42,7 +44,9 @@ def demo(
     tell = (lambda text: None) if json else say
     supervisor = Supervisor([], tell, lambda child: None)
     stop_on_signals(supervisor)
-    asked = Demo(folder, speed, minutes, None, edge, seed, config.control.port, json)
+    asked = Demo(
+        folder, speed, minutes, None, edge, seed, config.control.port, json, history_days=history_days, rounds=rounds
+    )
     try:
         run = DemoRun(asked, supervisor, tell)
         if data is not None:

@@ -1,0 +1,104 @@
+"""The main job with real processes: generated market, history, model, shadow trades, store, and a kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.link import SnapshotReader
+from store.client import connect
+
+DEADLINE_S = 280
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ta(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "control.cli", "--data-dir", str(folder), *arguments]
+
+
+@pytest.mark.timeout(DEADLINE_S + 60)
+def test_demo_trades_and_the_store_has_everything_once_after_control_was_killed(tmp_path: Path, long_run) -> None:
+    folder, minutes = tmp_path / "var", str(long_run(150, 2_880))
+    command = ta(
+        folder, "demo", "--speed", "600", "--minutes", minutes, "--history-days", "10.5", "--rounds", "8", "--json"
+    )
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TA_CONTROL__PORT": str(free_port())},
+    )  # fmt: skip
+    try:
+        kill_control_once_signals_flow(folder, process)
+        output, errors = process.communicate(timeout=long_run(DEADLINE_S, 1_800))
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    summary = json.loads(output)
+    assert summary["faults"] == []
+    assert summary["malformed"] == summary["journal_dropped"] == summary["compilations_after_ready"] == 0
+    assert summary["candles"]["1m"] >= 4 * (int(minutes) - 1)
+    assert summary["signals"] >= 4 * (int(minutes) - 2)
+    assert summary["trades"] == summary["rows"]["trades"] > 0
+    with connect("embedded", folder) as store:
+        for table in ("signals", "orders", "fills", "positions", "trades", "bars_seen"):
+            ((total, distinct),) = store.rows(f"SELECT count(), uniqExact(run_id, seq) FROM `{table}`")
+            assert total == distinct == summary["records"][RECORD_OF.get(table, table.rstrip("s"))]
+        ((gross,),) = store.rows("SELECT sum(net_usdt) FROM trades")
+        assert gross == pytest.approx(summary["net_usdt"])
+
+
+RECORD_OF = {"bars_seen": "bar"}
+
+
+def kill_control_once_signals_flow(folder: Path, process: subprocess.Popen) -> None:
+    reader, deadline = SnapshotReader(folder), time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        view = reader.read() if folder.is_dir() else None
+        if view is not None and int(view.status["signals"][0]) > 20:
+            os.kill(json.loads((folder / "control.json").read_text())["pid"], signal.SIGKILL)
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no signals in time: {process.stderr.read() if process.stderr else ''}")
+
+
+def test_an_occupied_port_and_a_foreign_folder_are_one_clear_message(tmp_path: Path) -> None:
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("do not delete")
+    done = subprocess.run(ta(foreign, "demo"), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "holds other data" in done.stderr.replace("\n", " ")
+    assert (foreign / "thesis.txt").exists()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        variables = {**os.environ, "TA_CONTROL__PORT": str(taken.getsockname()[1])}
+        done = subprocess.run(
+            ta(tmp_path / "var", "control"), capture_output=True, text=True, check=False, timeout=60, env=variables
+        )
+    assert done.returncode == 2
+    assert "cannot listen" in done.stderr.replace("\n", " ")
+
+
+def test_a_bad_configuration_names_every_fault(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('mode = "yolo"\n[risk]\nrisk_fraction = 5\nlucky = true\n[market]\nwarmup_bars = "many"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "control.cli", "--config", str(file), "engine"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    for fault in ("mode", "risk.risk_fraction", "risk.lucky", "market.warmup_bars"):
+        assert fault in done.stderr
