@@ -311,6 +311,7 @@ class Matcher:
             self._finish(order, "cancel", "CANCELED", "0")
             return
         order.amendments += 1
+        order.history = [*order.history[-99:], (self.quotes.now_ms(), before, (qty, price))]
         order.stp = "NONE"
         order.sequence = next(self._sequence)
         order.updated_ms = self.quotes.now_ms()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.simulator.instruments import Instrument, decimal, plain
@@ -61,6 +61,7 @@ class Order:
     updated_ms: int = 0
     sequence: int = 0
     amendments: int = 0
+    history: list[tuple[int, tuple[int, int], tuple[int, int]]] = field(default_factory=list)  # newest 100
     modify_id: int | None = None
     algo_id: int = 0
     reason: str = "0"  # er of the last event

@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from engine.simulator import rest_market, tickers
+from engine.simulator import rest_statistics as statistics
 from engine.simulator.errors import Refusal
 from engine.simulator.exchange import Exchange
 from engine.simulator.instruments import exchange_info
@@ -87,7 +88,15 @@ class Rest:
         get("/fapi/v1/fundingInfo", lambda _: rest_market.funding_info(tape), 0, False)
         get("/fapi/v1/openInterest", lambda params: rest_market.open_interest(tape, params))
         get("/futures/data/openInterestHist", lambda p: rest_market.open_interest_history(tape, p), 0, False)
-        get("/fapi/v1/trades", lambda params: rest_market.trades(tape, params), 5)
+        get("/fapi/v1/trades", lambda params: statistics.recent_trades(tape, params), 5)
+        get("/fapi/v1/historicalTrades", lambda params: statistics.historical_trades(tape, params), 200)
+        get("/fapi/v1/aggTrades", lambda params: statistics.aggregate_trades(tape, params), 20)
+        for kind in statistics.RATIOS:
+            get(f"/futures/data/{kind}", functools.partial(statistics.ratio, tape, kind), 0, False)
+        get("/futures/data/takerlongshortRatio", lambda params: statistics.taker_ratio(tape, params), 0, False)
+        get("/futures/data/basis", lambda params: statistics.basis(tape, params), 0, False)
+        get("/fapi/v1/symbolAdlRisk", lambda params: statistics.adl_risk(tape, params))
+        get("/fapi/v1/tradingSchedule", lambda _: statistics.trading_schedule(tape), 5)
         get("/api/v3/ping", lambda _: {})
         get("/api/v3/time", lambda _: {"serverTime": self.exchange.now_ms})
 

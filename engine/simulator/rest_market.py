@@ -13,7 +13,7 @@ from engine.simulator.errors import Refusal
 from engine.simulator.events import INTERVALS, interval_next_ms, interval_open_ms
 from engine.simulator.instruments import decimal
 from engine.simulator.params import Params
-from engine.simulator.path import COLUMNS, MINUTE_MS, TRADES
+from engine.simulator.path import COLUMNS, MINUTE_MS
 from engine.simulator.tape import HOUR_MS, Tape
 
 MONTH_MS = 31 * 24 * HOUR_MS
@@ -223,28 +223,3 @@ def open_interest_history(tape: Tape, params: Params) -> list[dict[str, Any]]:
         found.append(row | {"timestamp": stamp})
         stamp += period
     return found
-
-
-def trades(tape: Tape, params: Params) -> list[dict[str, Any]]:
-    """Return recent trades: the running minute's and the last one's, evenly spread over each minute's own volume."""
-    s = symbol_of(tape, params)
-    limit = params.integer("limit", 500, 1, 1_000)
-    item, market = tape.market.instruments[s], tape.market
-    found: list[dict[str, Any]] = []
-    for index in (tape.index, tape.index - 1):
-        if index < int(market.begin[s]):
-            break
-        row = tape.minutes(s, index, index)[:, 0].tolist() if index == tape.index else market.bars[:, s, index].tolist()
-        open_ms = market.first_ms + index * MINUTE_MS
-        span = tape.now_ms - open_ms if index == tape.index else MINUTE_MS
-        for k in range(row[TRADES] - 1, -1, -1):
-            if len(found) == limit:
-                return found[::-1]
-            qty = max(1, row[path.VOLUME] // row[TRADES])
-            number = row[path.FIRST_ID] + k
-            prices = {"price": decimal(row[path.CLOSE], item.price_decimals), "qty": decimal(qty, item.qty_decimals)}
-            total = decimal(row[path.CLOSE] * qty, item.price_decimals + item.qty_decimals)
-            stamp = open_ms + span * k // max(1, row[TRADES])
-            flags = {"isBuyerMaker": bool(number % 2), "isRPITrade": False}
-            found.append({"id": number, **prices, "quoteQty": total, "time": stamp, **flags})
-    return found[::-1]

@@ -12,6 +12,7 @@ import orjson
 from engine.simulator import intake
 from engine.simulator.algos import algo_json
 from engine.simulator.errors import Refusal
+from engine.simulator.instruments import decimal
 from engine.simulator.ledger import Account
 from engine.simulator.orders import Order, order_json
 from engine.simulator.params import Params
@@ -101,6 +102,25 @@ class OrderDesk:
         body = self._json(order) | {"pair": self.venue.instrument(order.s).symbol}
         await self._reply()
         return body
+
+    async def amendments(self, account: Account, params: Params) -> Any:
+        """GET orderAmendment."""
+        order = self._known(account, params, -2013, NO_ORDER)
+        item = self.venue.instrument(order.s)
+        places, lots = item.price_decimals, item.qty_decimals
+        limit = params.integer("limit", 50, 1, 100)
+        rows = []
+        for number, (time_ms, before, after) in enumerate(order.history, 1):
+            change: dict[str, Any] = {
+                "price": {"before": decimal(before[1], places), "after": decimal(after[1], places)},
+                "origQty": {"before": decimal(before[0], lots), "after": decimal(after[0], lots)},
+                "count": number,
+            }
+            rows.append({
+                "amendmentId": order.id * 100 + number, "symbol": item.symbol, "pair": item.symbol,
+                "orderId": order.id, "clientOrderId": order.client_id, "time": time_ms, "amendment": change,
+            })  # fmt: skip
+        return rows[-limit:]
 
     async def cancel(self, account: Account, params: Params) -> Any:
         """DELETE order, order.cancel."""
