@@ -157,8 +157,8 @@ VALID = {
     "symbol": "BTCUSDT", "interval": "1m", "limit": "5", "side": "BUY", "type": "LIMIT", "quantity": "0.01",
     "price": "80000", "timeInForce": "GTC", "pair": "BTCUSDT", "contractType": "PERPETUAL", "period": "5m",
     "orderId": "8389000000", "origClientOrderId": "a", "leverage": "5", "marginType": "CROSSED",
-    "algoType": "CONDITIONAL", "triggerPrice": "50000", "dualSidePosition": "false", "amount": "1", "countdownTime": "0",
-    "algoId": "2000000000",
+    "algoType": "CONDITIONAL", "triggerPrice": "50000", "dualSidePosition": "false", "amount": "1",
+    "countdownTime": "0", "algoId": "2000000000",
     "startTime": "1795000000000", "endTime": "1795100000000",
 }  # fmt: skip
 EXTRA = [
