@@ -77,7 +77,8 @@ class Slot:
 @dataclass
 class Protection:
     """See the module. exit_now(position_id, reason, now_ms) closes a position; alarm(kind, symbol, text) tells a
-    person; changed(slot, now_ms) is told when a position gained or lost its protection.
+    person; changed(slot, now_ms) is told when a position gained or lost its protection; mine(name) says whether an
+    order was made by this system, in whatever run.
     """
 
     symbols: list[str]
@@ -85,6 +86,7 @@ class Protection:
     exit_now: Callable[[int, Reason, int], None]
     alarm: Callable[[str, int, str], None] = lambda kind, symbol, text: None
     changed: Callable[[Slot, int], None] = lambda slot, now_ms: None
+    mine: Callable[[str], bool] = lambda name: True
     slots: dict[int, Slot] = field(default_factory=dict)
     _now_ms: int = 0
 
@@ -242,8 +244,8 @@ class Protection:
             if not _closes(row) or row.get("side") != side or row.get("orderType") != "STOP_MARKET":
                 continue
             same = float(row.get("triggerPrice") or 0) == float(slot.trigger)
-            if row.get("clientAlgoId") == slot.name and same:
-                slot.algo_id = int(row["algoId"])
+            if same and self.mine(str(row.get("clientAlgoId"))):
+                slot.algo_id, slot.name = int(row["algoId"]), str(row["clientAlgoId"])
                 self._state(slot, str(row.get("algoStatus", "NEW")), now_ms, "")
                 return
             others.append(int(row["algoId"]))

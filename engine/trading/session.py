@@ -37,7 +37,8 @@ from engine.trading.foreign import Foreign
 from engine.trading.gateway import OrderEvent
 from engine.trading.live import LiveGateway
 from engine.trading.margin import Tier, liquidation_price, stop_is_before_liquidation
-from engine.trading.orders import Order, client_order_id
+from engine.trading.orders import Order, client_order_id, is_ours
+from engine.trading.preflight import CANARY
 from engine.trading.protection import Protection, Slot, Stage, protect_level
 from engine.trading.reconcile import Reconciler
 from engine.trading.sweeps import Sweeps
@@ -79,13 +80,22 @@ class LiveTrading:
         self.on_key_expired: Callable[[], None] = lambda: None
         self.on_config: Callable[[ConfigUpdate], None] = lambda update: None
         self.violations = 0
+        self.active = False  # true once what stood on the exchange at start has been taken over
+        self.untraded: dict[int, str] = {}  # symbols that rest this session, and why
         self._names, self._feed_mark = names, feed_mark
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
         self._now_ms = 0
         self._last_tick_ns = 0
         self.malformed = 0
-        self.protection = Protection(symbols, sender, self.exit_position, self.alarm, self._protection_changed)
+        self.protection = Protection(
+            symbols,
+            sender,
+            self.exit_position,
+            self.alarm,
+            self._protection_changed,
+            lambda name: is_ours(name, names[0]),
+        )
         self.reconciler = Reconciler(
             symbols, self._ours, self._in_flight, self._half_step, self.protection.may_enter, self.read_position,
             self._ask_trades, self._settle, self._give_up,
@@ -127,13 +137,13 @@ class LiveTrading:
         elif isinstance(event, AccountUpdate):
             self._account(event, now_ms)
         elif isinstance(event, AlgoUpdate):
-            if not self.protection.on_algo(event, now_ms) and event.status == "NEW":
+            known = self.protection.on_algo(event, now_ms) or event.client_algo_id.startswith(CANARY)
+            if not known and event.status == "NEW":
                 self.alarm("foreign_algo", self._index.get(event.symbol, -1), event.client_algo_id)
         elif isinstance(event, KeyExpired):
             self.begin_reconcile()
             self.on_key_expired()
         elif isinstance(event, ConfigUpdate):
-            self.alarm("account_config_changed", self._index.get(event.symbol, -1), f"leverage {event.leverage}")
             self.on_config(event)
         elif isinstance(event, MarginCall):
             self.alarm("margin_call", -1, ", ".join(event.symbols))
@@ -213,6 +223,8 @@ class LiveTrading:
         gates = 0
         if not self.budget.room_for_entry(now_ms):
             gates |= BIT["rate_budget"]
+        if symbol in self.untraded:
+            gates |= BIT["symbol_halted"]
         if not self.sweeps.reconciled:
             gates |= BIT["unknown_order"]
         if symbol in self.blind.blind:
@@ -333,7 +345,7 @@ class LiveTrading:
     def check_invariant(self, now_ms: int) -> None:
         """Position ≠ 0 ⇒ guard armed and stop confirmed, or within its two seconds, or on its way out."""
         positions = self.desk.positions
-        for slot in range(positions.count):
+        for slot in range(positions.count if self.active else 0):
             row = positions.rows[slot]
             symbol, position_id = int(row["symbol"]), int(row["position_id"])
             stop = self.protection.slots.get(symbol)

@@ -57,6 +57,7 @@ class LiveRig:
             self.venue.now_ms,
         )  # fmt: skip
         self.desk.account.run_state = int(RunState.RUNNING)
+        self.trading.active = True
         self.trading.begin_reconcile()
         self.step(20)
 

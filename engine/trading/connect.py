@@ -1,0 +1,123 @@
+"""The sockets of live trading: two order lanes, REST, two private streams with one listen key, and the key's lock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from engine.errors import ConfigError
+from engine.exchange.budget import WeightBudget
+from engine.exchange.order_budget import OrderBudget
+from engine.exchange.private_rest import PrivateRest
+from engine.exchange.requests import Call, Request
+from engine.exchange.user_data import PrivateSocket
+from engine.exchange.venue import Venue
+from engine.exchange.ws_api import Credentials, Lane
+from engine.market.routes import Addresses
+from engine.trading.lock import KeyLock
+
+log = structlog.get_logger(__name__)
+
+LANES = 2
+KEEP_ALIVE_S = 20 * 60.0  # the listen key dies after 60 minutes
+READY_WAIT_S = 10.0
+SPOT_API = "https://api.binance.com"
+
+
+class Connection:
+    """Open it before the engine is assembled; `attach` the trading object afterwards. The listen key is never deleted:
+    it is shared by every process of the account, and closing it would silence a successor.
+    """
+
+    def __init__(
+        self, urls: Addresses, credentials: Credentials, now_ms: Callable[[], int], budget_path: Path | None,
+        lock_folder: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.lock = KeyLock(credentials.api_key, lock_folder)
+        production = "fapi.binance.com" in urls.rest_url and "demo" not in urls.rest_url
+        self.production = production
+        self.orders = OrderBudget()
+        self.rest = PrivateRest(
+            urls.rest_url, credentials, WeightBudget(budget_path), now_ms, SPOT_API if production else "",
+            on_order_counts=lambda ten_s, minute: self.orders.correct(ten_s, minute, now_ms()),
+        )  # fmt: skip
+        self.lanes = [
+            Lane(number, urls.ws_api_url, credentials, now_ms,
+                 lambda limits: self.orders.take_limits(limits, now_ms()))
+            for number in range(LANES)
+        ]  # fmt: skip
+        self.venue = Venue(self.lanes, self.rest, self.orders, now_ms)
+        self.on_payload: Callable[[bytes], None] = lambda payload: None
+        self.on_gap: Callable[[], None] = lambda: None
+        self._listen_key = ""
+        self.sockets = [
+            PrivateSocket(number, urls.stream_url, lambda: self._listen_key, self._payload, self._changed)
+            for number in range(LANES)
+        ]
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Get a listen key, connect everything, wait until it stands. Raises ConfigError for what the key may not."""
+        await self._new_key()
+        for lane in self.lanes:
+            lane.start()
+        for socket in self.sockets:
+            socket.start()
+        deadline = asyncio.get_running_loop().time() + READY_WAIT_S
+        while not (all(lane.ready for lane in self.lanes) and all(socket.up for socket in self.sockets)):
+            if asyncio.get_running_loop().time() > deadline:
+                state = [lane.ready for lane in self.lanes], [socket.up for socket in self.sockets]
+                raise ConfigError([f"exchange: order lanes and private streams did not come up: {state}"])
+            await asyncio.sleep(0.01)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_alive(), name="listen-key")
+
+    async def _new_key(self) -> None:
+        reply = await self.rest.call(Request(Call.LISTEN_KEY))
+        if not reply.ok:
+            raise ConfigError(
+                [f"exchange: no listen key: HTTP {reply.status}, code {reply.code}: {reply.message or 'no answer'}"]
+            )
+        self._listen_key = str(reply.result["listenKey"])
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            reply = await self.rest.call(Request(Call.LISTEN_KEY_KEEP))
+            if not reply.ok:
+                log.warning("listen_key_keep_alive_failed", code=reply.code, message=reply.message)
+                await self.renew()
+
+    async def renew(self) -> None:
+        """Get a key and reconnect both private streams; a full reading of the account follows."""
+        try:
+            await self._new_key()
+        except ConfigError as error:
+            log.error("listen_key_not_renewed", error=str(error))
+        for socket in self.sockets:
+            socket.reconnect()
+
+    def key_expired(self) -> None:
+        """The stream said that its key is over."""
+        asyncio.get_running_loop().create_task(self.renew())
+
+    def _payload(self, payload: bytes) -> None:
+        self.on_payload(payload)
+
+    def _changed(self, number: int, up: bool) -> None:
+        log.info("private_stream", socket=number, up=up)
+        self.on_gap()
+
+    async def close(self) -> None:
+        """Close the sockets and let go of the key. Nothing on the exchange is touched."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for lane in self.lanes:
+            await lane.close()
+        for socket in self.sockets:
+            await socket.close()
+        await self.rest.close()
+        self.lock.close()

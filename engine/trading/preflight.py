@@ -1,0 +1,220 @@
+"""What is looked at before the first live order: modes, rights, margin, leverage, strangers, and a canary stop.
+
+The judging functions are pure; `preflight` asks and judges. It never closes, cancels or changes what is not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from engine.config import LiveConfig
+from engine.exchange.replies import Reply
+from engine.exchange.requests import Call, Request, canary_stop
+from engine.exchange.steps import Step
+from engine.trading.margin import Tier, read_brackets
+from engine.trading.orders import is_ours
+
+log = structlog.get_logger(__name__)
+
+CANARY = "cnry-"
+NO_CHANGE_NEEDED = -4046
+CANARY_AWAY = 0.75  # of the mark: 25 % below
+CANARY_WAIT_S = 5.0
+FORBIDDEN_RIGHTS = ("enableWithdrawals", "enableInternalTransfer", "permitsUniversalTransfer")
+
+
+class Caller(Protocol):
+    """Makes one REST call."""
+
+    async def call(self, request: Request) -> Reply:
+        """Return the reply."""
+        ...
+
+
+@dataclass
+class Report:
+    """faults: why live trading is refused. untraded: symbols that rest this session, with the reason."""
+
+    faults: list[str] = field(default_factory=list)
+    untraded: dict[str, str] = field(default_factory=dict)
+    tiers: dict[str, list[Tier]] = field(default_factory=dict)
+    wallet_usdt: float = 0.0
+    positions: list[dict[str, Any]] = field(default_factory=list)
+    algos: list[dict[str, Any]] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
+def judge_modes(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with accountConfig: one-way mode and single-asset margin are required."""
+    faults = []
+    if config.get("dualSidePosition"):
+        faults.append("the account is in hedge mode; this system needs one-way mode (dualSidePosition=false)")
+    if config.get("multiAssetsMargin"):
+        faults.append("the account is in multi-assets mode; this system needs single-asset margin")
+    if config.get("canTrade") is False:
+        faults.append("the account may not trade (canTrade=false)")
+    return faults
+
+
+def judge_rights(reply: Reply, production: bool) -> list[str]:
+    """Return what is wrong with the key's rights. Unreachable rights are a fault in production only."""
+    if not reply.ok or not isinstance(reply.result, dict):
+        text = f"the key's restrictions could not be read (HTTP {reply.status}, code {reply.code})"
+        return [text] if production else []
+    rights = reply.result
+    faults = [f"the key has the right {name}; make one without it" for name in FORBIDDEN_RIGHTS if rights.get(name)]
+    if not rights.get("enableFutures"):
+        faults.append("the key may not trade futures (enableFutures=false)")
+    if production and not rights.get("ipRestrict"):
+        faults.append("the key is not restricted to IP addresses; restrict it")
+    return faults
+
+
+def judge_strangers(
+    positions: list[dict[str, Any]], orders: list[dict[str, Any]], algos: list[dict[str, Any]], engine_id: str,
+    known: set[str], adopt: bool,
+) -> list[str]:  # fmt: skip
+    """Return positions and orders on the account that this system did not open; none when `adopt`."""
+    if adopt:
+        return []
+    faults = [
+        f"foreign position {row['symbol']} {row['positionAmt']}"
+        for row in positions
+        if float(row["positionAmt"]) and row["symbol"] not in known
+    ]
+    faults += [
+        f"foreign order {row['symbol']} {row['clientOrderId']}"
+        for row in orders
+        if not is_ours(str(row["clientOrderId"]), engine_id)
+    ]
+    faults += [
+        f"foreign algo order {row['symbol']} {row['clientAlgoId']}"
+        for row in algos
+        if not is_ours(str(row["clientAlgoId"]), engine_id) and not str(row["clientAlgoId"]).startswith(CANARY)
+    ]
+    return [f"{fault}; close it, or start with live.adopt" for fault in faults]
+
+
+async def preflight(
+    rest: Caller,
+    settings: LiveConfig,
+    engine_id: str,
+    symbols: list[str],
+    steps: list[tuple[Step, Step]],
+    least_qty: list[float],
+    least_notional: list[float],
+    known: set[str],
+    production: bool,
+) -> Report:
+    """Ask everything, change margin type and leverage where they differ, place and cancel the canary.
+
+    known: symbols in which this system already holds a position by its own journal.
+    """
+    report = Report()
+    config = await rest.call(Request(Call.ACCOUNT_CONFIG))
+    if not config.ok:
+        report.faults.append(
+            f"the account could not be read: HTTP {config.status}, code {config.code}: {config.message}"
+        )
+        return report
+    report.faults += judge_modes(config.result)
+    report.faults += judge_rights(await rest.call(Request(Call.KEY_RIGHTS)), production)
+    await _read_account(rest, report)
+    orders = await rest.call(Request(Call.OPEN_ORDERS))
+    report.faults += [] if orders.ok else [f"open orders could not be read: code {orders.code}"]
+    report.faults += judge_strangers(
+        report.positions, orders.result or [], report.algos, engine_id, known, settings.adopt
+    )
+    if report.faults:
+        return report
+    await _sweep_canaries(rest, report)
+    await _symbol_settings(rest, settings, symbols, report)
+    index = next((i for i, name in enumerate(symbols) if name not in report.untraded), None)
+    if index is None:
+        report.faults.append("no symbol can be traded: " + "; ".join(f"{s}: {w}" for s, w in report.untraded.items()))
+    else:
+        report.faults += await _canary(rest, symbols[index], steps[index], least_qty[index], least_notional[index])
+    return report
+
+
+async def _read_account(rest: Caller, report: Report) -> None:
+    account = await rest.call(Request(Call.ACCOUNT))
+    positions = await rest.call(Request(Call.POSITIONS))
+    algos = await rest.call(Request(Call.OPEN_ALGOS))
+    brackets = await rest.call(Request(Call.BRACKETS))
+    for name, reply in (("account", account), ("positions", positions), ("algo orders", algos), ("brackets", brackets)):
+        if not reply.ok:
+            report.faults.append(f"{name} could not be read: HTTP {reply.status}, code {reply.code}: {reply.message}")
+    if report.faults:
+        return
+    assets = {row["asset"]: row for row in account.result["assets"]}
+    report.wallet_usdt = float(assets.get("USDT", {}).get("walletBalance", 0))
+    report.positions = [row for row in positions.result if float(row["positionAmt"])]
+    report.algos = algos.result
+    report.tiers = read_brackets(brackets.result)
+
+
+async def _sweep_canaries(rest: Caller, report: Report) -> None:
+    for row in report.algos:
+        if str(row["clientAlgoId"]).startswith(CANARY):
+            await rest.call(Request(Call.ALGO_CANCEL, {"clientAlgoId": row["clientAlgoId"]}))
+    report.algos = [row for row in report.algos if not str(row["clientAlgoId"]).startswith(CANARY)]
+
+
+async def _symbol_settings(rest: Caller, settings: LiveConfig, symbols: list[str], report: Report) -> None:
+    """Margin type and leverage by symbolConfig; changed only where different, a refusal rests the symbol."""
+    reply = await rest.call(Request(Call.SYMBOL_CONFIG))
+    if not reply.ok:
+        report.faults.append(f"symbol configuration could not be read: code {reply.code}: {reply.message}")
+        return
+    now = {row["symbol"]: row for row in reply.result}
+    for name in symbols:
+        row = now.get(name)
+        if row is None:
+            report.untraded[name] = "not in symbolConfig"
+            continue
+        if row["marginType"] != settings.margin_type:
+            change = Request(Call.MARGIN_TYPE, {"symbol": name, "marginType": settings.margin_type})
+            answer = await rest.call(change)
+            if not answer.ok and answer.code != NO_CHANGE_NEEDED:
+                report.untraded[name] = f"margin type refused: code {answer.code}: {answer.message}"
+                continue
+            report.changed.append(f"{name} {settings.margin_type}")
+        tiers = report.tiers.get(name)
+        leverage = min(settings.leverage, tiers[0].leverage) if tiers else settings.leverage
+        if int(row["leverage"]) != leverage:
+            answer = await rest.call(Request(Call.LEVERAGE, {"symbol": name, "leverage": leverage}))
+            if not answer.ok:
+                report.untraded[name] = f"leverage refused: code {answer.code}: {answer.message}"
+                continue
+            report.changed.append(f"{name} {leverage}x")
+
+
+async def _canary(
+    rest: Caller, symbol: str, steps: tuple[Step, Step], least_qty: float, least_notional: float
+) -> list[str]:
+    """Place a harmless stop, see it, cancel it: the whole path of protection works with this key today."""
+    mark = await rest.call(Request(Call.MARK, {"symbol": symbol}))
+    if not mark.ok:
+        return [f"canary: no mark price of {symbol}: code {mark.code}"]
+    price = float(mark.result["markPrice"])
+    trigger = steps[0].floor(price * CANARY_AWAY)
+    qty = steps[1].ceil(max(least_qty, least_notional / float(trigger)))
+    name = f"{CANARY}{int(mark.result['time']):x}"
+    placed = await rest.call(canary_stop(symbol, qty, trigger, name))
+    if not placed.ok:
+        return [f"canary: a far stop was refused: HTTP {placed.status}, code {placed.code}: {placed.message}"]
+    seen = False
+    deadline = asyncio.get_running_loop().time() + CANARY_WAIT_S
+    while not seen and asyncio.get_running_loop().time() < deadline:
+        query = await rest.call(Request(Call.ALGO_QUERY, {"clientAlgoId": name}))
+        seen = query.ok and query.result.get("algoStatus") == "NEW"
+        if not seen:
+            await asyncio.sleep(0.1)  # a query may lag behind the order
+    gone = await rest.call(Request(Call.ALGO_CANCEL, {"clientAlgoId": name}))
+    faults = [] if seen else ["canary: the far stop was accepted but never seen by a query"]
+    return faults + ([] if gone.ok else [f"canary: could not be cancelled: code {gone.code}: {gone.message}"])

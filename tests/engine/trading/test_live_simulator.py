@@ -1,0 +1,152 @@
+"""Live trading against the simulated exchange: its sockets, its delays, its faults; its ledger is the oracle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from simulated import KEY, SECRET, Simulated
+
+from engine import journal
+from engine.errors import ConfigError
+from engine.trading.protection import Stage
+from kernels.records import Kind
+
+
+def amount(sim: Simulated, symbol: int) -> int:
+    """The exchange's own position, in its smallest units."""
+    account = sim.exchange.venue.ledger.accounts[KEY]
+    return account.position(sim.number(symbol), "BOTH").qty
+
+
+def trades(sim: Simulated) -> list:
+    """Every closed round trip in the journal, of all runs."""
+    found = []
+    for segment in journal.segments(sim.folder / "journal", "main"):
+        found += [record for kind, record in journal.read_records(segment) if kind is Kind.TRADE]
+    return found
+
+
+def standing(sim: Simulated, symbol: int) -> bool:
+    assert sim.live is not None
+    return sim.live.trading.protection.standing(symbol)
+
+
+async def opened(sim: Simulated, symbol: int = 0) -> None:
+    assert sim.live is not None
+    await sim.until(lambda: sim.live.trading.sweeps.reconciled, "reconciled")
+    sim.decide(symbol)
+    await sim.until(lambda: sim.live.parts.core.desk.positions.slot_of[symbol] >= 0, "position open")
+    await sim.until(lambda: standing(sim, symbol), "stop confirmed", 2.5)
+
+
+async def gone(sim: Simulated, symbol: int = 0) -> None:
+    desk = sim.live.parts.core.desk
+    await sim.until(lambda: desk.positions.slot_of[symbol] < 0 and not desk.orders, "flat by our books")
+    await sim.until(lambda: amount(sim, symbol) == 0, "flat on the exchange")
+
+
+async def test_entry_stop_exit_and_the_wallet_agrees(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        assert live.report.faults == []
+        await opened(sim)
+        trading, desk = live.trading, live.parts.core.desk
+        assert trading.protection.slots[0].stage is Stage.STANDING
+        assert amount(sim, 0) != 0
+        assert desk.positions.rows[0]["protected"] == 1
+        sim.mark(0, float(desk.positions.rows[0]["sl_price"]))
+        await gone(sim)
+        await sim.until(lambda: trading.may_enter(0), "the old stop is over")
+        wallet = sim.exchange.venue.ledger.accounts[KEY].wallet
+        await sim.until(lambda: abs(desk.account.wallet_usdt - wallet / 1e8) < 1e-6, "wallets agree")
+        assert desk.trades_closed == 1
+        assert desk.net_usdt == pytest.approx(desk.account.wallet_usdt - 10_000, abs=1e-6)
+        assert {"ws0", "ws1"} >= set(trading.gateway.counts.routes)
+
+
+async def test_a_wrong_secret_refuses_to_start_and_shows_nothing(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        sim.exchange.venue.ledger.accounts[KEY].secret = "other"
+        with pytest.raises(ConfigError) as caught:
+            await sim.start_engine()
+        assert SECRET not in str(caught.value)
+
+
+async def test_a_second_engine_on_the_key_is_refused(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        await sim.start_engine()
+        first = sim.live
+        with pytest.raises(ConfigError, match="another engine"):
+            await sim.start_engine()
+        sim.live = first
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["lost_acknowledgement", "timeout_after_acceptance", "unknown_503_executed", "unknown_503_not_executed",
+     "service_unavailable", "throttled", "timestamp_rejected", "lost_request"],
+)  # fmt: skip
+async def test_no_fault_of_an_entry_leaves_a_naked_or_double_position(tmp_path: Path, fault: str) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled")
+        sim.server.faults.begin(fault)
+        sim.decide()
+        desk = live.parts.core.desk
+        await sim.until(lambda: not desk.orders, "the entry's fate is known", 15)
+        placed = amount(sim, 0)
+        if placed:
+            await sim.until(lambda: standing(sim, 0), "protected", 3)
+            assert desk.positions.count == 1
+        else:
+            assert desk.positions.count == 0
+        entries = [name for name in live.trading.gateway.counts.routes]
+        assert sum(live.trading.gateway.counts.routes[name] for name in entries) == 1
+
+
+async def test_both_private_streams_cut_while_a_stop_fires(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        sim.server.faults.begin("cut_connections", route="private")
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await gone(sim)
+        assert live.parts.core.desk.trades_closed == 1
+
+
+async def test_a_crash_with_an_open_position_comes_back_protected(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        await sim.start_engine()
+        await opened(sim)
+        before = amount(sim, 0)
+        stops = {slot.name for slot in sim.live.trading.protection.slots.values()}
+        await sim.stop_engine()
+        live = await sim.start_engine()
+        assert live.parts.core.desk.positions.count == 1
+        await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled", 3)
+        assert standing(sim, 0)
+        assert {slot.name for slot in live.trading.protection.slots.values()} == stops
+        assert amount(sim, 0) == before
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await gone(sim)
+        assert live.parts.core.desk.trades_closed == 1
+
+
+async def test_a_position_closed_by_hand_while_we_were_down_is_found(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        await sim.start_engine()
+        await opened(sim)
+        await sim.stop_engine()
+        account = sim.exchange.venue.ledger.accounts[KEY]
+        position = account.position(sim.number(0), "BOTH")
+        sim.server.faults.begin("liquidate", key=KEY)
+        await sim.until(lambda: position.qty == 0, "liquidated")
+        live = await sim.start_engine()
+        await sim.until(lambda: live.parts.core.desk.positions.count == 0, "found flat", 15)
+        (trade,) = trades(sim)
+        assert trade["qty"] > 0.0
+        assert live.parts.core.desk.trades_closed == 1
