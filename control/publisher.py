@@ -107,10 +107,10 @@ def marks(view: SnapshotView) -> list[list[Any]]:
     return [
         [
             present.text(row["symbol"]),
-            present.known(row["mark_price"]),
-            present.known(row["bid"]),
-            present.known(row["ask"]),
-            present.known(row["close"]),
+            present.known(row["mark_price"]) or None,  # 0: nothing has arrived yet
+            present.known(row["bid"]) or None,
+            present.known(row["ask"]) or None,
+            present.known(row["close"]) or None,
             bool(row["ready"]),
             bool(row["halted"]),
         ]

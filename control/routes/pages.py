@@ -22,13 +22,13 @@ TYPES = {
 
 
 def _file(name: str) -> Response[bytes]:
-    root = BUILT if (BUILT / "index.html").exists() else PLAIN
-    path = (root / name).resolve()
-    if not path.is_relative_to(root) or path.suffix not in TYPES or not path.is_file():
-        raise NotFoundException("no such file")
-    hashed = name.startswith("assets/")
-    caching = "public, max-age=31536000, immutable" if hashed else "no-cache"
-    return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers={"Cache-Control": caching})
+    for root in (BUILT, PLAIN):
+        path = (root / name).resolve()
+        if path.is_relative_to(root) and path.suffix in TYPES and path.is_file():
+            hashed = name.startswith("assets/")
+            caching = "public, max-age=31536000, immutable" if hashed else "no-cache"
+            return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers={"Cache-Control": caching})
+    raise NotFoundException("no such file")
 
 
 @get("/", opt={"public": True}, include_in_schema=False, sync_to_thread=True)

@@ -1,0 +1,72 @@
+// Elements without markup strings: nothing that comes from data is ever parsed as HTML.
+export type Child = Node | string | number | null | undefined | false;
+type Props = Record<string, string | number | boolean | EventListener | undefined>;
+
+export function h(tag: string, props: Props = {}, ...children: (Child | Child[])[]): HTMLElement {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (name === "value") (element as HTMLInputElement).value = String(value);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  add(element, children);
+  return element;
+}
+
+export function add(element: Element, children: (Child | Child[])[]): void {
+  for (const child of children.flat()) {
+    if (child === null || child === undefined || child === false) continue;
+    element.append(typeof child === "number" ? String(child) : child);
+  }
+}
+
+export function fill(element: Element, ...children: (Child | Child[])[]): void {
+  element.replaceChildren();
+  add(element, children);
+}
+
+// Replaces the text only when it changed: a quiet page does not repaint and keeps a selection.
+export function put(element: Element, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export interface Column<Row> {
+  name: string;
+  show: (row: Row) => Child;
+  number?: boolean;
+  key?: boolean; // a row header, kept on narrow screens
+  wide?: boolean; // left out on narrow screens
+}
+
+export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[], empty: string): HTMLElement {
+  if (rows.length === 0) return h("p", { class: "empty" }, empty);
+  const kind = (column: Column<Row>) => [column.number ? "num" : "", column.wide ? "wide" : ""].join(" ").trim() || undefined;
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    h(
+      "table",
+      {},
+      h("caption", { class: "unseen" }, caption),
+      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.name)))),
+      h(
+        "tbody",
+        {},
+        rows.map((row) =>
+          h(
+            "tr",
+            {},
+            columns.map((column) =>
+              h(column.key ? "th" : "td", { class: kind(column), scope: column.key ? "row" : undefined }, column.show(row)),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+export function card(title: string, ...children: (Child | Child[])[]): HTMLElement {
+  return h("section", { class: "card" }, h("h2", {}, title), ...children);
+}

@@ -1,0 +1,30 @@
+// A list with filters that are part of the address bar's memory, and a button for the next page.
+import { get } from "./api.ts";
+import { add, type Column, fill, h, table } from "./dom.ts";
+import { load } from "./shell.ts";
+import type { Page } from "./types.ts";
+
+export interface Filter { name: string; label: string; options?: [string, string][] }
+
+export function pages<Row>(main: HTMLElement, path: string, caption: string, columns: Column<Row>[], filters: Filter[], empty: string, tools: HTMLElement[] = []): { refresh: () => void; rows: () => Row[]; query: () => Record<string, string> } {
+  const fields = filters.map((filter) =>
+    filter.options
+      ? h("select", { name: filter.name, "aria-label": filter.label }, h("option", { value: "" }, filter.label), filter.options.map(([value, text]) => h("option", { value }, text)))
+      : h("input", { name: filter.name, placeholder: filter.label, "aria-label": filter.label, size: 14, autocomplete: "off" }),
+  ) as (HTMLSelectElement | HTMLInputElement)[];
+  const list = h("div"), more = h("button", { hidden: true }, "Older");
+  let rows: Row[] = [], next: string | null = null;
+  const query = () => Object.fromEntries(fields.map((field) => [field.name, field.name === "symbol" ? field.value.trim().toUpperCase() : field.value.trim()]));
+  const read = (older: boolean) => load(list, async () => {
+    const found = await get<Page<Row>>(path, { ...query(), limit: 100, before: older ? (next ?? undefined) : undefined });
+    rows = older ? [...rows, ...found.items] : found.items;
+    next = found.next;
+    fill(list, table(caption, columns, rows, empty));
+    more.hidden = next === null;
+  });
+  fields.forEach((field) => field.addEventListener("change", () => void read(false)));
+  more.addEventListener("click", () => void read(true));
+  add(main, [h("div", { class: "row tools" }, fields, tools), list, more]);
+  void read(false);
+  return { refresh: () => void read(false), rows: () => rows, query };
+}

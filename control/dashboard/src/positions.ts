@@ -1,0 +1,34 @@
+// Open positions with a bar from stop loss to take profit that shows where the mark price stands.
+import { h, table } from "./dom.ts";
+import { percent, price, signed, span, tone } from "./format.ts";
+import { act, ask, may } from "./shell.ts";
+import type { Position } from "./types.ts";
+
+function guard(row: Position): HTMLElement | string {
+  if (row.to_sl === null || row.to_tp === null) return "–";
+  const share = Math.min(1, Math.max(0, row.to_sl / Math.max(1e-12, row.to_sl + row.to_tp)));
+  const meter = h("meter", { min: 0, max: 1, low: 0.25, high: 0.6, optimum: 1, value: share, "aria-label": `mark price between stop loss and take profit of ${row.symbol}` });
+  return h("div", { class: "guard" }, h("span", { class: "down", title: `stop loss ${price(row.sl_price)}` }, `SL ${percent(row.to_sl)}`), meter, h("span", { class: "up", title: `take profit ${price(row.tp_price)}` }, `TP ${percent(row.to_tp)}`));
+}
+
+async function close(symbol: string): Promise<void> {
+  if (await ask(`Close the position in ${symbol} at the market?`, "Close position")) {
+    await act(`/api/positions/${symbol}/close`, {}, `Close of ${symbol} acknowledged.`, "Close position");
+  }
+}
+
+export function positionsTable(rows: Position[]): HTMLElement {
+  return table("Open positions", [
+    { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
+    { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : "down" }, row.side) },
+    { name: "Quantity", number: true, wide: true, show: (row) => String(Number(row.qty.toPrecision(8))) },
+    { name: "Entry", number: true, wide: true, show: (row) => price(row.entry_price) },
+    { name: "Mark", number: true, wide: true, show: (row) => price(row.mark_price) },
+    { name: "Result", number: true, show: (row) => h("span", { class: tone(row.unrealised_usdt) }, signed(row.unrealised_usdt)) },
+    { name: "Stop loss – take profit", show: guard },
+    { name: "Liquidation", number: true, wide: true, show: (row) => percent(row.to_liquidation, 1) },
+    { name: "On exchange", wide: true, show: (row) => (row.protected ? "protected" : "local stop only") },
+    { name: "Held", number: true, wide: true, show: (row) => span(Date.now() - row.opened_ms) },
+    { name: "", show: (row) => (may("trade") ? h("button", { class: "small", "aria-label": `Close ${row.symbol}`, onclick: () => void close(row.symbol) }, "Close") : "") },
+  ], rows, "No open positions.");
+}

@@ -1,0 +1,31 @@
+// How a decision is shown, wherever it is shown: the prediction that counted and why there was no trade.
+import { type Column, h } from "./dom.ts";
+import { percent, time, moment, words } from "./format.ts";
+import type { Signal } from "./types.ts";
+
+export function why(row: Signal): HTMLElement {
+  if (row.entered) return h("span", { class: "tag good" }, "entered");
+  const shown = row.refused_by.slice(0, 3).map((gate) => h("span", { class: "tag" }, words(gate)));
+  const more = row.refused_by.length - shown.length;
+  return h("span", { title: row.refused_by.map(words).join(", ") }, shown, more > 0 ? h("span", { class: "tag" }, `+${more}`) : null);
+}
+
+export function signalColumns(short: boolean): Column<Signal>[] {
+  const best = (row: Signal, kind: string) => row.predictions[`${kind}_${(row.predictions.er_long ?? -9) >= (row.predictions.er_short ?? -9) ? "long" : "short"}`] ?? null;
+  const columns: Column<Signal>[] = [
+    { name: "Decided", show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
+    { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
+    { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side) },
+    { name: "Exp. return", number: true, show: (row) => percent(best(row, "er"), 3) },
+  ];
+  if (!short) {
+    columns.push(
+      { name: "5 % tail", number: true, wide: true, show: (row) => percent(best(row, "q05"), 2) },
+      { name: "Adverse", number: true, wide: true, show: (row) => percent(best(row, "e_mae"), 2) },
+      { name: "Hold, min", number: true, wide: true, show: (row) => String(Math.round(best(row, "e_hold") ?? Number.NaN) || "–") },
+      { name: "Took", number: true, wide: true, show: (row) => (row.frame_to_decision_us === null ? "–" : `${Math.round(row.frame_to_decision_us)} µs`) },
+    );
+  }
+  columns.push({ name: "Why no trade?", show: why });
+  return columns;
+}

@@ -1,0 +1,291 @@
+"""The dashboard in a real browser, over the real control process, a seeded store and a stand-in engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.routes.pages import BUILT
+
+CHROMIUM = Path(os.environ.get("TA_CHROMIUM", "/usr/bin/chromium"))
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "test-artifacts" / "dashboard"
+VIEWS = ["overview", "chart", "signals", "trades", "models", "control", "jobs", "data", "latency", "audit", "settings"]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"),
+    pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the dashboard is not built: make dashboard"),
+]
+
+
+class Stage:
+    """The control process of `tests/control/stage.py`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.control.stage", str(data_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(data_dir.parent / "stage.log").open("w"),
+            cwd=ROOT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.tokens: dict[str, str] = json.loads(self.process.stdout.readline())
+        self.url = wait_for(lambda: _address(data_dir))
+        wait_for(lambda: _ready(self.url))
+
+    def tell(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+    def commands(self) -> list[str]:
+        """Return the verbs that the stand-in engine has received."""
+        self.tell("commands")
+        assert self.process.stdout is not None
+        found: list[str] = json.loads(self.process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def _address(data_dir: Path) -> str | None:
+    try:
+        return str(json.loads((data_dir / "control.json").read_text())["url"])
+    except (OSError, ValueError):
+        return None
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], within_s: float = 30) -> Any:
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"did not come true within {within_s} s"
+        time.sleep(0.05)
+    return found
+
+
+def hold(page: Any, expression: str) -> None:
+    """Wait until a JavaScript expression is true; the page's own policy forbids the browser tool's way of waiting."""
+    wait_for(lambda: page.evaluate(expression), 15)
+
+
+QUIET = "!document.querySelector('main [aria-busy]')"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: Any) -> Iterator[Stage]:
+    running = Stage(tmp_path_factory.mktemp("stage") / "var")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, stage: Stage) -> Iterator[Any]:
+    """Return a function that logs in and opens a view; at the end no page may have reported a fault."""
+    contexts, faults = [], []
+
+    def heard(message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:  # a refusal is shown, not a fault
+            faults.append(message.text)
+
+    def go(view: str = "overview", scope: str = "admin", **options: Any) -> Any:
+        context = browser.new_context(viewport=options.pop("size", {"width": 1360, "height": 900}), **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"{stage.url}/#/{view}")
+        page.fill("#token", stage.tokens[scope])
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("navigation").wait_for()
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def test_a_wrong_token_is_told_so_and_a_right_one_opens_the_overview(browser: Any, stage: Stage) -> None:
+    page = browser.new_context().new_page()
+    page.goto(stage.url)
+    page.fill("#token", "ta_00000000_wrong")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("no such token").wait_for()
+    page.fill("#token", stage.tokens["read"])
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Overview").wait_for()
+    page.get_by_text("engine alive", exact=True).wait_for()
+    page.get_by_text("9,900.00").first.wait_for()
+    page.get_by_role("button", name="Log out").click()
+    page.locator("#token").wait_for()
+    page.reload()
+    page.locator("#token").wait_for()
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_opens_without_a_fault(open_page: Any, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
+    for number, view in enumerate(VIEWS):
+        page.goto(f"{page.url.split('#')[0]}#/{view}")
+        page.locator(f"nav a:nth-child({number + 1})[aria-current=page]").wait_for()
+        hold(page, QUIET)
+        page.screenshot(path=SHOTS / f"{view}-{scheme}.png")
+        assert page.locator("main .fault").count() == 0, view
+
+
+def test_no_view_has_a_serious_accessibility_fault(open_page: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    for scheme, views in (("light", VIEWS), ("dark", ["overview", "signals", "control"])):
+        page = open_page(color_scheme=scheme)
+        for view in views:
+            page.goto(f"{page.url.split('#')[0]}#/{view}")
+            hold(page, QUIET)
+            found = Axe().run(page).response["violations"]
+            serious = [
+                (item["id"], item["nodes"][0]["target"]) for item in found if item["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (scheme, view)
+
+
+def test_a_phone_shows_every_view_without_sideways_scrolling(open_page: Any) -> None:
+    page = open_page(size={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    for view in VIEWS:
+        page.goto(f"{page.url.split('#')[0]}#/{view}")
+        hold(page, QUIET)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.screenshot(path=SHOTS / f"{view}-phone.png")
+        assert width <= 390, view
+
+
+def test_the_chart_draws_candles_and_changes_symbol_by_keyboard(open_page: Any) -> None:
+    page = open_page()
+    page.keyboard.press("/")
+    hold(page, "document.activeElement && document.activeElement.id === 'symbol'")
+    page.keyboard.type("ETHUSDT")
+    page.keyboard.press("Enter")
+    page.get_by_text("600 closed candles").wait_for()
+    assert page.url.endswith("#/chart/ETHUSDT")
+    assert page.locator(".chart canvas").count() > 0
+
+
+def test_trades_can_be_filtered_and_exported(open_page: Any) -> None:
+    page = open_page("trades")
+    page.get_by_label("Reason", exact=True).select_option("tp")
+    hold(page, "[...document.querySelectorAll('.tag')].every((tag) => tag.textContent === 'tp')")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export CSV").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].startswith("closed_ms,opened_ms,symbol,side,mode,reason")
+    assert len(lines) > 10 and all(line.split(",")[5] == "tp" for line in lines[1:])
+
+
+def test_stop_and_start_and_the_page_follows(open_page: Any, stage: Stage) -> None:
+    page = open_page("control")
+    page.get_by_role("button", name="Stop entries").click()
+    page.locator(".strip").get_by_text("stopped").wait_for()
+    page.get_by_role("button", name="Start session").click()
+    page.locator(".strip").get_by_text("running").wait_for()
+    assert stage.commands()[-2:] == ["stop", "start"]
+
+
+def test_flatten_asks_before_it_acts(open_page: Any, stage: Stage) -> None:
+    page = open_page("control")
+    before = stage.commands()
+    page.get_by_role("button", name="Flatten").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("at the market").wait_for()
+    page.screenshot(path=SHOTS / "flatten-question.png")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert stage.commands() == before
+    page.get_by_role("button", name="Flatten").click()
+    page.get_by_role("dialog").get_by_role("button", name="Flatten").click()
+    page.get_by_text("Flatten acknowledged").wait_for()
+    assert stage.commands() == [*before, "flatten"]
+    page.get_by_role("button", name="Start session").click()
+    page.locator(".strip").get_by_text("running").wait_for()
+
+
+def test_a_reader_sees_no_buttons_that_change_anything(open_page: Any) -> None:
+    page = open_page("control", scope="read")
+    page.get_by_text("This token may only read.").wait_for()
+    for name in ("Start session", "Flatten", "Halt", "Stop entries"):
+        assert page.get_by_role("button", name=name).count() == 0
+
+
+def test_promotion_shows_what_the_gate_or_the_registry_says(open_page: Any) -> None:
+    page = open_page("models")
+    page.get_by_role("button", name="Promote 20261122T150000-abcdef02").click()
+    page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    page.locator("#note.bad").wait_for()  # the seeded row has no bundle: the refusal must reach the operator
+    assert "20261122T150000-abcdef02" in page.locator("#note").inner_text()
+
+
+def test_a_silent_engine_is_said_and_its_return_too(open_page: Any, stage: Stage) -> None:
+    page = open_page()
+    page.get_by_text("engine alive", exact=True).wait_for()
+    stage.tell("silent")
+    page.locator("#alarm").get_by_text("The engine has not beaten").wait_for()
+    page.screenshot(path=SHOTS / "engine-silent.png")
+    stage.tell("alive")
+    page.get_by_text("engine alive", exact=True).wait_for()
+
+
+def test_closing_a_position_asks_and_is_carried_out(tmp_path: Path, browser: Any) -> None:
+    own = Stage(tmp_path / "var")
+    try:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(10_000)
+        page.goto(own.url)
+        page.fill("#token", own.tokens["trade"])
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Close ETHUSDT").click()
+        page.get_by_role("dialog").get_by_role("button", name="Close position").click()
+        page.get_by_text("No open positions.").wait_for()
+        assert own.commands() == ["close"]
+        own.close()  # the control process goes away: the page must say so
+        page.locator("#alarm").get_by_text("Connection to the control process lost").wait_for()
+        page.screenshot(path=SHOTS / "control-gone.png")
+        page.context.close()
+    finally:
+        own.close()
