@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 UV_VERSION := 0.13.9
-export TA_COMPILE_CACHE ?= $(CURDIR)/.venv/compile-cache
 
 .PHONY: env demo test test-long lint bench bench-check lock clean
 
@@ -14,6 +13,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m engine.warm
 	@touch $(STAMP)
 
 demo: env

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def cpu_target() -> str:
 
 
 def _open_cache() -> bool:
-    root = Path(os.environ.get("TA_COMPILE_CACHE") or Path.home() / ".cache" / "ta-kernels")
+    root = Path(os.environ.get("TA_COMPILE_CACHE") or Path(sys.prefix) / "compile-cache")
     mine = root / source_hash()
     try:
         mine.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def _open_cache() -> bool:
         for old in others[KEPT_CACHES:]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError:
-        return False  # a read-only home: compile afresh
+        return False  # a read-only environment: compile afresh
     numba_config.CACHE_DIR = str(mine)
     return True
 
