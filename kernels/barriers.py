@@ -11,11 +11,22 @@ import numpy as np
 from kernels.compile import kernel
 from kernels.records import LABEL, Reason
 
-BLOCK = 16  # bars summed up by one low and one high: a scan skips whole blocks that touch no barrier
+BLOCK_BITS = 3
+BLOCK = 1 << BLOCK_BITS  # bars summed up by one low and one high: a scan skips whole blocks that touch no barrier
 TP, SL, TIME = int(Reason.TP), int(Reason.SL), int(Reason.TIME)
 
 # Counters written by `label_minutes`, in this order.
-COUNTERS: tuple[str, ...] = ("labelled", "no_atr", "short_path", "mark_beyond", "both_in_bar_long", "both_in_bar_short")
+COUNTERS: tuple[str, ...] = (
+    "labelled",
+    "no_atr",
+    "short_path",
+    "mark_beyond",
+    "rows_long",
+    "rows_short",
+    "both_in_bar_long",
+    "both_in_bar_short",
+)
+MINUTE_MS = 60_000
 
 PATH = "float64[:,::1]"  # rows open, high, low, close over the minute grid
 LABEL_TYPE = numba.from_dtype(LABEL)
@@ -51,19 +62,20 @@ def _first_touch(path, blocks, first, last, lower, upper):
     lowest, highest = np.inf, -np.inf
     j = first
     while j <= last:
-        if j % BLOCK == 0 and j + BLOCK - 1 <= last:
-            b = j // BLOCK
-            if blocks[0, b] > lower and blocks[1, b] < upper:
-                lowest = min(lowest, blocks[0, b])
-                highest = max(highest, blocks[1, b])
-                j += BLOCK
-                continue
-        low, high = path[2, j], path[1, j]
-        if low <= lower or high >= upper:
+        if j & (BLOCK - 1) == 0 and j + BLOCK - 1 <= last:
+            low, high = blocks[0, j >> BLOCK_BITS], blocks[1, j >> BLOCK_BITS]
+            step = BLOCK
+            if low <= lower or high >= upper:
+                low, high = path[2, j], path[1, j]
+                step = 1
+        else:
+            low, high = path[2, j], path[1, j]
+            step = 1
+        if step == 1 and (low <= lower or high >= upper):
             break
-        lowest = min(lowest, low)
-        highest = max(highest, high)
-        j += 1
+        lowest = low if low < lowest else lowest
+        highest = high if high > highest else highest
+        j += step
     return j, lowest, highest
 
 
@@ -116,6 +128,8 @@ def _label_side(path, blocks, last_close, i, side, atr, settings, event_index, e
     row.return_free = side * (free_price - entry) / entry
     row.mae = adverse / entry
     row.hold_minutes = k - i
+    row.spare = 0
+    row.spare2 = 0
     row.on_mark = on_mark
     funding = _funding(path, event_index, event_rate, first_event, k, entry)
     row.net_return = row.gross_return - cost * (1.0 + exit_price / entry) - side * funding
@@ -135,6 +149,7 @@ def _label_side(path, blocks, last_close, i, side, atr, settings, event_index, e
         numba.int64[::1],
         numba.float64[::1],
         numba.float64[::1],
+        numba.int64,
         LABEL_TYPE[::1],
         LABEL_TYPE[::1],
         numba.int64[::1],
@@ -151,6 +166,7 @@ def label_minutes(
     event_index,
     event_rate,
     settings,
+    first_close_ms,
     long,
     short,
     counts,
@@ -161,7 +177,8 @@ def label_minutes(
     them; *_runs: `count_runs` of their usable minutes; atr: float64[n] atr_15m as-of each minute's close;
     event_index, event_rate: the minutes at whose close funding settled, ascending, and the rates;
     settings: [tp in ATR, sl in ATR, limit in minutes, fee + half spread per leg];
-    long, short: LABEL[n], zeroed by the caller: a row without a label keeps reason 0; counts: int64[6], see COUNTERS.
+    first_close_ms: T of minute 0; long, short: LABEL[n], of which the first counts[4] and counts[5] rows are written;
+    counts: int64[8], see COUNTERS.
     """
     n = atr.size
     limit = int(settings[2])
@@ -181,13 +198,19 @@ def label_minutes(
         path, blocks = (mark, mark_blocks) if on_mark else (last, last_blocks)
         beyond = 0
         for side in (1, -1):
-            row = long[i] if side > 0 else short[i]
             move = side * (now - entry)  # NaN where the mark at T is not known: nothing to refuse
             if move >= settings[0] * atr[i] or -move >= settings[1] * atr[i]:
                 beyond = 1
                 continue
+            if side > 0:
+                row = long[counts[4]]
+                counts[4] += 1
+            else:
+                row = short[counts[5]]
+                counts[5] += 1
+            row.time_ms = first_close_ms + i * MINUTE_MS
             _label_side(path, blocks, close, i, side, atr[i], settings, event_index, event_rate, event, on_mark, row)
             if row.both_in_bar:
-                counts[4 if side > 0 else 5] += 1
+                counts[6 if side > 0 else 7] += 1
         counts[3] += beyond
         counts[0] += 1 - beyond

@@ -67,8 +67,7 @@ def label(
     atr = np.full(minutes, np.nan)
     atr[(bars["open_ms"] - first_ms) // MINUTE_MS] = atr_15m
     event_index, event_rate = _settlements(funding, first_ms, minutes)
-    long, short = np.zeros(minutes, LABEL), np.zeros(minutes, LABEL)
-    long["time_ms"] = short["time_ms"] = first_ms + MINUTE_MS * np.arange(1, minutes + 1)
+    long, short = np.empty(minutes, LABEL), np.empty(minutes, LABEL)
     counts = np.zeros(len(COUNTERS), np.int64)
     cost = settings.taker_fee + settings.half_spread
     numbers = np.array([settings.tp_atr, settings.sl_atr, float(settings.time_limit_minutes), cost])
@@ -83,12 +82,13 @@ def label(
         event_index,
         event_rate,
         numbers,
+        first_ms + MINUTE_MS,
         long,
         short,
         counts,
     )
     tally = {name: int(count) for name, count in zip(COUNTERS, counts, strict=True)}
-    return Labels(long[long["reason"] > 0], short[short["reason"] > 0], tally)
+    return Labels(long[: tally["rows_long"]], short[: tally["rows_short"]], tally)
 
 
 def _grid(bars: Array, first_ms: int, minutes: int, gaps: Array | None) -> tuple[Array, Array]:
@@ -97,10 +97,11 @@ def _grid(bars: Array, first_ms: int, minutes: int, gaps: Array | None) -> tuple
     valid = np.zeros(minutes, np.uint8)
     slot = (bars["open_ms"] - first_ms) // MINUTE_MS
     inside = (slot >= 0) & (slot < minutes)
-    kept, slot = bars[inside], slot[inside]
+    kept = bars if inside.all() else bars[inside]
+    at: Any = slice(None) if len(kept) == minutes else slot[inside]  # without a hole every minute is its own slot
     for row, name in enumerate(("open", "high", "low", "close")):
-        path[row, slot] = kept[name]
-    valid[slot] = ((kept["flags"] & BarFlag.FILLED) == 0) & np.isfinite(path[:, slot]).all(axis=0)
+        path[row, at] = kept[name]
+    valid[at] = ((kept["flags"] & BarFlag.FILLED) == 0) & np.isfinite(path[:, at]).all(axis=0)
     for from_ms, to_ms in np.empty((0, 2), np.int64) if gaps is None else gaps:
         begin = max(0, int(from_ms - first_ms) // MINUTE_MS)
         valid[begin : max(begin, -(-int(to_ms - first_ms) // MINUTE_MS))] = 0

@@ -1,0 +1,70 @@
+"""Triple-barrier labels of one year of minutes, both sides; and the 8 trainings against LightGBM alone."""
+
+from __future__ import annotations
+
+import time
+
+import lightgbm
+import numpy as np
+import pytest
+
+from engine.model.dataset import Dataset
+from engine.model.labels import label
+from engine.model.train import TrainSettings, parameters, train
+from kernels.records import BAR
+from kernels.schema import FEATURES, TARGETS
+
+MINUTE_MS = 60_000
+YEAR_MINUTES = 525_600
+LABEL_LIMIT_S = 0.15
+TRAIN_LIMIT = 1.2
+
+
+@pytest.fixture(scope="module")
+def year() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    bars = np.zeros(YEAR_MINUTES, BAR)
+    steps = rng.standard_t(4, YEAR_MINUTES) * 5e-4
+    close = 100 * np.exp(np.cumsum(steps))
+    bars["open_ms"] = 1_700_000_040_000 + MINUTE_MS * np.arange(YEAR_MINUTES)
+    bars["close"], bars["open"] = close, np.concatenate([[100.0], close[:-1]])
+    bars["high"] = np.maximum(bars["open"], close) * (1 + np.abs(rng.normal(0, 2e-4, YEAR_MINUTES)))
+    bars["low"] = np.minimum(bars["open"], close) * (1 - np.abs(rng.normal(0, 2e-4, YEAR_MINUTES)))
+    return bars, close * 0.003
+
+
+def test_a_year_of_labels_both_sides(benchmark, year) -> None:
+    benchmark.group = "labels"
+    bars, atr = year
+    found = label(bars, atr)
+    assert len(found.long) == YEAR_MINUTES - 360
+    benchmark.pedantic(lambda: label(bars, atr), rounds=12, warmup_rounds=1)
+    assert benchmark.stats.stats.min <= LABEL_LIMIT_S
+
+
+def test_training_costs_little_more_than_lightgbm_alone() -> None:
+    rng = np.random.default_rng(2)
+    rows, rounds = 20_000, 8
+    x = rng.normal(size=(rows, len(FEATURES))).astype(np.float32)
+    targets = x[:, :8].astype(np.float64) + rng.normal(size=(rows, 8))
+    weights = rng.random((rows, 8)) + 0.5
+    times = MINUTE_MS * np.arange(rows)
+    data = Dataset(x, targets, weights, weights, weights[:, 0], times, np.zeros(rows, np.uint16), ("BTCUSDT",), 360)
+    settings = TrainSettings(rounds=rounds, threads=1)
+
+    def alone() -> None:
+        params = parameters(settings, TARGETS[0], rows, 1)
+        shared = lightgbm.Dataset(x, targets[:, 0], weight=weights[:, 0], params=params).construct()
+        for column, target in enumerate(TARGETS):
+            shared.set_label(targets[:, column])
+            shared.set_weight(weights[:, column])
+            lightgbm.train(parameters(settings, target, rows, 1), shared, rounds)
+
+    taken = []
+    for call in (alone, lambda: train(data, settings=settings)) * 2:
+        start = time.process_time()
+        call()
+        taken.append(time.process_time() - start)
+    ratio = min(taken[1::2]) / min(taken[0::2])
+    print(f"8 models, {rows:,} rows: ours / LightGBM alone = {ratio:.3f}")
+    assert ratio <= TRAIN_LIMIT
