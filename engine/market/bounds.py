@@ -16,6 +16,7 @@ RESET_MS = 5_000  # a lower update id this much newer is the exchange's sequence
 TIME_JUMP_MS = 3_600_000  # an event this far ahead of all others must be confirmed by further frames
 EARLY_MS = 1_000  # a candle may open at most this much after the time of its own event
 JUMP_FACTOR = 5.0  # a price this many times the last one must be confirmed by further frames
+JUMP_SQUARED = JUMP_FACTOR * JUMP_FACTOR
 CONFIRMATIONS = 3
 TAKER_SLACK = 1.0 + 1e-9  # the two volumes are rounded separately
 
@@ -69,7 +70,7 @@ class Doubt:
 
 def far(last: float, price: float) -> bool:
     """Tell whether `price` is more than `JUMP_FACTOR` away from `last`; never while there is no last price (0)."""
-    return last != 0.0 and not last < price * JUMP_FACTOR < last * JUMP_FACTOR * JUMP_FACTOR
+    return last != 0.0 and not last < price * JUMP_FACTOR < last * JUMP_SQUARED
 
 
 def kline_fault(data: dict[str, Any], k: dict[str, Any], timeframe: int, event_ms: int) -> Fault | None:

@@ -11,10 +11,13 @@ import numpy.typing as npt
 from orjson import loads
 
 from engine.market.bounds import (
+    JUMP_FACTOR,
+    JUMP_SQUARED,
     MAX_FRAME_BYTES,
     MAX_PRICE,
     MAX_QTY,
     MAX_TIME_MS,
+    MIN_TIME_MS,
     RESET_MS,
     Doubt,
     bar_fault,
@@ -46,7 +49,7 @@ class Decoder:
     symbols
         Names; an index into them is the `symbol` of every event.
     sink
-        Receiver of the events; a sink whose `on_book` is None reads the array `book` instead.
+        Receiver of the events; a sink whose class has no `on_book` (or None) reads the array `book` instead.
     start_ms
         Exchange time now, if known; 0 lets the first frame say it.
 
@@ -73,7 +76,7 @@ class Decoder:
         self._index = {name: number for number, name in enumerate(self.symbols)}
         self._doubt = Doubt(start_ms)
         self._update_id = [-1] * count
-        self._book_ms = [0] * count
+        self._book_ms = [MIN_TIME_MS] * count
         self._book_ns = [0] * count
         self._bid = [0.0] * count
         self._updates = [0] * count
@@ -90,6 +93,16 @@ class Decoder:
         self._missed: list[set[int]] = [set() for _ in range(rows)]
         self._handlers = {"kline": self._kline, "markPriceUpdate": self._mark_price, "bookTicker": self._book}
         self._default = Source(0, count * len(KINDS))
+
+    @property
+    def sink(self) -> Sink:
+        """Receiver of the events; may be replaced between frames."""
+        return self._sink
+
+    @sink.setter
+    def sink(self, sink: Sink) -> None:
+        self._sink = sink
+        self._on_book = sink.on_book if getattr(type(sink), "on_book", None) is not None else None
 
     def source(self, index: int) -> Source:
         """Return the bookkeeping for one more connection."""
@@ -165,9 +178,9 @@ class Decoder:
                 return self._fault(Fault.CROSSED, source)
             last = self._bid[symbol]
             stream = BOOK_KIND * len(self._bid) + symbol
-            if far(last, bid) and not doubt.price(stream, bid, event_ms):
+            if last and not last < bid * JUMP_FACTOR < last * JUMP_SQUARED and not doubt.price(stream, bid, event_ms):
                 return self._fault(Fault.PRICE_JUMP, source)
-            if event_ms != doubt.newest_ms and not doubt.time(event_ms):
+            if event_ms > doubt.newest_ms and not doubt.time(event_ms):
                 return self._fault(Fault.TIME_JUMP, source)
             updates = self._updates[symbol] + 1
             _BOOK.pack_into(
@@ -175,8 +188,8 @@ class Decoder:
             )
         except _PARSE_ERRORS as error:
             return self._broken(error, source)
-        if self._doubt.held:
-            self._doubt.held.pop(stream, None)
+        if doubt.held:
+            doubt.held.pop(stream, None)
         self._updates[symbol] = updates
         self._bid[symbol] = bid
         self._update_id[symbol] = source.newest[stream] = update_id
@@ -184,8 +197,8 @@ class Decoder:
         self._book_ns[symbol] = recv_ns
         source.firsts += 1
         self.accepted[BOOK_KIND] += 1
-        if self.sink.on_book is not None:
-            self.sink.on_book(symbol, bid, bid_qty, ask, ask_qty, update_id, event_ms, recv_ns)
+        if self._on_book is not None:
+            self._on_book(symbol, bid, bid_qty, ask, ask_qty, update_id, event_ms, recv_ns)
         return None
 
     def _reset(self, symbol: int, update_id: int, event_ms: int, recv_ns: int, source: Source) -> bool:
@@ -246,7 +259,7 @@ class Decoder:
         source.firsts += 1
         self.accepted[MARK_KIND] += 1
         rate = float(rate) if data["r"] else np.nan
-        self.sink.on_mark(symbol, float(price), rate, next_funding_ms, event_ms, recv_ns)
+        self._sink.on_mark(symbol, float(price), rate, next_funding_ms, event_ms, recv_ns)
         return None
 
     def _kline(self, data: dict[str, Any], recv_ns: int, source: Source) -> None:
@@ -289,7 +302,7 @@ class Decoder:
             self._open_ms[row], self._trade_id[row] = open_ms, trade_id
             self._close[symbol] = values[3]
             self._taken(row, stream, timeframe, event_ms, recv_ns, source)
-            self.sink.on_kline_open(symbol, timeframe)
+            self._sink.on_kline_open(symbol, timeframe)
             return None
         bar = self._open_views[row] if fresh else self._late_bar[0]
         self._closing(row, stream, open_ms, (*values, k["n"], trade_id), bar, event_ms, recv_ns, source)
@@ -315,7 +328,7 @@ class Decoder:
             self.notes[Note.REVISION] += 1
             self._closed[row] = values
             bar["flags"] |= BarFlag.REVISION
-            self.sink.on_revision(symbol, timeframe, bar, event_ms, recv_ns)
+            self._sink.on_revision(symbol, timeframe, bar, event_ms, recv_ns)
             return None
         if open_ms < last:
             if open_ms not in missed:
@@ -335,7 +348,7 @@ class Decoder:
                 self._close[symbol] = values[3]
             self._closed_ms[row], self._closed[row] = open_ms, values
         self._taken(row, stream, timeframe, event_ms, recv_ns, source)
-        self.sink.on_bar(symbol, timeframe, bar, event_ms, recv_ns)
+        self._sink.on_bar(symbol, timeframe, bar, event_ms, recv_ns)
         return None
 
     def _taken(self, row: int, stream: int, timeframe: int, event_ms: int, recv_ns: int, source: Source) -> None:

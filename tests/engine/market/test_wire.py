@@ -176,7 +176,8 @@ FAULTS = [
     (book(u=1.5), "bad_type"),
     (book(u=False), "bad_type"),
     (kline(L=True), "bad_type"),
-    (book(E=17), "time_jump"),
+    (book(E=17), "backward"),
+    (book(E=10**14), "time_jump"),
     (
         b'{"e":"bookTicker","u":99999999999999999999,"E":1790771340000,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}',
         "bad_type",
