@@ -1,22 +1,19 @@
 """The gateway: signatures, clocks, limits, and whatever a client may send, over TLS too."""
 
 import base64
-import datetime
 import random
 import ssl
 import string
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from engine.simulator import signing
 from engine.simulator.errors import Refusal
@@ -26,6 +23,7 @@ from engine.simulator.options import AccountOption, Options
 from engine.simulator.server import Server
 from engine.simulator.warm import warm
 from tests.conftest import long_run
+from tests.engine.simulator.harness import make_certificate
 from tests.engine.simulator.test_faults import Client
 
 
@@ -233,21 +231,8 @@ async def test_ws_api_answers_everything(client: Client) -> None:
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False).sign(key, hashes.SHA256())
-    )  # fmt: skip
-    cert, private = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    yield cert, private
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return make_certificate(tmp_path)
 
 
 async def test_an_order_over_tls_by_a_logged_on_session(certificate: tuple[Path, Path], tmp_path: Path) -> None:
