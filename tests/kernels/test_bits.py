@@ -199,3 +199,38 @@ def test_the_hash_is_clickhouses_xxhash64() -> None:
 
 def test_ln_uses_no_library_logarithm() -> None:
     assert "log" not in rolling.ln.py_func.__code__.co_names
+
+
+@pytest.mark.shared_data
+def test_real_candles_live_equals_fold_equals_all_symbols(shared_data, long_run) -> None:
+    """Four symbols of real minutes with their 15m and 1h bars: single calls, one call for all, and the fold."""
+    pl = pytest.importorskip("polars")
+    count = long_run(6_000, 40_000)
+    minutes = []
+    for name in ("BTC", "ETH", "SOL", "XRP"):
+        frame = pl.read_ipc(shared_data / "klines" / f"{name}USDT-1m-futures.2025-05.feather").tail(42_000).head(count)
+        bars = np.zeros(count, BAR)
+        bars["open_ms"] = frame["date"].dt.epoch("ms").to_numpy()
+        for field in ("open", "high", "low", "close", "volume"):
+            bars[field] = frame[field].to_numpy()
+        for field in ("quote_volume", "taker_volume", "trades"):
+            bars[field] = np.nan
+        minutes.append(bars)
+    start = max(int(bars["open_ms"][0]) for bars in minutes)
+    for timeframe, step_ms in enumerate((60_000, 900_000, 3_600_000)):
+        series = [bars[bars["open_ms"] >= start] for bars in minutes]
+        if timeframe:
+            series = [features.build_bars(bars, timeframe) for bars in series]
+        size = min(len(bars) for bars in series)
+        market = features.market_of(series[0], timeframe)
+        folded = [features.fold(bars[:size], timeframe, series[0])[0] for bars in series[1:]]
+        one, every = features.new_state(3), features.new_state(3)
+        single, together = np.empty((3, 44)), np.empty((3, 44))
+        stage, codes, which = np.zeros(3, BAR), np.empty(3, np.uint8), np.arange(3)
+        for k in range(size):
+            for s in range(3):
+                stage[s] = series[s + 1][k]
+                assert features.step(one, s, series[s + 1], k, market[k], False, step_ms, single) == StepCode.OK
+            assert features.step_many(every, stage, which, 3, market[k], step_ms, together, codes) == 3
+            assert same(single, together)
+            assert same(single, np.stack([rows[k] for rows in folded])), (timeframe, k)
