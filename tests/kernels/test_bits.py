@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,16 +26,13 @@ from tests import market_data
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINT_HASH = """
-import numpy as np
+import hashlib, sys
 from kernels import features
-from kernels.vector import vector_hashes
 from tests import market_data
-bars, btc = (market_data.generated_bars(30_000, s, p) for s, p in ((1, 0.3), (2, 6e4)))
+bars, btc = (market_data.generated_bars(int(sys.argv[1]), s, p) for s, p in ((1, 0.3), (2, 6e4)))
 oi = market_data.generated_samples(7_000, 3, 300_000, market_data.START_MS - 80_000_000)
 _, vectors = features.fold_vectors(bars, None, None, btc, None, None, oi, None)
-hashes = np.empty(len(vectors), np.uint64)
-vector_hashes(vectors, hashes)
-print(features.vector_hash(hashes[: len(hashes) // 4 * 4].view(np.float64)))
+print(hashlib.sha256(vectors.tobytes()).hexdigest())
 """
 
 
@@ -42,16 +40,44 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(np.ascontiguousarray(a).view(np.uint64), np.ascontiguousarray(b).view(np.uint64))
 
 
-def test_generic_and_native_targets_give_the_same_bits(tmp_path: Path) -> None:
-    answers = {}
-    for name, cpu in (("native", {}), ("generic", {"NUMBA_CPU_NAME": "generic"})):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | cpu
+def hash_in_a_process(count: int, **variables: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | variables
+    command = [sys.executable, "-W", "ignore", "-c", PRINT_HASH, str(count)]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr[-2_000:]
+    return run.stdout.strip()
+
+
+def test_generic_and_native_targets_give_the_same_bits() -> None:
+    assert hash_in_a_process(30_000) == hash_in_a_process(30_000, NUMBA_CPU_NAME="generic")
+
+
+def test_compiled_and_interpreted_kernels_give_the_same_bits() -> None:
+    """Python's own floats neither contract nor reorder: the strictest oracle of the compiled arithmetic."""
+    assert hash_in_a_process(700) == hash_in_a_process(700, NUMBA_DISABLE_JIT="1")
+
+
+def test_an_edited_callee_is_never_served_from_the_cache(tmp_path: Path) -> None:
+    package = tmp_path / "kernels"
+    shutil.copytree(ROOT / "kernels", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "probe.py").write_text(
+        "import numba\nfrom kernels.compile import kernel\nfrom kernels.rolling import slope20\n\n\n"
+        "@kernel(numba.float64(numba.float64[::1]))\ndef probe(w):\n    return slope20(w)\n"
+    )
+    environment = os.environ | {"TA_COMPILE_CACHE": str(tmp_path / "cache")}
+    script = "import numpy as np; from kernels.probe import probe; print(probe(np.arange(20.0)))"
+
+    def answer() -> str:
         run = subprocess.run(
-            [sys.executable, "-c", PRINT_HASH], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+            [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )
         assert run.returncode == 0, run.stderr[-2_000:]
-        answers[name] = int(run.stdout)
-    assert answers["native"] == answers["generic"]
+        return run.stdout
+
+    assert answer().startswith("1.0")
+    rolling_file = package / "rolling.py"
+    rolling_file.write_text(rolling_file.read_text().replace("/ 665.0", "/ 66.5"))
+    assert answer().startswith("10.0")
 
 
 def every_kernel() -> dict[str, Dispatcher]:
