@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +50,8 @@ class Commands:
     """Sends commands for request handlers. One per process."""
 
     def __init__(self, engine: EngineDoor, clock_ms: Callable[[], int] = now_ms) -> None:
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """How often each verb was done, pending, refused or not delivered."""
         self._engine = engine
         self._clock_ms = clock_ms
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
@@ -111,19 +113,28 @@ class Commands:
     async def _send(self, principal: Principal, command: Command, command_id: str) -> CommandDone:
         log = logger.bind(verb=command.verb, actor=principal.actor, command_id=command_id)
         if command.action is not None:
-            result = await command.action(command_id)
+            try:
+                result = await command.action(command_id)
+            except ApiError:
+                self.outcomes[command.verb, "refused"] += 1
+                raise
+            self.outcomes[command.verb, "done"] += 1
             log.info("command done")
             return CommandDone(id=command_id, verb=command.verb, state="done", result=result)
         try:
             answer = await self._engine.command(command.verb, principal.actor, command.args, command_id)
         except TimeoutError:
+            self.outcomes[command.verb, "pending"] += 1
             log.warning("command not acknowledged yet")
             return CommandDone(id=command_id, verb=command.verb, state="pending")
         except ConnectionError as error:
+            self.outcomes[command.verb, "undelivered"] += 1
             log.warning("command not delivered", error=str(error))
             raise ApiError(503, "engine-unreachable", "no engine answers; nothing was changed") from error
         if not answer.get("ok"):
+            self.outcomes[command.verb, "refused"] += 1
             log.warning("command refused", error=answer.get("error"))
             raise ApiError(409, "refused", str(answer.get("error") or "refused"), command_id=command_id)
+        self.outcomes[command.verb, "done"] += 1
         log.info("command done")
         return CommandDone(id=command_id, verb=command.verb, state="done", result=answer.get("result"))

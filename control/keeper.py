@@ -6,7 +6,7 @@ import threading
 
 import structlog
 
-from control.services import StoreHealth
+from control.store_health import StoreHealth
 from engine.config import Config
 from store.client import Store
 from store.errors import StoreError

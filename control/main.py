@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 import uvicorn
+from litestar import Litestar
 
 from control import logs
+from control.alerts import apprise_notifier
 from control.app import create_app
 from control.auth import CookieSigner, TokenBook, now_ms
 from control.commands import Commands
@@ -27,7 +29,8 @@ from control.jobs.runner import JobRunner
 from control.keeper import Keeper
 from control.live import Hub
 from control.reader import StoreReader
-from control.services import Services, StoreHealth
+from control.services import Services
+from control.store_health import StoreHealth
 from engine.config import Config
 from engine.errors import ConfigError
 from store import writer
@@ -132,6 +135,10 @@ def serve(config: Config, config_file: Path | None = None) -> None:
     check_bind(config)
     opened = listen(config.control.host, config.control.port)
     logs.configure()
+    try:
+        notify = apprise_notifier(config)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
     services, keeper = build(config, config_file)
     scheme = "https" if config.control.tls_cert else "http"
     host, port = opened.getsockname()[:2]
@@ -141,18 +148,18 @@ def serve(config: Config, config_file: Path | None = None) -> None:
     logger.info("control serves", url=url, schema=f"{url}/schema", data_dir=str(config.data_dir))
     keeper.start()
     try:
-        _Server(_server_config(services, config)).run(sockets=[opened])
+        _Server(_server_config(create_app(services, notify), config)).run(sockets=[opened])
     finally:
         keeper.stop()
         address.unlink(missing_ok=True)
 
 
-def _server_config(services: Services, config: Config) -> uvicorn.Config:
+def _server_config(app: Litestar, config: Config) -> uvicorn.Config:
     tls: dict[str, Any] = {}
     if config.control.tls_cert:
         tls = {"ssl_certfile": config.control.tls_cert, "ssl_keyfile": config.control.tls_key}
     return uvicorn.Config(
-        create_app(services),
+        app,
         loop="uvloop",
         log_config=None,
         access_log=False,

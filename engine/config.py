@@ -134,6 +134,7 @@ class SimulatorConfig(Section):
 class Secrets(Section):
     api_key: SecretStr = SecretStr("")
     api_secret: SecretStr = SecretStr("")
+    alert_urls: list[SecretStr] = Field([], description="where control sends alarms, as apprise addresses")
 
 
 class Config(BaseSettings):

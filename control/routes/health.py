@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from litestar import Response, get
+from litestar import MediaType, Response, get
 
+from control.problems import documented
 from control.services import Services
 from control.shapes import Health, Readiness
 
@@ -33,4 +34,12 @@ async def readyz(services: Services) -> Response[Readiness]:
     return Response(body, status_code=200 if ready else 503)
 
 
-HANDLERS = [healthz, readyz]
+@get(
+    "/metrics", tags=["health"], summary="Prometheus metrics", responses=documented(401, 429), media_type=MediaType.TEXT
+)
+async def metrics(services: Services) -> Response[bytes]:
+    """Return counters, gauges and histograms in the Prometheus text format."""
+    return Response(services.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+HANDLERS = [healthz, readyz, metrics]

@@ -16,7 +16,8 @@ from control.commands import Commands
 from control.door import LinkedEngine
 from control.gate import Gate
 from control.jobs.runner import JobRunner
-from control.services import Services, StoreHealth
+from control.services import Services
+from control.store_health import StoreHealth
 from engine.config import Config
 from tests.control.fake_engine import FakeEngine
 

@@ -1,0 +1,52 @@
+"""`ta alerts`: the alarms there are, and a test message to where they go."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from control.cli.app import fail, settings
+
+alerts = typer.Typer(no_args_is_help=True, help="List the alarms; send a test message.")
+out = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to `ta`."""
+    app.add_typer(alerts, name="alerts")
+
+
+@alerts.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False) -> None:
+    """List every alarm: severity, how long its condition must hold, what it means."""
+    from control.alerts import ALARMS
+
+    if as_json:
+        rows = [{"name": a.name, "severity": a.severity, "for_s": a.for_s, "says": a.says} for a in ALARMS]
+        print(json.dumps(rows))
+        return
+    table = Table("alarm", "severity", "after", "means", box=None, pad_edge=False)
+    for alarm in ALARMS:
+        table.add_row(alarm.name, alarm.severity, f"{alarm.for_s:g} s", alarm.says)
+    out.print(table)
+
+
+@alerts.command()
+def test() -> None:
+    """Send a test message to every address of `secrets.alert_urls`; exit code 1 unless all of them took it."""
+    from control.alerts import apprise_notifier
+
+    config = settings()
+    try:
+        notify = apprise_notifier(config)
+    except ValueError as error:
+        fail(str(error))
+    if notify is None:
+        fail("no address: set TA_SECRETS__ALERT_URLS to a JSON list of apprise addresses")
+    if not notify("[test] alarms reach you", f"A test of engine {config.engine_id}; nothing is wrong."):
+        fail("at least one address did not take the message", code=1)
+    out.print("sent")
