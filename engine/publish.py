@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any
 
+import numpy as np
 from numba.core import event as numba_events
 
 from engine.core import Core
@@ -14,9 +15,11 @@ from engine.latency import Latencies
 from engine.link import Snapshot
 from engine.market.wire import Decoder
 from engine.operator import Operator
+from kernels.decide import BIT
 from kernels.records import Kind, Mode, Stage
 from kernels.schema import SCHEMA_HASH
 
+NOT_READY = np.uint64(BIT["not_ready"])
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -92,6 +95,10 @@ class Publisher:
         symbols["book_ms"], symbols["funding_rate"] = self._decoder.book["event_ms"], core.funding_rate
         view.signals[:] = core.last_signals
         symbols["close"], symbols["close_ms"] = core.last_signals["close"], core.last_signals["decision_ms"]
+        symbols["ready"] = (core.last_signals["seq"] > 0) & (core.last_signals["gates"] & NOT_READY == 0)
+        symbols["halted"] = 0
+        for index in core.desk.account.halted_symbols:
+            symbols["halted"][index] = 1
         view.positions[:] = core.desk.positions.rows
         for stage, count, p50, p99, p999, largest, total in self.totals.rows():
             row = view.latency[stage]

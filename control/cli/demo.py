@@ -90,8 +90,9 @@ def fresh_folder(folder: Path) -> Path:
 def watch(run: Any, tell: Any) -> None:
     """Show signals and trades as they come, until the market is over or somebody stops the demonstration."""
     shown_signals: set[int] = set()
-    shown_trades = 0
+    shown_trades: set[str] = set()
     open_before: set[str] = set()
+    closed_before = 0
     while not run.supervisor.stopping.is_set() and not run.market_is_over():
         run.supervisor.tend()
         view = run.snapshot()
@@ -103,8 +104,9 @@ def watch(run: Any, tell: Any) -> None:
             for text in sorted(held - open_before):
                 tell(f"  opened  {text}")
             open_before = held
-            if int(status["trades"]) > shown_trades:
-                shown_trades = show_trades(run, int(status["trades"]), shown_trades, tell)
+            if int(status["trades"]) != closed_before:
+                closed_before = int(status["trades"])
+                show_trades(run, shown_trades, tell)
         time.sleep(0.25)
 
 
@@ -126,15 +128,17 @@ def held_text(view: Any, row: Any) -> str:
     return f"{name} {side} {float(row['qty']):g} at {float(row['entry_price']):g}"
 
 
-def show_trades(run: Any, count: int, shown: int, tell: Any) -> int:
-    """Show closed trades that the store has and that were not shown yet; returns how many are shown now."""
+def show_trades(run: Any, shown: set[str], tell: Any) -> None:
+    """Show the closed trades that the store has and that were not shown yet."""
     try:
-        items = run.get(f"/api/trades?limit={min(count - shown, 20)}")["items"]
+        items = run.get("/api/trades?limit=20")["items"]
     except (OSError, ValueError, KeyError):
-        return shown
+        return  # control restarts: the next closed trade shows these as well
     for item in reversed(items):
-        tell(
-            f"  closed  {item['symbol']} {item['side']} {item['reason']}: net {item['net_usdt']:+.2f} USDT, "
-            f"fees {item['fees_usdt']:.2f}"
-        )
-    return shown + len(items)
+        key = f"{item['run_id']}-{item['position_id']}"
+        if key not in shown:
+            shown.add(key)
+            tell(
+                f"  closed  {item['symbol']} {item['side']} {item['reason']}: net {item['net_usdt']:+.2f} USDT, "
+                f"fees {item['fees_usdt']:.2f}"
+            )
