@@ -19,10 +19,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from store import migrations, native, owner
-from store.ddl import Layout
+from store.ddl import Layout, create_database
 from store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -259,10 +259,11 @@ class EmbeddedSource:
 
 
 class ServerSource:
-    """A ClickHouse server."""
+    """A ClickHouse server. `?cluster=name` in the URL makes replicated and distributed tables on that cluster."""
 
-    def __init__(self, url: str, cluster: str = "", retention_days: int = 0) -> None:
+    def __init__(self, url: str, retention_days: int = 0) -> None:
         parts = urlsplit(url)
+        cluster = dict(parse_qsl(parts.query)).get("cluster", "")
         self._secure = parts.scheme in ("clickhouses", "https")
         self._host = parts.hostname or "localhost"
         self._port = parts.port or (8443 if self._secure else 8123)
@@ -278,15 +279,15 @@ class ServerSource:
         """Return a client; the first one brings the schema up to date."""
         with self._lock:
             if not self._migrated:
-                first = _http_client(self._host, self._port, self._user, self._password, "default", self._secure, {})
-                try:
-                    migrations.migrate(_client_door(first), self._layout, _now_ms())
-                finally:
-                    _quietly(first.close)
+                with contextlib.closing(self._client("default", {})) as first:
+                    first.command(create_database(self._layout))
+                with contextlib.closing(self._client(self.database, {})) as second:
+                    migrations.migrate(_client_door(second), self._layout, _now_ms())
                 self._migrated = True
-        return _http_client(
-            self._host, self._port, self._user, self._password, self.database, self._secure, SERVER_SETTINGS
-        )
+        return self._client(self.database, SERVER_SETTINGS)
+
+    def _client(self, database: str, settings: dict[str, Any]) -> Any:
+        return _http_client(self._host, self._port, self._user, self._password, database, self._secure, settings)
 
     def arguments(self) -> dict[str, Any]:
         """Return what clickhouse-connect needs to reach the server."""
@@ -303,9 +304,7 @@ class ServerSource:
         """Nothing is held."""
 
 
-def connect(
-    url: str = "embedded", data_dir: Path | str = "var", *, cluster: str = "", retention_days: int = 0
-) -> Store:
+def connect(url: str = "embedded", data_dir: Path | str = "var", *, retention_days: int = 0) -> Store:
     """Return the store at `url`. `data_dir` matters for `embedded` only.
 
     It opens at the first statement, which also brings the schema up to date.
@@ -314,7 +313,7 @@ def connect(
         path = Path(data_dir)
         return Store(EmbeddedSource(path, retention_days), f"store {path / 'store'}")
     if urlsplit(url).scheme in ("clickhouse", "clickhouses", "http", "https"):
-        source = ServerSource(url, cluster, retention_days)
+        source = ServerSource(url, retention_days)
         return Store(source, source.where)
     raise StoreError(f"store.url: expected 'embedded' or clickhouse://user:password@host:port/database, got {url!r}")
 

@@ -71,6 +71,7 @@ class _Run:
     after: dict[str, int] = field(default_factory=dict)
     words: npt.NDArray[np.uint64] | None = None
     caught_up_at: float = 0.0
+    rolled: bool = False  # the segment is read to its end; the next one had not been there yet
     stuck: bool = False  # nothing but another release or an operator can help
 
     @property
@@ -221,6 +222,8 @@ class Tail:
     # --- one batch ---
 
     def _advance(self, run: _Run, listed: list[Segment], superseded: bool) -> bool:
+        if run.rolled and not self._next_segment(run, listed):
+            return self._caught_up(run, superseded)
         words = self._words(run, listed)
         if words is None:
             return False
@@ -237,14 +240,18 @@ class Tail:
         if verdict == journal.OUT_FULL:
             return True
         run.status.fault = ""
-        if verdict == journal.ROLLED and self._next_segment(run, listed):
-            return True
-        run.caught_up_at = time.monotonic()
+        if verdict == journal.ROLLED:
+            run.rolled = True
+            return self._next_segment(run, listed) or self._caught_up(run, superseded)
         if verdict in (journal.TORN, journal.BAD):
             what = "a torn record" if verdict == journal.TORN else "a record that does not belong there"
             run.status.fault = (
                 f"{run.folder}: run {run.names[1]}: {what} at seq {run.next_seq}; nothing after it is read"
             )
+        return self._caught_up(run, superseded)
+
+    def _caught_up(self, run: _Run, superseded: bool) -> bool:
+        run.caught_up_at = time.monotonic()
         if superseded and not run.stuck:
             run.status.done = True
             self._save(run, run.next_seq, run.next_seq - 1)
@@ -274,7 +281,7 @@ class Tail:
             run.status.fault = f"{later[0].path}: expected to begin with seq {run.next_seq}, got {later[0].first_seq}"
             run.stuck = True
             return False
-        run.number, run.slot, run.words = later[0].number, FIRST_SLOT, None
+        run.number, run.slot, run.words, run.rolled = later[0].number, FIRST_SLOT, None, False
         return True
 
     def _words(self, run: _Run, listed: list[Segment]) -> npt.NDArray[np.uint64] | None:

@@ -246,6 +246,23 @@ def test_a_torn_record_ends_the_scan_and_is_never_accepted(store: Store, tmp_pat
     assert stored(store, "trades", newer.run_id) == more["trades"]
 
 
+def test_a_segment_that_ended_before_the_next_one_was_there(store: Store, tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    expected: dict[str, list[int]] = {}
+    while len(journal.segments(tmp_path / "journal", "main")) < 2:
+        merge(expected, put_minute(writer, len(expected.get("trades", []))))
+    second = journal.segments(tmp_path / "journal", "main")[1].path
+    hidden = second.rename(
+        second.with_suffix(".hidden")
+    )  # as between the end of one segment and the rename of the next
+    tail = open_tail(store, tmp_path)
+    assert tail.drain() and tail.drain()
+    hidden.rename(second)
+    assert tail.drain()
+    for name, seqs in expected.items():
+        assert stored(store, name, writer.run_id) == seqs
+
+
 def test_a_segment_of_another_layout_is_named_and_kept(store: Store, tmp_path: Path) -> None:
     writer = open_writer(tmp_path, run_id=5)
     put_minute(writer, 0)
