@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def amount(sim: Simulated, symbol: int) -> int:
     """The exchange's own position, in its smallest units."""
     account = sim.exchange.venue.ledger.accounts[KEY]
     return account.position(sim.number(symbol), "BOTH").qty
+
+
+def orders(sim: Simulated) -> list:
+    """Every order that the exchange has seen of our account."""
+    venue = sim.exchange.venue
+    return list(venue.matcher.of(venue.ledger.accounts[KEY]).all.values())
 
 
 def trades(sim: Simulated) -> list:
@@ -94,18 +101,39 @@ async def test_no_fault_of_an_entry_leaves_a_naked_or_double_position(tmp_path: 
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()
         await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled")
-        sim.server.faults.begin(fault)
+        for lane in live.connection.lanes:
+            lane.ready = False  # the injector's answers are REST's
+        sim.server.faults.begin(fault, path="/fapi/v1/order")
         sim.decide()
         desk = live.parts.core.desk
+        assert desk.orders
         await sim.until(lambda: not desk.orders, "the entry's fate is known", 15)
+        assert sim.server.faults.done[fault] == 1
         placed = amount(sim, 0)
         if placed:
             await sim.until(lambda: standing(sim, 0), "protected", 3)
             assert desk.positions.count == 1
         else:
             assert desk.positions.count == 0
-        entries = [name for name in live.trading.gateway.counts.routes]
-        assert sum(live.trading.gateway.counts.routes[name] for name in entries) == 1
+        assert live.trading.gateway.counts.routes == {"rest": 1}
+        assert sum("-e" in order.client_id for order in orders(sim)) <= 1
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 4, 12])
+async def test_the_order_lane_breaks_while_an_entry_is_on_its_way(tmp_path: Path, after_ms: int) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled")
+        sim.decide()
+        await asyncio.sleep(after_ms / 1_000)
+        live.connection.lanes[0]._transport.underlying_transport.abort()
+        desk = live.parts.core.desk
+        await sim.until(lambda: not desk.orders, "the entry's fate is known", 15)
+        assert desk.positions.count == bool(amount(sim, 0))
+        if amount(sim, 0):
+            await sim.until(lambda: standing(sim, 0), "protected", 3)
+        assert sum("-e" in order.client_id for order in orders(sim)) <= 1
+        await sim.until(lambda: live.connection.lanes[0].ready, "the lane is back")
 
 
 async def test_both_private_streams_cut_while_a_stop_fires(tmp_path: Path) -> None:
