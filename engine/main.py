@@ -38,6 +38,7 @@ from engine.polling import SamplePoller
 from engine.publish import Publisher, rss_bytes
 from engine.repair import Repairer
 from engine.sink import MarketSink
+from engine.trading.start import Live, check_config, open_live
 from kernels.records import GATES, INSTRUMENT, TIMEFRAMES, Mode, Stage
 
 log = logging.getLogger("engine")
@@ -64,6 +65,7 @@ class Engine:
         scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
         self.assistant = Assistant(urls.rest_url, config.data_dir / "rate_budget", self._on_helper, scale)
         self._poller: SamplePoller | None = None
+        self.live: Live | None = None
         self._streams: Streams | None = None
 
     async def run(self) -> None:
@@ -86,9 +88,7 @@ class Engine:
         instruments = await self._history()
         self.decoder = Decoder(self.symbols, cast(Sink, _Later()), self.clock.now_ms())
         try:
-            self.parts: Parts = assemble(
-                config, self.symbols, instruments, self.decoder.book, self.clock, config.data_dir / "journal"
-            )
+            self.parts: Parts = await self._assemble(instruments)
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         self.sink = MarketSink(self.parts.core, self.parts.gateway, config.market.store_features)
@@ -103,6 +103,14 @@ class Engine:
         self.publisher = Publisher(
             snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms
         )
+
+    async def _assemble(self, instruments: npt.NDArray[Any]) -> Parts:
+        """Build the core: in shadow over a gateway without credentials, in live behind its preflight."""
+        config, books = self.config, self.decoder.book
+        if self.mode is Mode.SHADOW:
+            return assemble(config, self.symbols, instruments, books, self.clock, config.data_dir / "journal")
+        self.live = await open_live(config, self.symbols, instruments, books, self.clock)
+        return self.live.parts
 
     async def _history(self) -> npt.NDArray[Any]:
         """Bring bar and sample files up to date over REST and return the instruments of our symbols."""
@@ -200,6 +208,8 @@ class Engine:
             gc.enable()
             await server.stop()
             await streams.stop()
+            if self.live is not None:
+                await self.live.connection.close()
             self._finish()
 
     async def _auto_start(self) -> None:
@@ -219,7 +229,10 @@ class Engine:
             core = self.parts.core
             core.latencies.add(Stage.LOOP_LAG, lag_ns)
             now_ms, now = self.clock.now_ms(), loop.time()
-            core.desk.advance(now_ms)
+            if self.live is None:
+                core.desk.advance(now_ms)
+            else:
+                self.live.tick(now_ms)
             assert self._poller is not None
             self.sink.on_time(now_ms)
             self._poller.tick(now_ms)
@@ -343,7 +356,7 @@ def serve(config: Config) -> None:
     """Run the engine until SIGTERM or Ctrl-C. Raises ConfigError for what cannot start."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.mode == "live":
-        raise ConfigError(["mode: live trading is not part of this release yet; use shadow"])
+        check_config(config)
 
     async def run() -> None:
         await Engine(config).run()

@@ -51,13 +51,12 @@ class Reply:
             return Outcome.OK
         if self.status == 0:
             return Outcome.NOT_DONE
+        if self.status == 503 and ("Service Unavailable" in self.message or "Internal error; unable" in self.message):
+            return Outcome.NOT_DONE
         if self.code in UNKNOWN_CODES or self.status == 408:
             return Outcome.UNKNOWN
         if self.code in NOT_DONE_CODES or self.status in (403, 418, 429):
             return Outcome.NOT_DONE
-        if self.status == 503:
-            failed = "Service Unavailable" in self.message or "Internal error; unable" in self.message
-            return Outcome.NOT_DONE if failed else Outcome.UNKNOWN
         if self.status >= 500:
             return Outcome.UNKNOWN
         return Outcome.REFUSED

@@ -28,10 +28,13 @@ class Venue:
 
     def __init__(self, lanes: list[Lane], rest: PrivateRest, budget: OrderBudget, now_ms: Callable[[], int]) -> None:
         self.lanes, self.rest, self.budget = lanes, rest, budget
+        self.fenced = False  # somebody took over: nothing may leave any more
         self._now_ms = now_ms
 
     def send(self, request: Request, done: Done, route: int = 0) -> str:
         """See Sender. An order that a lane took is never handed to another transport, whatever becomes of it."""
+        if self.fenced:
+            return ""
         method = request.call.value
         now_ms = self._now_ms()
         if method.orders:

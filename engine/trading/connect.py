@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 LANES = 2
 KEEP_ALIVE_S = 20 * 60.0  # the listen key dies after 60 minutes
 READY_WAIT_S = 10.0
+FENCE_EVERY_MS = 1_000
 SPOT_API = "https://api.binance.com"
 
 
@@ -58,6 +59,7 @@ class Connection:
             for number in range(LANES)
         ]
         self._keeper: asyncio.Task[None] | None = None
+        self._fence_due_ms = 0
 
     async def open(self) -> None:
         """Get a listen key, connect everything, wait until it stands. Raises ConfigError for what the key may not."""
@@ -109,6 +111,15 @@ class Connection:
     def _changed(self, number: int, up: bool) -> None:
         log.info("private_stream", socket=number, up=up)
         self.on_gap()
+
+    def tick(self, now_ms: int) -> None:
+        """Once a second: stop sending for good when somebody took our lease."""
+        if now_ms < self._fence_due_ms:
+            return
+        self._fence_due_ms = now_ms + FENCE_EVERY_MS
+        if not self.venue.fenced and self.lock.fenced():
+            self.venue.fenced = True
+            log.error("fenced", text="a newer lease on this key exists: this engine sends nothing any more")
 
     async def close(self) -> None:
         """Close the sockets and let go of the key. Nothing on the exchange is touched."""

@@ -39,6 +39,11 @@ class Live:
     connection: Connection
     report: Report
 
+    def tick(self, now_ms: int) -> None:
+        """Let time pass; once a second look whether somebody took our lease (then nothing of ours leaves any more)."""
+        self.trading.advance(now_ms)
+        self.connection.tick(now_ms)
+
 
 def credentials(config: Config) -> Credentials:
     """Return the configured key. Raises ConfigError when it is missing or cannot sign."""
@@ -52,6 +57,7 @@ def check_config(config: Config) -> None:
     """Refuse configurations in which live trading cannot be right."""
     if config.exchange.clock != "wall":
         raise ConfigError(["exchange.clock: live mode needs the wall clock; requests are stamped with it"])
+    credentials(config)
 
 
 async def open_live(
@@ -135,6 +141,8 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     if restored.account is None:
         account.equity_usdt = account.peak_equity_usdt = account.day_start_equity_usdt = report.wallet_usdt
     account.wallet_usdt = report.wallet_usdt
+    if account.run_state == RunState.RUNNING and not config.control.live_auto_start:
+        account.run_state = int(RunState.STOPPED)  # in live entries begin again by command alone; a halt stays
     for ids in restored.trade_ids.values():
         for trade_id in ids:
             trading.foreign.remember(trade_id)

@@ -47,6 +47,7 @@ def test_rounding_of_odd_values() -> None:
         (Reply(503, 0, "Unknown error, please check your request or try again later."), Outcome.UNKNOWN),
         (Reply(503, 0, "Service Unavailable."), Outcome.NOT_DONE),
         (Reply(503, 0, "Internal error; unable to process your request. Please try again."), Outcome.NOT_DONE),
+        (Reply(503, -1001, "Service Unavailable."), Outcome.NOT_DONE),
         (Reply(503, -1008, "throttled"), Outcome.NOT_DONE),
         (Reply(408, 0, ""), Outcome.UNKNOWN),
         (Reply(502, 0, "bad gateway"), Outcome.UNKNOWN),

@@ -1,0 +1,154 @@
+"""Random lives of live trading: whatever happens, in the end our books are the exchange's, and nothing stood naked."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from live_rig import LiveRig
+from rig import SYMBOLS
+
+from engine.exchange.requests import Call
+from engine.trading.protection import Stage
+from kernels.records import Kind
+from tests.conftest import long_run
+
+FAULTS = {
+    Call.ORDER_PLACE: ["lost", "lost_executed", "503", "503_executed", "silence", "not_sent", "no_route", "code -2019",
+                       "code -4131", "code -1021", "code -1008", "code -2022"],
+    Call.ALGO_PLACE: ["lost", "lost_executed", "code -4509", "code -2021", "code -1111", "silence", "no_route"],
+    Call.ORDER_QUERY: ["lost", "code -2013"],
+    Call.TRADES: ["lost"],
+    Call.POSITIONS: ["lost"],
+    Call.ALGO_CANCEL: ["lost", "lost_executed"],
+}  # fmt: skip
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("enter"), st.integers(0, 2), st.sampled_from([1, -1])),
+    st.tuples(st.just("move"), st.integers(0, 2), st.sampled_from(["-1.3", "-0.4", "0.3", "0.9", "1.6"])),
+    st.tuples(st.just("wait"), st.integers(1, 60), st.just(0)),
+    st.tuples(st.just("stream"), st.booleans(), st.just(0)),
+    st.tuples(st.just("share"), st.sampled_from(["1", "0.5", "0.1"]), st.just(0)),
+    st.tuples(st.just("close"), st.integers(0, 2), st.just(0)),
+    st.tuples(st.just("crash"), st.just(0), st.just(0)),
+    st.sampled_from([(call, name) for call, names in FAULTS.items() for name in names]).map(
+        lambda fault: ("fault", fault[0], fault[1])
+    ),
+)
+
+
+class Life:
+    """Carries out actions and watches what must always hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rig = LiveRig(folder)
+
+    def act(self, action: tuple) -> None:
+        kind, one, two = action
+        rig, venue = self.rig, self.rig.venue
+        if kind == "enter":
+            rig.core.predictor.answer[:2] = (0.002, -0.001)
+            rig.desk.account.halted_symbols.clear()
+            rig.desk.account.run_state = 2
+            rig.decide(one, side=two)
+        elif kind == "move":
+            venue.move(SYMBOLS[one], str(max(venue.price[SYMBOLS[one]] + Decimal(two), Decimal(50))))
+        elif kind == "wait":
+            self.wait(one * 20)
+        elif kind == "stream":
+            venue.stream_up = one
+        elif kind == "share":
+            venue.fill_share = Decimal(one)
+        elif kind == "close":
+            rig.core.close_position(one, 5)
+        elif kind == "crash":
+            self.rig.parts.journal.close()
+            self.rig = LiveRig(self.folder, venue)
+            self.take_stops()
+        elif kind == "fault":
+            venue.faults[one].append(two)
+        self.wait(20)
+
+    def take_stops(self) -> None:
+        """What a start does with stops that stand: the session's own take-over needs sockets."""
+        rig = self.rig
+        for algo in rig.venue.algos.values():
+            symbol = SYMBOLS.index(algo["symbol"])
+            slot = rig.desk.positions.slot_of[symbol]
+            if algo["algoStatus"] == "NEW" and slot >= 0 and rig.trading.protection.may_enter(symbol):
+                row = rig.desk.positions.rows[slot]
+                rig.trading.protection.adopt(
+                    int(row["position_id"]), symbol, int(row["side"]), algo["triggerPrice"], algo["clientAlgoId"],
+                    algo["algoId"], rig.venue.now_ms,
+                )  # fmt: skip
+
+    def wait(self, ms: int) -> None:
+        for _ in range(ms // 20):
+            self.rig.step(20)
+            self.always()
+
+    def always(self) -> None:
+        rig, now_ms = self.rig, self.rig.venue.now_ms
+        for slot in rig.trading.protection.slots.values():
+            if slot.stage in (Stage.PLACING, Stage.LOST) and now_ms > slot.deadline_ms + 40:
+                assert slot.exit_asked, f"naked beyond its two seconds: {slot}"
+        for position in rig.desk.positions.rows[: rig.desk.positions.count]:
+            assert int(position["symbol"]) in rig.trading.protection.slots, "a position without a stop's slot"
+
+    def settle(self) -> None:
+        """Faults over, streams up: the truth must win."""
+        venue = self.rig.venue
+        venue.faults.clear()
+        venue.stream_up, venue.fill_share = True, Decimal(1)
+        for _ in range(9):
+            self.rig.run(3_000, 60)
+            if self.agreed():
+                return
+
+    def agreed(self) -> bool:
+        desk, venue = self.rig.desk, self.rig.venue
+        for symbol, name in enumerate(SYMBOLS):
+            slot = desk.positions.slot_of[symbol]
+            row = desk.positions.rows[slot]
+            ours = float(row["side"]) * float(row["qty"]) if slot >= 0 else 0.0
+            if abs(ours - float(venue.held[name].amount)) > 1e-9:
+                return False
+            if slot >= 0 and not self.rig.trading.protection.standing(symbol):
+                return False
+        return not desk.orders
+
+
+@settings(
+    max_examples=long_run(40, 1_000), deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+@given(st.lists(ACTIONS, min_size=3, max_size=30))
+def test_any_life_ends_with_our_books_equal_to_the_exchange(actions: list[tuple]) -> None:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        life = Life(Path(folder))
+        for action in actions:
+            life.act(action)
+        life.settle()
+        venue, desk = life.rig.venue, life.rig.desk
+        for symbol, name in enumerate(SYMBOLS):
+            slot = desk.positions.slot_of[symbol]
+            row = desk.positions.rows[slot]
+            ours = float(row["side"]) * float(row["qty"]) if slot >= 0 else 0.0
+            assert ours == pytest.approx(float(venue.held[name].amount), abs=1e-9), f"{name} differs"
+            if slot >= 0:
+                assert life.rig.trading.protection.standing(symbol), f"{name} has no confirmed stop"
+        assert desk.orders == {}, "an order's fate is still open"
+        placed = [r.params["newClientOrderId"] for _, r, _ in venue.requests if r.call is Call.ORDER_PLACE]
+        assert len(placed) == len(set(placed)), "an order was sent twice"
+        fills = life.rig.records(Kind.FILL)
+        ids = [int(f["trade_id"]) for f in fills]
+        life.rig.parts.journal.close()
+        assert len(ids) == len(set(ids)), "a fill was booked twice"
