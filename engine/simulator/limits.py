@@ -74,15 +74,19 @@ class OrderLimit:
     windows: list[int] = field(default_factory=lambda: [-1, -1])
     counts: list[int] = field(default_factory=lambda: [0, 0])
 
-    def charge(self, orders: int, now_s: float) -> tuple[int, int]:
-        """Count `orders`; return both counts. Raises Refusal −1015."""
+    def charge(self, orders: int, now_s: float, per_minute: int = 1) -> tuple[int, int]:
+        """Count `orders` against the 10 seconds and `per_minute` against the minute; return both counts.
+
+        A batch costs 5 and 1. Raises Limited −1015.
+        """
+        costs = (orders, per_minute)
         for which, (length, limit) in enumerate(((10, self.per_10s), (60, self.per_minute))):
             window = int(now_s // length)
             if window != self.windows[which]:
                 self.windows[which], self.counts[which] = window, 0
-            if self.counts[which] + orders > limit:
+            if self.counts[which] + costs[which] > limit:
                 span = "10 SECOND" if which == 0 else "1 MINUTE"
                 message = f"Too many new orders; current limit is {limit} orders per {span}."
                 raise Limited(-1015, message, 429, length - now_s % length)
-        self.counts = [count + orders for count in self.counts]
+        self.counts = [count + cost for count, cost in zip(self.counts, costs, strict=True)]
         return self.counts[0], self.counts[1]

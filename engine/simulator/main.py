@@ -20,8 +20,9 @@ from engine.simulator.warm import warm
 async def serve(options: Options, ready: Any = None) -> None:
     """Serve until SIGTERM or SIGINT; `ready(facts)` is called once with the ports and market times."""
     exchange = Exchange(options)
-    warm(exchange)
     server = Server(exchange)
+    server.bind()
+    warm(exchange)
     await server.start()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

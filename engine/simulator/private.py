@@ -150,7 +150,7 @@ class Private:
             signing.verify(account.secret, payload, signature)
             self.check_time(params)
         if endpoint.orders:
-            self.count_orders(account, 1, headers)
+            self.count_orders(account, endpoint.orders, headers)
         return await endpoint.handler(account, params)
 
     async def rate_limits(self, account: Account, params: Params) -> Any:

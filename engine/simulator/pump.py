@@ -40,7 +40,6 @@ class Pump:
         symbols = len(tape.market.symbols)
         self.symbols = symbols
         self.listeners: set[Any] = set()
-        self.on_minute: list[Callable[[], None]] = []
         self.on_step: list[Callable[[int, int], None]] = []
         self.fine: Callable[[], bool] = lambda: False  # whether every 100 ms of the market matters
         self.frames = 0
@@ -108,8 +107,8 @@ class Pump:
                 self._build()
                 self._next = 0
                 self._send(int(np.searchsorted(self._events[0], minute_end, side="right")))
-                for call in self.on_minute:
-                    call()
+                for step in self.on_step:
+                    step(stop, minute_end)
 
     def _send(self, last: int) -> None:
         tape, market = self.tape, self.tape.market
@@ -140,21 +139,15 @@ class Pace:
         self.held = False
         self._last = time.monotonic()
         self._market_ms = 0.0
-        self._wall_s = 0.0
-        self.waited_s = 0.0
 
     def target(self, now_ms: int, waiting: bool) -> int:
         """Return the market time that is due; `waiting` holds it where it is. One call moves at most one minute."""
         clock = time.monotonic()
         elapsed, self._last = clock - self._last, clock
-        if self.held:
-            return now_ms
-        self._wall_s += elapsed
-        if waiting:
-            self.waited_s += elapsed
-            return now_ms
-        if self.wall:
+        if self.wall:  # wall time waits for nobody; the server cuts who is too slow
             return max(now_ms, int(time.time() * 1_000))
+        if self.held or waiting:
+            return now_ms
         self._market_ms += min(elapsed * self.speed * 1_000, MINUTE_MS)
         moved = int(self._market_ms)
         self._market_ms -= moved

@@ -30,15 +30,17 @@ from engine.simulator.wsapi import Session
 PING_S = 180.0
 PONG_S = 600.0
 LIFE_S = 86_400.0
+SLOW_BYTES = 16 << 20  # unsent bytes at which a client under the wall clock is cut; a replay waits instead
 
 
 class StreamSocket(WSListener):  # type: ignore[misc]
     """One picows connection: frames in and out of a `Connection`; pings, pongs and the 24 h cut."""
 
-    def __init__(self, hub: Hub, target: Target, sockets: set[StreamSocket]) -> None:
+    def __init__(self, hub: Hub, target: Target, sockets: set[StreamSocket], wall: bool) -> None:
         self.hub = hub
         self.target = target
         self.sockets = sockets
+        self.wall = wall
         self.transport: WSTransport | None = None
         self.connection: Connection | None = None
         self.opened_s = self.ponged_s = self.pinged_s = time.monotonic()
@@ -80,7 +82,9 @@ class StreamSocket(WSListener):  # type: ignore[misc]
         """Ping when due; cut who does not answer, and everybody after 24 hours."""
         if self.transport is None:
             return
-        if now_s - self.opened_s > LIFE_S or now_s - max(self.ponged_s, self.opened_s) > PONG_S:
+        if self.wall and self.transport.underlying_transport.get_write_buffer_size() > SLOW_BYTES:
+            self.transport.disconnect(graceful=False)
+        elif now_s - self.opened_s > LIFE_S or now_s - max(self.ponged_s, self.opened_s) > PONG_S:
             self.transport.send_close(WSCloseCode.GOING_AWAY)
             self.transport.disconnect()
         elif now_s - self.pinged_s > PING_S:
@@ -109,15 +113,24 @@ class Server:
         self.sockets: set[StreamSocket] = set()
         self.port = 0
         self.stream_port = 0
+        self._bound: tuple[socket.socket, socket.socket] | None = None
         self._runner: web.AppRunner | None = None
         self._streams: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Bind and start. Raises ConfigError when a port is taken."""
+    def bind(self) -> None:
+        """Take both ports. Raises ConfigError when one is occupied."""
         options = self.exchange.options
-        rest_socket, stream_socket = _bind_pair(options.host, options.port)
-        self.port, self.stream_port = rest_socket.getsockname()[1], stream_socket.getsockname()[1]
+        self._bound = _bind_pair(options.host, options.port)
+        self.port, self.stream_port = (sock.getsockname()[1] for sock in self._bound)
+
+    async def start(self) -> None:
+        """Serve on the bound ports (bound now, unless `bind` has been called)."""
+        options = self.exchange.options
+        if self._bound is None:
+            self.bind()
+        assert self._bound is not None
+        rest_socket, stream_socket = self._bound
         context = _tls(options.tls_cert, options.tls_key)
         app = web.Application(client_max_size=2 << 20)
         app.router.add_get("/ws-fapi/v1", self._ws_api)
@@ -141,7 +154,7 @@ class Server:
         target = Target(request.path.decode("utf-8", "replace"))
         if time.monotonic() < self._refuse_until_s:
             return None
-        return StreamSocket(self.exchange.hub, target, self.sockets) if target.valid else None
+        return StreamSocket(self.exchange.hub, target, self.sockets, self.exchange.pace.wall) if target.valid else None
 
     async def _tend(self) -> None:
         while True:

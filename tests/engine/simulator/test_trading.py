@@ -358,6 +358,20 @@ def test_funding_moves_money_between_positions_and_the_counterparty(rig: Rig) ->
     rig.check()
 
 
+def test_funding_is_charged_at_the_settlement_hour(rig: Rig) -> None:
+    order = rig.order(quantity="0.5")
+    hour = 8 * 3_600_000
+    settle = rig.tape.now_ms // hour * hour + hour
+    rate = rig.tape.funding_rate(0, settle)
+    rig.pump.fine = lambda: False
+    rig.pump.advance(settle - 100)
+    wallet = rig.account.wallet
+    rig.pump.advance(settle + 100)
+    assert order.filled == 500
+    assert wallet - rig.account.wallet == pytest.approx(500 * rig.venue.mark(0) // 1_000 * rate // 10**8, rel=1e-3)
+    rig.check()
+
+
 def test_settlement_closes_at_the_mark_and_stops_trading(rig: Rig) -> None:
     rig.order()
     rig.venue.risk.settle(0)

@@ -1,0 +1,118 @@
+"""The program and its sockets: the ready line, refusals to start, pings, the daily cut, the end of the data."""
+
+import asyncio
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import orjson
+import pytest
+
+from engine.market.rings import BarFile
+from engine.simulator import server as server_module
+from engine.simulator.exchange import Exchange
+from engine.simulator.main import main
+from engine.simulator.options import Options
+from engine.simulator.server import Server, load_scenario
+from kernels.records import BAR
+from tests.engine.simulator.conftest import ROOT, spawn
+from tests.engine.simulator.harness import small
+
+
+def test_an_occupied_port_and_bad_options_are_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port), "--history-days", "0.1", "--ahead-days", "0.1"]) == 2
+    assert f"port {port}" in capsys.readouterr().err
+    assert main(["--speed", "0", "--books", "0", "--data", "/nonexistent"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 3
+
+
+def test_scenarios_are_checked_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.json"
+    file.write_text('[{"name":"nonsense","after_s":1},{"name":"throttled"},{"name":"throttled","after_s":1}]')
+    with pytest.raises(Exception) as caught:
+        load_scenario(file)
+    assert len(caught.value.faults) == 2
+
+
+def bar_folder(folder: Path, minutes: int) -> Path:
+    rows = np.zeros(minutes, BAR)
+    rows["open_ms"] = 1_746_372_780_000 + 60_000 * np.arange(minutes)
+    rows["open"] = rows["close"] = 100.0
+    rows["high"], rows["low"], rows["volume"] = 101.0, 99.0, 500.0
+    for name in ("quote_volume", "taker_volume", "trades"):
+        rows[name] = np.nan
+    file = BarFile.create(folder / "AAAUSDT.1m", "AAAUSDT", 0, minutes)
+    file.rewrite(rows)
+    file.close()
+    return folder
+
+
+def test_the_program_replays_a_folder_to_its_end_and_keeps_serving(tmp_path: Path) -> None:
+    folder = bar_folder(tmp_path, 200)
+    process, facts = spawn(
+        "--data", str(folder), "--speed", "6000", "--start-ms", str(1_746_372_780_000 + 150 * 60_000)
+    )
+    try:
+        assert facts.symbols == ["AAAUSDT"]
+        assert (facts.history_from_ms, facts.end_ms) == (1_746_372_780_000, 1_746_372_780_000 + 200 * 60_000)
+        assert "taker volume" in facts.synthesised
+        deadline = time.monotonic() + 20
+        while True:
+            with urllib.request.urlopen(f"{facts.rest_url}/fapi/v1/time") as reply:
+                now_ms = orjson.loads(reply.read())["serverTime"]
+            if now_ms == facts.end_ms - 1:
+                break
+            assert time.monotonic() < deadline
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert ROOT.is_dir()
+
+
+async def test_pings_the_daily_cut_and_silence_after_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = small()
+    server = Server(exchange)
+    monkeypatch.setattr(server_module, "PING_S", 0.0)
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            ws = await session.ws_connect(
+                f"ws://127.0.0.1:{server.stream_port}/market/ws", autoping=False, autoclose=True
+            )
+            message = await ws.receive(10)
+            assert message.type == aiohttp.WSMsgType.PING
+            await ws.pong(message.data)
+            monkeypatch.setattr(server_module, "LIFE_S", 0.0)
+            while message.type == aiohttp.WSMsgType.PING:
+                message = await ws.receive(10)
+            assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(f"ws://127.0.0.1:{server.stream_port}/nowhere")
+    finally:
+        await server.stop()
+
+
+async def test_the_clock_is_held_until_somebody_listens() -> None:
+    exchange = Exchange(Options(port=0, symbol_count=1, history_days=1, ahead_days=1, speed=600, hold=True, quiet=True))
+    server = Server(exchange)
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(3):
+                async with session.get(f"http://127.0.0.1:{server.port}/fapi/v1/time") as reply:
+                    assert (await reply.json())["serverTime"] == exchange.start_ms
+                await asyncio.sleep(0.02)
+            ws = await session.ws_connect(f"ws://127.0.0.1:{server.port}/market/stream?streams=btcusdt@markPrice@1s")
+            frame = orjson.loads((await ws.receive(10)).data)
+            assert frame["stream"] == "btcusdt@markPrice@1s"
+            assert exchange.tape.now_ms > exchange.start_ms
+    finally:
+        await server.stop()
