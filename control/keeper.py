@@ -6,6 +6,7 @@ import threading
 
 import structlog
 
+from control.jobs.history import adopt
 from control.store_health import StoreHealth
 from engine.config import Config
 from store.client import Store
@@ -28,6 +29,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._tail: Tail | None = None
         self._follower: threading.Thread | None = None
+        self._adopted_run = -1
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -74,6 +76,9 @@ class Keeper:
         assert self._tail is not None
         runs = self._tail.status()
         newest = max(runs, key=lambda run: run.run_id, default=None)
+        if newest is not None and newest.run_id != self._adopted_run:
+            self._adopted_run = newest.run_id
+            threading.Thread(target=self._adopt, name="history", daemon=True).start()
         self._health.tail_seq = None if newest is None else newest.seq
         self._health.tail_rows = self._tail.rows
         self._health.behind_s = 0.0 if newest is None else newest.behind_s
@@ -82,6 +87,15 @@ class Keeper:
             self._fault(faults[0])
         else:
             self._health.ok, self._health.detail = True, "open"
+
+    def _adopt(self) -> None:
+        """Store the history that a new run was started on: what its vectors were folded from."""
+        try:
+            rows = adopt(self._store, self._config)
+        except (StoreError, OSError) as error:
+            logger.error("history", detail=str(error))
+        else:
+            logger.info("history", rows=rows)
 
     def _fault(self, detail: str) -> None:
         if self._health.detail != detail:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from control.jobs.history import adopt
 from control.jobs.inputs import choose_symbols
 from engine.config import Config
 from kernels import audit
@@ -88,6 +89,7 @@ def run(
 
     One report per symbol and run that has signals in the range. Raises DataError when no candles are stored.
     """
+    adopt(store, config)
     chosen = choose_symbols(store, config, symbols)
     now_ms = time.time_ns() // 1_000_000
     audit_id = f"a{now_ms}"

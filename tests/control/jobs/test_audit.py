@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from control.jobs import audit
+from control.jobs import audit, history
 from engine.config import Config, load
 from engine.market.panel import OPEN_INTEREST, Panel
 from engine.market.rings import BarFile, bar_path
@@ -160,9 +162,34 @@ def test_a_planted_candle_of_the_history_changes_the_vectors(store: Store, confi
 
 def test_missing_first_bars_are_said_not_passed_over(store: Store, config: Config) -> None:
     store.command(f"ALTER TABLE candles_1m DELETE WHERE symbol = 'ETHUSDT' AND open_time < {LIVE_MS / 1000 - 6_000}")
+    shutil.rmtree(config.data_dir / "bars")
     (report,) = audit.run(store, config, ["ETHUSDT"], 0, 1 << 42)
     assert (report.compared, report.unreachable) == (0, LIVE)
     assert "expected the first bar of the fold" in report.detail
+
+
+def test_history_that_only_the_bar_files_have_is_stored_first(store: Store, config: Config) -> None:
+    before = store.scalar("SELECT count() FROM candles_15m")
+    store.command("TRUNCATE TABLE candles_15m")
+    store.command("ALTER TABLE candles_1h DELETE WHERE symbol = 'BTCUSDT'")
+    for report in audit.run(store, config, [], 0, 1 << 42):
+        assert (report.compared, report.unreachable, report.failed) == (LIVE, 0, False)
+    assert store.scalar("SELECT count() FROM candles_15m") == before
+    assert history.adopt(store, config) == 0
+
+
+def test_a_failing_symbol_is_halted_on_request(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from control.cli import audit as group
+    from control.cli import local
+
+    bad, good = audit.AuditReport("ETHUSDT", "main", "1", 10, 3), audit.AuditReport("BTCUSDT", "main", "1", 10, 0)
+    sent: list[tuple] = []
+    monkeypatch.setattr(audit, "run", lambda *_: [bad, good])
+    monkeypatch.setattr(local, "send", lambda _, verb, args: sent.append((verb, args)))
+    monkeypatch.setattr(group, "settings", lambda: config)
+    with pytest.raises(typer.Exit):
+        group.audit(halt=True, json=True)
+    assert sent == [("halt_symbol", {"symbol": "ETHUSDT"})]
 
 
 def test_the_command_line(config: Config, tmp_path: Path) -> None:
