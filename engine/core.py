@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from kernels import decide as deciding
 from kernels import risk, stops
 from kernels.compile import entry_point
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
+
+SIGNAL_BYTES = RECORDS[Kind.SIGNAL].itemsize
 
 
 class Predictor(Protocol):
@@ -100,7 +104,12 @@ class Core:
         self.audit_failed: set[int] = set()
         self._limits = limits_row(config)
         self._facts = np.zeros(1, deciding.FACTS)
+        self._facts_memory = self._facts.view(np.uint8).data
+        self._pack_facts = struct.Struct(f"<{len(deciding.FACTS.names or ())}d").pack_into
+        self._instrument_facts = [instrument_facts(row) for row in instruments]
+        self._funding_interval_ms = [max(int(row["funding_hours"]), 1) * 3_600_000 for row in instruments]
         self._plan = np.zeros(1, deciding.PLAN)
+        self._signals_memory = self.last_signals.view(np.uint8).data
         self._predictions = np.zeros(TARGET_COUNT)
         self._row32 = np.zeros(FEATURE_COUNT, np.float32)
         self._check = entry_point(stops.check)
@@ -183,9 +192,10 @@ class Core:
         self.journal.write(Kind.BOOK, time.monotonic_ns(), now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, symbol, 0, 0)
         desk, account = self.desk, self.desk.account
         notional = desk.mark_account(now_ms)
-        instrument = self.instruments[symbol]
+        delivery_ms, instrument = self._instrument_facts[symbol]
         state = account.run_state
-        self._facts[0] = (
+        self._pack_facts(
+            self._facts_memory, 0,
             now_ms, vector.close, self.marks[symbol], now_ms - self.mark_ms[symbol], bid, bid_qty, ask, ask_qty,
             now_ms - book_ms, vector.atr_15m,
             1.0, vector.late, vector.input_late, vector.ready, vector.filled,
@@ -193,12 +203,10 @@ class Core:
             state == RunState.RUNNING, state in (RunState.REDUCE_ONLY, RunState.HALTED), self.journal.full,
             symbol in account.halted_symbols, desk.unknown(symbol), self.entries_blocked(symbol),
             symbol in self.audit_failed, not self.clock.good(), 0.0, desk.flat(symbol),
-            account.cooldown_until_ms.get(symbol, 0), float(instrument["delivery_ms"]),
+            account.cooldown_until_ms.get(symbol, 0), delivery_ms,
             account.equity_usdt, account.day_start_equity_usdt,
             account.peak_equity_usdt, notional, desk.positions.count, account.losing_streak,
-            float(instrument["tick_size"]), float(instrument["step_size"]), float(instrument["min_qty"]),
-            float(instrument["market_max_qty"]) or np.inf, float(instrument["min_notional_usdt"]),
-            float(instrument["maintenance_rate"]), self._funding_due(symbol, now_ms),
+            *instrument, self._funding_due(symbol, now_ms),
         )  # fmt: skip
 
     def _nan_unseen(self) -> bool:
@@ -211,25 +219,22 @@ class Core:
         left_ms = self.config.barriers.time_limit_minutes * 60_000 - (due_ms - now_ms)
         if rate != rate or due_ms <= 0 or left_ms < 0:
             return 0.0
-        interval_ms = max(int(self.instruments[symbol]["funding_hours"]), 1) * 3_600_000
+        interval_ms = self._funding_interval_ms[symbol]
         return rate * (1 + left_ms // interval_ms)
 
     def _write_signal(self, vector: Vector, side: int, gates: int, now_ms: int, recv_ns: int, decided_ns: int) -> int:
-        plan = self._plan[0]
-        facts = self._facts[0]
+        qty, _, tp_price, sl_price, _ = self._plan[0].item()
+        bid, _, ask, *_ = self.books[vector.symbol].item()
         model = self.predictor.model_id.encode() if self.predictor is not None else b""
         predictions = self._predictions.tolist()
-        fields = (
-            vector.symbol, side, gates == 0, vector.late, 0, 0,
-            vector.close_ms, *predictions, gates, vector.hash, model, vector.close,
-            facts["mark_price"], vector.atr_15m, facts["bid"], facts["ask"], plan["qty"], plan["tp_price"],
-            plan["sl_price"], recv_ns, decided_ns - recv_ns, *vector.first_ms,
+        seq = self.journal.write(
+            Kind.SIGNAL, time.monotonic_ns(), now_ms, vector.symbol, side, gates == 0, vector.late, 0, 0,
+            vector.close_ms, *predictions, gates, vector.hash, model, vector.close, self.marks[vector.symbol],
+            vector.atr_15m, bid, ask, qty, tp_price, sl_price, recv_ns, decided_ns - recv_ns, *vector.first_ms,
         )  # fmt: skip
-        mono_ns = time.monotonic_ns()
-        seq = self.journal.write(Kind.SIGNAL, mono_ns, now_ms, *fields)
-        self.last_signals[vector.symbol] = (
-            seq, 0, Kind.SIGNAL, 0, mono_ns, now_ms, *fields[:7], predictions, *fields[15:],
-        )  # fmt: skip
+        if seq:
+            at = vector.symbol * SIGNAL_BYTES
+            self._signals_memory[at : at + SIGNAL_BYTES] = self.journal.newest(SIGNAL_BYTES)
         self.latencies.add(Stage.JOURNAL, time.monotonic_ns() - decided_ns)
         return seq
 
@@ -276,3 +281,11 @@ class Core:
         for slot, reason in zip(slots[:hits].tolist(), reasons[:hits].tolist(), strict=True):
             self.desk.exit(slot, Reason(reason), now_ms)
         return int(hits)
+
+
+def instrument_facts(row: Any) -> tuple[float, tuple[float, ...]]:
+    """Return an INSTRUMENT row's delivery time and the six numbers that FACTS takes from it, in its order."""
+    return float(row["delivery_ms"]), (
+        float(row["tick_size"]), float(row["step_size"]), float(row["min_qty"]),
+        float(row["market_max_qty"]) or math.inf, float(row["min_notional_usdt"]), float(row["maintenance_rate"]),
+    )  # fmt: skip

@@ -117,6 +117,7 @@ class Writer:
         self._flushing: Future[int] | None = None
         self._next: Future[_Segment] | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._newest_offset = 0
         self._slot = self._end_slot = self._last_slot = FIRST_SLOT
         self._open(self._allocate(1))
 
@@ -138,12 +139,17 @@ class Writer:
         offset = self._slot * SLOT_BYTES
         packer.pack_into(self._mapped, offset, 0, 0, kind, slots, mono_ns, time_ms, *fields)
         self._seal(self._words, offset // 8, slots * layout.WORDS_PER_SLOT, seq)
+        self._newest_offset = offset
         self._slot += slots
         self.seq = seq
         self.counts[kind] += 1
         if durable and len(self._durable) < DURABLE_BUFFER_BYTES:
             self._durable += self._mapped[offset : offset + slots * SLOT_BYTES]
         return seq
+
+    def newest(self, size: int) -> bytes:
+        """Return the first `size` bytes of the record written last."""
+        return self._mapped[self._newest_offset : self._newest_offset + size]
 
     def flush(self) -> Future[int] | None:
         """Hand the durable bytes to the helper; called every flush interval. Never blocks."""
