@@ -15,6 +15,10 @@ from store.tail import Tail
 
 CHECK_S = 1.0
 RETRY_S = 2.0
+AUDIT_CHECKS = 15  # the newest audit's result is read at every 15th check
+NEWEST_AUDIT = (
+    "SELECT sum(compared), sum(differing), count() FROM audits WHERE audit_id = (SELECT max(audit_id) FROM audits)"
+)
 logger = structlog.get_logger("control.keeper")
 
 
@@ -30,6 +34,7 @@ class Keeper:
         self._tail: Tail | None = None
         self._follower: threading.Thread | None = None
         self._adopted_run = -1
+        self._checks = 0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -54,6 +59,9 @@ class Keeper:
             if self._tail is None:
                 self._follow()
             self._report()
+            if self._checks % AUDIT_CHECKS == 0:
+                self._read_audit()
+            self._checks += 1
             self._stopping.wait(CHECK_S)
 
     def _follow(self) -> None:
@@ -87,6 +95,15 @@ class Keeper:
             self._fault(faults[0])
         else:
             self._health.ok, self._health.detail = True, "open"
+
+    def _read_audit(self) -> None:
+        try:
+            ((compared, differing, rows),) = self._store.rows(NEWEST_AUDIT)
+        except StoreError as error:
+            logger.error("audit", detail=str(error))
+            return
+        if rows:
+            self._health.audit_compared, self._health.audit_differing = int(compared), int(differing)
 
     def _adopt(self) -> None:
         """Store the history that a new run was started on: what its vectors were folded from."""

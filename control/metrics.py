@@ -59,6 +59,12 @@ class _SnapshotCollector(Collector):
         yield GaugeMetricFamily("ta_store_up", "1: the store answers and the tail works", value=float(self._store.ok))
         yield GaugeMetricFamily("ta_tail_behind_seconds", "Since all was stored", value=self._store.behind_s)
         yield CounterMetricFamily("ta_tail_rows", "Rows inserted by the tail", value=self._store.tail_rows)
+        yield from _gauges(
+            (
+                ("ta_audit_compared", "Newest parity audit: items compared", self._store.audit_compared),
+                ("ta_audit_differing", "Newest parity audit: items not reproduced", self._store.audit_differing),
+            )
+        )
         yield GaugeMetricFamily("ta_live_clients", "Connected live clients", value=self._hub.clients)
         yield CounterMetricFamily("ta_live_dropped", "Live clients dropped as too slow", value=self._hub.dropped)
         done = CounterMetricFamily("ta_commands", "Commands by verb and outcome", labels=["verb", "outcome"])

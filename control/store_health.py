@@ -17,6 +17,8 @@ class StoreHealth:
     tail_seq: int | None = None
     tail_rows: int = 0
     behind_s: float = 0.0
+    audit_compared: int | None = None  # of the newest `ta audit`: vectors, stored values and candles looked at
+    audit_differing: int | None = None  # and how many of them were not reproduced bit for bit
 
     def status(self, journal_seq: int | None) -> StoreStatus:
         """Return the API's view; the lag is known when both ends are."""

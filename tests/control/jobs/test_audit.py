@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from control.jobs import audit, history
+from control.keeper import NEWEST_AUDIT
 from engine.config import Config, load
 from engine.market.panel import OPEN_INTEREST, Panel
 from engine.market.rings import BarFile, bar_path
@@ -176,6 +177,12 @@ def test_history_that_only_the_bar_files_have_is_stored_first(store: Store, conf
         assert (report.compared, report.unreachable, report.failed) == (LIVE, 0, False)
     assert store.scalar("SELECT count() FROM candles_15m") == before
     assert history.adopt(store, config) == 0
+
+
+def test_the_metric_is_the_newest_audit(store: Store, config: Config) -> None:
+    assert store.rows(NEWEST_AUDIT)[0][2] == 0
+    audit.run(store, config, [], 0, 1 << 42)
+    assert [int(x) for x in store.rows(NEWEST_AUDIT)[0]] == [2 * LIVE, 0, 2]
 
 
 def test_a_failing_symbol_is_halted_on_request(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
