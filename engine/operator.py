@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.assemble import Parts
 from engine.errors import DataError
-from engine.model.predictor import PackedPredictor, open_packed
+from engine.model.predictor import PackedPredictor, open_configured
 from kernels.records import Kind, Mode, Reason, RunState
 
 SESSION_START, SESSION_STOP = 1, 2
@@ -152,7 +152,7 @@ class Operator:
 
     def load_model(self, path: str, actor: str) -> None:
         """Map a bundle's packed forest and swap it in between two frames. Raises DataError; the running one stays."""
-        predictor = open_packed(Path(path))
+        predictor = open_configured(Path(path), self._core.config.model.backend)
         predictor.warm()
         if self.predictor is not None:
             self.previous_path = self._parts.model["path"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine import model as models_door
@@ -72,6 +75,8 @@ def promote(
     told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
     registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
     _store_states(store, registry, entry.model_id, before.model_id if before else "")
+    if config.model.backend == "tl2cgen":
+        _compile_in_background(config, path)
     return Promotion(entry.model_id, str(path), before.model_id if before else "", force, told, evidence)
 
 
@@ -122,6 +127,15 @@ def _tell(config: Config, verb: str, actor: str, args: dict[str, Any]) -> str:
     if not answer.get("ok"):
         raise DataError(f"the engine refused: {answer.get('error')}")
     return "swapped"
+
+
+def _compile_in_background(config: Config, bundle: Path) -> None:
+    """Start gcc at low priority in a process of its own; the engine switches when the libraries are proved."""
+    log = config.data_dir / "logs" / "tl2cgen.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    line = [sys.executable, "-m", "engine.model.compiled", str(bundle.resolve()), str(config.data_dir.resolve())]
+    with open(log, "ab") as out:
+        subprocess.Popen(["nice", "-n", "10", *line], stdout=out, stderr=out, start_new_session=True)
 
 
 def _store_states(store: Store | None, registry: Registry, *model_ids: str) -> None:

@@ -19,10 +19,14 @@ from kernels.schema import FEATURES, SCHEMA_HASH, TARGETS
 from kernels.simd import has_vbmi
 from kernels.walk import walk_batch, walk_row
 
+if has_vbmi():  # importing compiles: for another target that would end the process
+    from kernels.vbmi import vbmi_row
+
 Array = npt.NDArray[Any]
 
 PACKED_NAME = "forest.bin"
 MANIFEST_NAME = "manifest.json"
+COMPILED_FOLDER = "compiled"  # the tl2cgen libraries, built after promotion; not listed in the manifest
 WALK_TABLES = ("nodes", "leaves", "roots", "first_tree")
 LOCKSTEP_TABLES = ("used", "levels", "lock_words", "lock_groups", "lock_spans", "lock_leaves")
 VBMI_TABLES = ("used", "levels", "vbmi_tables", "vbmi_spans", "vbmi_leaves")
@@ -66,8 +70,6 @@ class PackedPredictor:
         if self.backend == "walk":
             return tuple(arrays[name] for name in WALK_TABLES), entry_point(walk_row)
         if self.backend == "vbmi":
-            from kernels.vbmi import vbmi_row  # importing compiles: only where `has_vbmi` said yes
-
             return (*(arrays[name] for name in VBMI_TABLES), self._ranks), entry_point(vbmi_row)
         return (*(arrays[name] for name in LOCKSTEP_TABLES), self._ranks), entry_point(lockstep_row)
 
@@ -119,7 +121,8 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
 def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     """Map a bundle's packed forest and prove it on the golden rows of its manifest.
 
-    backend: 'auto' (= 'packed': the fastest that this machine can run), 'vbmi', 'lockstep' or 'walk'.
+    backend: 'auto' (= 'packed': the fastest that this machine can run), 'vbmi', 'lockstep', 'walk', or 'tl2cgen' where
+    its libraries were built (`engine.model.compiled`).
 
     Raises DataError on a missing, truncated or altered file, another feature schema, other targets, or a golden row
     whose prediction differs: the caller keeps the model it has.
@@ -132,9 +135,20 @@ def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredict
         raise DataError(f"{bundle}: made for feature schema {stated}, this program computes {SCHEMA_HASH}")
     if tuple(manifest["targets"]) != TARGETS:
         raise DataError(f"{bundle}: expected the targets {', '.join(TARGETS)}, got {manifest['targets']}")
+    if backend == "tl2cgen":
+        from engine.model.compiled import CompiledPredictor
+
+        return CompiledPredictor(bundle)
     predictor = PackedPredictor(packed, str(manifest["model_id"]), backend)
     check_golden(predictor, manifest, bundle)
     return predictor
+
+
+def open_configured(bundle_path: str | Path, backend: str) -> PackedPredictor:
+    """Open with the configured backend; 'tl2cgen' serves packed until its libraries are built beside the bundle."""
+    if backend == "tl2cgen" and not (Path(bundle_path) / COMPILED_FOLDER).is_dir():
+        backend = "auto"
+    return open_packed(bundle_path, backend)
 
 
 def golden_rows(manifest: dict[str, Any]) -> tuple[Array, Array]:
