@@ -7,6 +7,7 @@ exchange's own over built ones; a recorded revision over all. Equal bars are one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from store.client import Store
 from store.native import Values
 from store.schema import Column, Table, tables
 
-ROWS_PER_INSERT = 500_000
+ROWS_PER_INSERT = 250_000
+INSERT_THREADS = 2
 MINUTE_MS = 60_000
 _RANK_SHIFT = 48
 BUILT, FILLED, PARTIAL, COMPLETE, REVISED = range(1, 6)
@@ -41,16 +43,22 @@ def insert_columns(store: Store, table: str, columns: Mapping[str, Values], *, t
     if unknown:
         raise ValueError(f"table {table} has no column {', '.join(unknown)}; it has {', '.join(spec.by_name)}")
     rows = max((len(values) for values in columns.values() if not isinstance(values, str)), default=1)
-    for start in range(0, rows, ROWS_PER_INSERT):
+
+    def send(start: int) -> None:
+        stop = start + ROWS_PER_INSERT
         part = {
-            name: (
-                spec.by_name[name].type,
-                values if isinstance(values, str) else values[start : start + ROWS_PER_INSERT],
-            )
+            name: (spec.by_name[name].type, values if isinstance(values, str) else values[start:stop])
             for name, values in columns.items()
         }
-        count = min(ROWS_PER_INSERT, rows - start)
-        store.insert_block(table, list(part), native.block(part, count), f"{token}:{start}" if token else "")
+        block = native.block(part, min(ROWS_PER_INSERT, rows - start))
+        store.insert_block(table, list(part), block, f"{token}:{start}" if token else "")
+
+    starts = range(0, rows, ROWS_PER_INSERT)
+    if len(starts) == 1:
+        send(0)
+    else:  # compression is what costs, one core per insert, and it releases the GIL
+        with ThreadPoolExecutor(INSERT_THREADS) as pool:
+            list(pool.map(send, starts))
     return rows
 
 
