@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from litestar import MediaType, Response, get
+from litestar.openapi import ResponseSpec
 
 from control.problems import documented
 from control.services import Services
 from control.shapes import Health, Readiness
 
 
-@get("/healthz", opt={"public": True}, tags=["health"], summary="Is the control process alive?")
+@get("/healthz", opt={"public": True}, security=[{}], tags=["health"], summary="Is the control process alive?")
 async def healthz() -> Health:
     """Answer as long as the event loop turns."""
     return Health(status="ok")
@@ -18,9 +19,10 @@ async def healthz() -> Health:
 @get(
     "/readyz",
     opt={"public": True},
+    security=[{}],
     tags=["health"],
     summary="Do the store and the engine work?",
-    responses={},
+    responses={503: ResponseSpec(data_container=Readiness, generate_examples=False, description="not ready")},
 )
 async def readyz(services: Services) -> Response[Readiness]:
     """Answer 200 when the store works and, if an engine has ever run on this data folder, it is alive; else 503."""

@@ -27,7 +27,7 @@ def _secure(request: Request[Any, Any, Any], services: Services) -> bool:
     tags=["session"],
     summary="Log in: exchange a token for a cookie",
     responses=documented(400, 401, 403, 413, 415, 429),
-    security=[],
+    security=[{}],
 )
 async def log_in(request: Request[Any, Any, Any], services: Services, data: Login) -> Response[Session]:
     """Set an http-only, same-site cookie that is valid for 12 hours and dies with its token."""
