@@ -66,10 +66,16 @@ def fail(*faults: str, code: int = 2) -> typing.NoReturn:
     raise typer.Exit(code)
 
 
+def load_groups() -> None:
+    """Add every group's commands, once."""
+    if not app.registered_commands:
+        for group in GROUPS:
+            importlib.import_module(f"control.cli.{group}").register(app)
+
+
 def run() -> None:
     """Load the groups and run the command line; a refused input is a message, never a traceback."""
-    for group in GROUPS:
-        importlib.import_module(f"control.cli.{group}").register(app)
+    load_groups()
     try:
         app()
     except (ConfigError, DataError) as error:

@@ -34,8 +34,7 @@ RANGE = frozenset({"symbol", "from", "to"})
 KINDS: dict[str, frozenset[str]] = {
     "label": RANGE,
     "train": RANGE | {"rounds", "leaves", "learning-rate", "seed", "threads"},
-    "collect": RANGE,
-    "backtest": RANGE | {"model"},
+    "collect": RANGE | {"days"},
     "audit": RANGE,
 }
 Rows = Callable[[dict[str, Any]], None]
@@ -215,7 +214,7 @@ def command_line(kind: str, options: dict[str, Any]) -> list[str]:
     if allowed is None:
         raise ApiError(400, "no-such-job", f"kind: expected one of {', '.join(KINDS)}, got {kind[:40]!r}")
     arguments: list[str] = []
-    for name, given in options.items():
+    for name, given in options.items():  # `collect` takes its symbols as one list, the others one by one
         if name not in allowed:
             raise ApiError(
                 400, "no-such-option", f"{kind} has no option {name[:40]!r}; there are {', '.join(sorted(allowed))}"
@@ -226,5 +225,7 @@ def command_line(kind: str, options: dict[str, Any]) -> list[str]:
         for value in values:
             if not VALUE.match(str(value)):
                 raise ApiError(400, "bad-option", f"{name}: {str(value)[:40]!r} is not accepted")
-            arguments += [f"--{name}", str(value)]
+            arguments += [f"--{name}", str(value)] if (kind, name) != ("collect", "symbol") else []
+        if (kind, name) == ("collect", "symbol") and values:
+            arguments += ["--symbols", ",".join(str(value) for value in values)]
     return arguments

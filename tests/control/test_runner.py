@@ -96,6 +96,12 @@ def test_unknown_kinds_options_and_values_are_refused(kind: str, options: dict[s
     assert caught.value.status == 400
 
 
+def test_collect_gets_its_symbols_as_one_list() -> None:
+    assert command_line("collect", {"symbol": ["BTCUSDT", "ETHUSDT"], "days": 3}) == [
+        "--symbols", "BTCUSDT,ETHUSDT", "--days", "3",
+    ]  # fmt: skip
+
+
 def test_jobs_need_the_admin_scope(client: Any, bearer: Any) -> None:
     assert client.post("/api/jobs", headers=bearer("trade"), json={"kind": "label"}).status_code == 403
     assert client.post("/api/jobs", headers=bearer("admin"), json={"kind": "shell"}).status_code == 400

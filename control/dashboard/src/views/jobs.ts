@@ -6,7 +6,7 @@ import { live } from "../live.ts";
 import { load, may, say, type View } from "../shell.ts";
 import type { Job } from "../types.ts";
 
-const KINDS = ["label", "train", "collect", "backtest", "audit"];
+const KINDS = ["label", "train", "collect", "audit"];
 
 export const jobs: View = {
   id: "jobs",
