@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from engine.core import Core
 from engine.journal import Writer, new_run_id
 from engine.latency import Latencies
 from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
+from engine.timers import Timer
 from engine.trading.account import Account
 from engine.trading.carry import open_state
 from engine.trading.desk import Desk, DeskRules
@@ -26,7 +28,7 @@ from engine.trading.positions import Positions
 from engine.trading.shadow import ShadowGateway
 from kernels.records import Kind, Mode
 
-TIMER_SHADOW_FILL = 1
+Preamble = Callable[[Writer], None]
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Parts:
     gateway: ShadowGateway | LiveGateway
     session: dict[str, Any]
     model: dict[str, str]
+    state: Callable[[], bytes]  # what a snapshot of this moment holds
 
 
 def assemble(
@@ -57,6 +60,25 @@ def assemble(
     Raises ValueError for a restored position whose symbol is not configured, DataError for an unreadable journal.
     """
     restored = restore(journal_folder, config.engine_id, symbols)
+
+    def open_journal(preamble: Preamble) -> Writer:
+        run_id = new_run_id(journal_folder)
+        return Writer(journal_folder, config.engine_id, run_id, config.journal.segment_mib << 20, preamble)
+
+    return wire(config, symbols, instruments, books, clock, restored, open_journal, live)
+
+
+def wire(
+    config: Config,
+    symbols: list[str],
+    instruments: npt.NDArray[Any],
+    books: npt.NDArray[Any],
+    clock: Clock,
+    restored: Restored,
+    open_journal: Callable[[Preamble], Writer],
+    live: LiveGateway | None = None,
+) -> Parts:
+    """Build a core on a restored state and the journal that `open_journal` opens with the preamble of its segments."""
     account = restored.account or Account(config.risk.start_equity_usdt)
     positions = Positions(len(symbols), config.risk.max_positions)
     reopen(restored, positions, symbols)
@@ -64,25 +86,26 @@ def assemble(
     desks: list[Desk] = []
     model: dict[str, str] = {"path": restored.model_path}
 
+    def state() -> bytes:
+        open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
+        return pack_state(account, positions, symbols, model["path"], session, open_orders, entries)
+
     def preamble(writer: Writer) -> None:
         mono_ns, now_ms = time.monotonic_ns(), clock.now_ms()
         mode = int(Mode.LIVE if config.mode == "live" else Mode.SHADOW)
         writer.write(Kind.CONFIG, mono_ns, now_ms, config.hash().encode(), __version__.encode(), mode, 0)
         for index, row in enumerate(instruments):
             writer.write(Kind.INSTRUMENT, mono_ns, now_ms, index, 0, 0, *row.item())
-        open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
-        payload = pack_state(account, positions, symbols, model["path"], session, open_orders, entries)
-        write_snapshot(writer, payload, mono_ns, now_ms)
+        write_snapshot(writer, state(), mono_ns, now_ms)
 
-    run_id = new_run_id(journal_folder)
-    writer = Writer(journal_folder, config.engine_id, run_id, config.journal.segment_mib << 20, preamble)
+    writer = open_journal(preamble)
     marks = np.full(len(symbols), np.nan)
 
     def before_fill(order: Order, now_ms: int) -> None:
         bid, bid_qty, ask, ask_qty, _, book_ms, *_ = books[order.symbol].item()
         mono_ns = time.monotonic_ns()
         writer.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, order.symbol, 0, 0)
-        writer.write(Kind.TIMER, mono_ns, now_ms, TIMER_SHADOW_FILL, order.symbol, 0, order.position_id)
+        writer.write(Kind.TIMER, mono_ns, now_ms, Timer.SHADOW_FILL, order.symbol, 0, order.position_id)
 
     costs = config.costs
     gateway: ShadowGateway | LiveGateway = live or ShadowGateway(
@@ -98,4 +121,4 @@ def assemble(
     desk = Desk(writer, gateway, positions, account, rules)
     desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
-    return Parts(core, writer, restored, gateway, session, model)
+    return Parts(core, writer, restored, gateway, session, model, state)

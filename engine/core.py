@@ -16,6 +16,7 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.journal import Writer
 from engine.latency import Latencies
+from engine.timers import Hold, Timer
 from engine.trading.desk import Desk, Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
@@ -189,7 +190,12 @@ class Core:
     def _collect_facts(self, vector: Vector, now_ms: int) -> None:
         symbol = vector.symbol
         bid, bid_qty, ask, ask_qty, _, book_ms, *_ = self.books[symbol].item()
-        self.journal.write(Kind.BOOK, time.monotonic_ns(), now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, symbol, 0, 0)
+        blocked, clock_bad, full = self.entries_blocked(symbol), not self.clock.good(), self.journal.full
+        failed = symbol in self.audit_failed
+        hold = (Hold.GAP if blocked else 0) | (Hold.CLOCK if clock_bad else 0)
+        hold |= (Hold.FULL if full else 0) | (Hold.AUDIT if failed else 0)
+        mono_ns = time.monotonic_ns()
+        self.journal.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, symbol, int(hold), 0)
         desk, account = self.desk, self.desk.account
         notional = desk.mark_account(now_ms)
         delivery_ms, instrument = self._instrument_facts[symbol]
@@ -200,9 +206,9 @@ class Core:
             now_ms - book_ms, vector.atr_15m,
             1.0, vector.late, vector.input_late, vector.ready, vector.filled,
             self._nan_unseen(), self.predictor is not None,
-            state == RunState.RUNNING, state in (RunState.REDUCE_ONLY, RunState.HALTED), self.journal.full,
-            symbol in account.halted_symbols, desk.unknown(symbol), self.entries_blocked(symbol),
-            symbol in self.audit_failed, not self.clock.good(), 0.0, desk.flat(symbol),
+            state == RunState.RUNNING, state in (RunState.REDUCE_ONLY, RunState.HALTED), full,
+            symbol in account.halted_symbols, desk.unknown(symbol), blocked,
+            failed, clock_bad, 0.0, desk.flat(symbol),
             account.cooldown_until_ms.get(symbol, 0), delivery_ms,
             account.equity_usdt, account.day_start_equity_usdt,
             account.peak_equity_usdt, notional, desk.positions.count, account.losing_streak,
@@ -255,6 +261,14 @@ class Core:
         )  # fmt: skip
         return self.desk.enter(entry, now_ms)
 
+    # --- by time ---
+
+    def on_account_timer(self, now_ms: int) -> None:
+        """Revalue and journal the account: peak and day depend on when it is looked at."""
+        self.journal.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.ACCOUNT, 0, 0, 0)
+        self.desk.mark_account(now_ms)
+        self.desk.write_account(now_ms)
+
     # --- operator ---
 
     def close_position(self, symbol: int, reason: Reason) -> bool:
@@ -277,6 +291,8 @@ class Core:
         positions = self.desk.positions
         slots, reasons = np.zeros(len(positions.rows), np.int64), np.zeros(len(positions.rows), np.int64)
         now_ms = self.clock.now_ms()
+        if positions.count:
+            self.journal.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.CHECK_ALL, 0, 0, 0)
         hits = stops.check_all(positions.rows, positions.count, self.marks, now_ms, slots, reasons)
         for slot, reason in zip(slots[:hits].tolist(), reasons[:hits].tolist(), strict=True):
             self.desk.exit(slot, Reason(reason), now_ms)

@@ -38,6 +38,7 @@ from engine.polling import SamplePoller
 from engine.publish import Publisher, rss_bytes
 from engine.repair import Repairer
 from engine.sink import MarketSink
+from engine.start import keep_start
 from engine.trading.start import Live, check_config, open_live
 from kernels.records import GATES, INSTRUMENT, TIMEFRAMES, Mode, Stage
 
@@ -155,6 +156,7 @@ class Engine:
         for symbol, name in enumerate(self.symbols):
             for kind, ending in ((FUNDING, "funding"), (OPEN_INTEREST, "open_interest")):
                 panel.seed_samples(symbol, kind, read_samples(self.config.data_dir / "samples" / f"{name}.{ending}"))
+        keep_start(self.config, self.parts.journal.run_id, panel)
         panel.seed()
         return panel
 
@@ -244,8 +246,7 @@ class Engine:
             if now >= next_latency:
                 next_latency = now + LATENCY_S
                 self.publisher.journal_latency()
-                core.desk.mark_account(now_ms)
-                core.desk.write_account(now_ms)
+                core.on_account_timer(now_ms)
                 gc.collect(1)  # only what was made since the freeze: some 100 µs, and cycles cannot pile up
             if now >= next_publish:
                 next_publish = now + PUBLISH_S

@@ -13,6 +13,7 @@ from engine.model.predictor import PackedPredictor, open_configured
 from kernels.records import Kind, Mode, Reason, RunState
 
 SESSION_START, SESSION_STOP = 1, 2
+CLEAR_HALT = "clear_halt"
 REMEMBERED = 1_000  # answers kept for repeated command ids
 
 
@@ -27,6 +28,7 @@ class Operator:
         self.session: dict[str, Any] = parts.session
         self.predictor: PackedPredictor | None = None
         self.previous_path = ""
+        self.open_model: Callable[[str], PackedPredictor] = self._open_warm
         self.questions: dict[str, Callable[[], dict[str, Any]]] = {"status": self.status}  # change and journal nothing
         self._verbs: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
             "start": self._start,
@@ -52,6 +54,7 @@ class Operator:
             names = ", ".join(sorted([*self._verbs, *self.questions]))
             raise ValueError(f"no such command: {verb!r}; there are {names}")
         argument = str(args.get("symbol") or args.get("bundle_path") or args.get("reason") or "")
+        argument = CLEAR_HALT if args.get("clear_halt") else argument
         self._write(command_id, verb, actor, argument, 0, 0, "")
         try:
             result = action(actor, args)
@@ -95,7 +98,7 @@ class Operator:
             id=self._core.journal.seq + 1, since_ms=now_ms, actor=actor, trades=self._core.desk.trades_closed,
             net_usdt=self._core.desk.net_usdt,
         )  # fmt: skip
-        self._write_session(SESSION_START, actor)
+        self._write_session(SESSION_START, actor, now_ms)
         self._core.desk.write_account(now_ms)
         return self.status()
 
@@ -105,15 +108,15 @@ class Operator:
     def _set_state(self, state: RunState, actor: str = "") -> dict[str, Any]:
         account = self._core.desk.account
         if account.run_state == RunState.RUNNING:
-            self._write_session(SESSION_STOP, actor)
+            self._write_session(SESSION_STOP, actor, self._core.clock.now_ms())
         account.run_state = int(state)
         self._core.desk.write_account(self._core.clock.now_ms())
         return self.status()
 
-    def _write_session(self, event: int, actor: str) -> None:
+    def _write_session(self, event: int, actor: str, now_ms: int) -> None:
         desk, session = self._core.desk, self.session
         self._core.journal.write(
-            Kind.SESSION, time.monotonic_ns(), self._core.clock.now_ms(), session.get("id", 0), event, int(self._mode),
+            Kind.SESSION, time.monotonic_ns(), now_ms, session.get("id", 0), event, int(self._mode),
             desk.trades_closed - session.get("trades", 0), desk.net_usdt - session.get("net_usdt", 0.0),
             desk.account.equity_usdt, actor.encode()[:40],
             self.predictor.model_id.encode() if self.predictor else b"", self._core.config.hash().encode(),
@@ -152,8 +155,7 @@ class Operator:
 
     def load_model(self, path: str, actor: str) -> None:
         """Map a bundle's packed forest and swap it in between two frames. Raises DataError; the running one stays."""
-        predictor = open_configured(Path(path), self._core.config.model.backend)
-        predictor.warm()
+        predictor = self.open_model(path)
         if self.predictor is not None:
             self.previous_path = self._parts.model["path"]
         self.predictor = predictor
@@ -163,6 +165,11 @@ class Operator:
             Kind.MODEL, time.monotonic_ns(), self._core.clock.now_ms(), predictor.model_id.encode(),
             predictor.schema_hash, predictor.backend.encode(), actor.encode()[:40],
         )  # fmt: skip
+
+    def _open_warm(self, path: str) -> PackedPredictor:
+        predictor = open_configured(Path(path), self._core.config.model.backend)
+        predictor.warm()
+        return predictor
 
     def _promote(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
         path = str(args.get("bundle_path", ""))

@@ -94,6 +94,16 @@ def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
     return result
 
 
+def from_snapshot(records: list[tuple[Kind, np.void]], symbols: list[str]) -> Restored | None:
+    """Return the state that the first whole snapshot in `records` holds; None where there is none."""
+    payload = _snapshot(records)
+    if payload is None:
+        return None
+    result = Restored()
+    _load(result, orjson.loads(payload), {name: i for i, name in enumerate(symbols)})
+    return result
+
+
 def _snapshot(records: list[tuple[Kind, np.void]]) -> bytes | None:
     parts: list[bytes] = []
     for kind, record in records:

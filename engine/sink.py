@@ -15,6 +15,7 @@ from engine.market.gaps import GapKind, Range
 from engine.market.lateness import Lateness
 from engine.market.panel import Panel, VectorBit
 from engine.market.samples import FUNDING, OPEN_INTEREST
+from engine.timers import Timer
 from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
 from kernels.bars import StepCode
@@ -54,16 +55,17 @@ class MarketSink:
         late_ms = core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
         core.latencies.add(LATE_STAGE[timeframe], late_ms * 1_000_000)
         self.lateness.add(symbol, timeframe, late_ms)
-        self._take(symbol, timeframe, bar, late_ms, recv_ns)
+        self.take_bar(symbol, timeframe, bar, late_ms, recv_ns)
 
     def on_repaired(self, symbol: int, timeframe: int, bar: Any) -> None:
         """Take a bar that REST delivered in place of the stream, in time order; not if the stream was faster."""
         if self._panel.newest_open_ms[timeframe][symbol] >= int(bar["open_ms"]):
             return
         late_ms = self.core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
-        self._take(symbol, timeframe, bar, late_ms, time.monotonic_ns())
+        self.take_bar(symbol, timeframe, bar, late_ms, time.monotonic_ns())
 
-    def _take(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
+    def take_bar(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
+        """Journal a bar as seen, step the features, decide on what it completes (replay enters here)."""
         core = self.core
         now_ms = core.clock.now_ms()
         bar["arrived_ms"] = now_ms
@@ -99,7 +101,7 @@ class MarketSink:
     def on_restarted(self, part: Range, bars: npt.NDArray[Any]) -> None:
         """Journal the bars with which a fold starts again behind a hole that is too long to be filled."""
         now_ms = self.core.clock.now_ms()
-        self.note_gap(part, GapKind.RESTARTED, f"fold restarts at {int(bars['open_ms'][0])}", int(BarFlag.REST))
+        self.note_gap(part, GapKind.RESTARTED, f"{len(bars)} bars from {int(bars['open_ms'][0])}", int(BarFlag.REST))
         for bar in bars:
             late_ms = min(now_ms - int(bar["open_ms"]) - TIMEFRAME_MS[part.timeframe], MAX_LATE_MS)
             self.core.journal.write(
@@ -152,7 +154,7 @@ class MarketSink:
         """Take a sample that the helper fetched; it may complete vectors that waited for it."""
         now_ms = self.core.clock.now_ms()
         self._recv_ns = time.monotonic_ns()
-        usable_ms = self._panel.on_sample(symbol, kind, stamp_ms, value, now_ms)
+        usable_ms = self._panel.insert_sample(symbol, kind, stamp_ms, value, now_ms)
         if usable_ms < 0:
             return
         if kind == FUNDING:
@@ -161,11 +163,14 @@ class MarketSink:
             )
         elif kind == OPEN_INTEREST:
             self.core.journal.write(Kind.OPEN_INTEREST, self._recv_ns, now_ms, stamp_ms, usable_ms, value, symbol, 0, 0)
+        self._panel.complete_late(symbol, now_ms)
 
     def on_time(self, now_ms: int) -> None:
         """Complete, flagged, the vectors whose samples did not arrive by the deadline."""
-        self._recv_ns = time.monotonic_ns()
-        self._panel.on_time(now_ms)
+        if self._panel.overdue(now_ms):
+            self._recv_ns = time.monotonic_ns()
+            self.core.journal.write(Kind.TIMER, self._recv_ns, now_ms, Timer.SAMPLES, 0, 0, 0)
+            self._panel.on_time(now_ms)
 
     @property
     def _panel(self) -> Panel:

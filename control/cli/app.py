@@ -27,6 +27,7 @@ GROUPS: tuple[str, ...] = (
     "model",
     "audit",
     "doctor",
+    "replay",
 )
 
 console = Console(stderr=True)

@@ -138,13 +138,20 @@ class Panel(States):
 
         In time (by 300 s after its stamp plus the deadline): from stamp + 300 s on. Later: from its arrival on.
         """
+        usable_ms = self.insert_sample(symbol, kind, stamp_ms, value, now_ms)
+        self.complete_late(symbol, now_ms)
+        return usable_ms
+
+    def insert_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, now_ms: int) -> int:
+        """Take a sample as `on_sample` does, but leave the vectors that wait for it to `complete_late`."""
         due_ms = stamp_ms // MINUTE_MS * MINUTE_MS + DELAY_MS
         usable_ms = due_ms if now_ms <= due_ms + self.deadline_ms else now_ms
-        if not self.samples[symbol].insert(kind, stamp_ms, usable_ms, value):
-            return -1
+        return usable_ms if self.samples[symbol].insert(kind, stamp_ms, usable_ms, value) else -1
+
+    def complete_late(self, symbol: int, now_ms: int) -> None:
+        """Complete the symbol's vectors that waited for a sample."""
         if symbol in self._late_samples:
             self._finish(symbol, now_ms)
-        return usable_ms
 
     def on_next_funding(self, symbol: int, next_funding_ms: int) -> None:
         """Tell the next settlement; the one known before it is then settled, and its rate due 300 s later."""
@@ -155,8 +162,14 @@ class Panel(States):
 
     def on_time(self, now_ms: int) -> None:
         """Complete, flagged INPUT_LATE, the vectors whose samples did not arrive by the deadline."""
-        for symbol in [s for s in self._late_samples if now_ms >= self.next_ms[s] + self.deadline_ms]:
+        for symbol in self.overdue(now_ms):
             self._finish(symbol, now_ms)
+
+    def overdue(self, now_ms: int) -> list[int]:
+        """Return the symbols whose vector has waited for a sample up to the deadline, in order."""
+        if not self._late_samples:
+            return []
+        return sorted(s for s in self._late_samples if now_ms >= self.next_ms[s] + self.deadline_ms)
 
     # --- questions ---
 

@@ -32,7 +32,7 @@ class ShadowGateway:
         before_fill: Callable[[Order, int], None],
     ) -> None:
         self.on_event: Callable[[OrderEvent], None] = lambda event: None
-        self.driven = False  # in replay the journal's timers say when each fill happens
+        self.driver: Callable[[], None] | None = None  # in replay the journal says when each order meets the book
         self._books, self._marks = books, marks
         self._latency_ms, self._taker_fee, self._half_spread = latency_ms, taker_fee, half_spread
         self._before_fill = before_fill
@@ -46,7 +46,8 @@ class ShadowGateway:
 
     def advance(self, now_ms: int) -> None:
         """Fill every order whose latency has passed."""
-        if self.driven:
+        if self.driver is not None:
+            self.driver()
             return
         while self._waiting and self._waiting[0][0] <= now_ms:
             self.fill_next(now_ms)

@@ -1,0 +1,49 @@
+"""`ta replay` and `ta backtest`: the engine on the past, without an exchange."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+
+from control.cli.app import console, fail, settings
+from control.cli.model import Json, progress_bar
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("replay")(replay)
+
+
+def replay(
+    run: Annotated[str, typer.Argument(help="run id, or 'last'")] = "last",
+    json: Json = False,
+) -> None:
+    """Feed a recorded run's inputs to the engine again and compare every record; exit code 1 if one differs."""
+    from engine import replay as engine_replay
+
+    config = settings()
+    folder = config.data_dir / "journal"
+    known = engine_replay.runs(folder, config.engine_id) if folder.is_dir() else []
+    if not known:
+        fail(f"{folder}: no run of engine {config.engine_id} is recorded there")
+    if run != "last" and (not run.isdigit() or int(run) not in known):
+        fail(f"no such run: {run}; there are {', '.join(map(str, known))}")
+    run_id = known[-1] if run == "last" else int(run)
+    models = engine_replay.registry_models(config)
+    with progress_bar("replay") as progress:
+        report = engine_replay.replay(folder, config.engine_id, run_id, models, lambda seq: progress("records", seq, 0))
+    if json:
+        print(jsonlib.dumps(report.as_dict()))
+    else:
+        parts = ", ".join(f"{count:,} {name}" for name, count in sorted(report.records.items()))
+        console.print(f"run {run_id} (version {report.version}): {parts}", highlight=False)
+        if report.difference is None:
+            states = f"{report.snapshots} snapshots of the state"
+            console.print(f"{report.compared:,} records and {states} compared: no difference", highlight=False)
+        else:
+            console.print(f"[red]differs[/red] after {report.compared:,} equal records", highlight=False)
+            console.print(str(report.difference), highlight=False, soft_wrap=True)
+    if report.difference is not None:
+        raise typer.Exit(1)

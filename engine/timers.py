@@ -1,0 +1,23 @@
+"""What happens by time rather than by a frame and may change a decision: each is journalled before its effect."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Timer(enum.IntEnum):
+    """`timer` of a TIMER record."""
+
+    SHADOW_FILL = 1  # an order's latency has passed: it meets the BOOK recorded just before
+    SAMPLES = 2  # vectors whose samples did not arrive by the deadline are completed, flagged
+    ACCOUNT = 3  # the account is revalued and journalled
+    CHECK_ALL = 4  # every position is checked against the newest marks, after a start or a stall
+
+
+class Hold(enum.IntFlag):
+    """`spare` of a decision's BOOK record: what the core was told from outside when it decided."""
+
+    GAP = 1  # the symbol's bars are under repair
+    CLOCK = 2  # the exchange's time is not known well enough
+    FULL = 4  # the journal cannot grow
+    AUDIT = 8  # the symbol failed the feature audit
