@@ -1,12 +1,19 @@
-# make demo | make test | make test-long | make lint | make bench | make bench-check | make lock
+# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-check | make lock
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 UV_VERSION := 0.13.9
+DASHBOARD := control/dashboard
+DASHBOARD_SOURCES := $(wildcard $(addprefix $(DASHBOARD)/,src/* src/views/* package-lock.json build.mjs tsconfig.json))
 
-.PHONY: env demo test test-long lint bench bench-check lock clean
+.PHONY: env dashboard demo test test-long lint bench bench-check lock clean
 
-env: $(STAMP)
+env: $(STAMP) dashboard
+
+dashboard: $(DASHBOARD)/dist/index.html
+
+$(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) | $(STAMP)
+	@$(DASHBOARD)/build.sh
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -41,4 +48,4 @@ lock: env
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras --group test --group bench pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build $(DASHBOARD)/dist $(DASHBOARD)/node_modules
