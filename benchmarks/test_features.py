@@ -207,3 +207,34 @@ def test_peer_nautilus(benchmark, bars, expected) -> None:
     assert fast_k == pytest.approx(100 * (bars["close"][-1] - bottom) / (top - bottom), rel=1e-9)
     benchmark.pedantic(run, rounds=10)
     per_bar(benchmark, BARS)
+
+
+def test_panel_from_closed_bar_to_vector(benchmark, tmp_path: Path) -> None:
+    """The live panel at a minute close of 100 symbols: ring, step, as-of columns, vector and hash, per symbol."""
+    from engine.market.panel import Panel
+
+    size, minutes = 100, 140
+    names = ["BTCUSDT", *(f"S{k}USDT" for k in range(1, size))]
+    made: list[int] = []
+    panel = Panel(tmp_path, names, lambda symbol, *_: made.append(symbol))
+    panel.seed()
+    series = [market_data.generated_bars(minutes, seed) for seed in range(5)]
+    larger = [[features.build_bars(one, timeframe) for timeframe in (1, 2)] for one in series]
+    for symbol in range(size):
+        for timeframe, step_ms in ((1, 900_000), (2, 3_600_000)):
+            for bar in larger[symbol % 5][timeframe - 1]:
+                panel.on_bar(symbol, timeframe, bar, int(bar["open_ms"]) + step_ms)
+    clock = iter(range(minutes))
+
+    def staged():
+        k = next(clock)
+        return ([series[symbol % 5][k] for symbol in range(size)], market_data.START_MS + 60_000 * (k + 1) + 90), {}
+
+    def minute(bars, now_ms: int) -> None:
+        for symbol in range(size):
+            panel.on_bar(symbol, 0, bars[symbol], now_ms)
+
+    benchmark.pedantic(minute, setup=staged, rounds=60, warmup_rounds=70)
+    assert len(made) > size * 60
+    per_bar(benchmark, size)
+    panel.close()

@@ -38,7 +38,6 @@ from kernels import features
 from kernels.bars import StepCode, bar_fault
 from kernels.compile import entry_point
 from kernels.records import BAR, FEATURE_COUNT, TIMEFRAME_MS, TIMEFRAMES
-from kernels.schema import READY_BTC_BARS, READY_OWN_BARS
 
 __all__ = ["FUNDING", "OPEN_INTEREST", "Panel", "Refold", "VectorBit"]
 
@@ -46,6 +45,8 @@ MAX_HELD = 128  # bars kept per series while an earlier one is missing
 _OI_GRID_MS = 300_000
 _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS[1], TIMEFRAME_MS[2]
 _VALUES = ("open", "high", "low", "close", "volume", "quote_volume", "taker_volume", "trades")
+
+_OK, _GAP, _NO_BTC = int(StepCode.OK), int(StepCode.GAP), int(StepCode.NO_BTC)  # an enum costs a call on the hot path
 
 OnVector = Callable[[int, int, npt.NDArray[np.float64], int, int], None]
 
@@ -57,6 +58,10 @@ class VectorBit(enum.IntFlag):
     INPUT_LATE = 2  # a due open-interest or funding sample had not arrived by the deadline
     NOT_READY = 4  # a feature is not past its first defined bar
     FILLED = 8  # the 1m bar stands for a minute absent at the exchange
+
+
+_LATE, _INPUT_LATE = int(VectorBit.LATE), int(VectorBit.INPUT_LATE)
+_NOT_READY, _IS_FILLED = int(VectorBit.NOT_READY), int(VectorBit.FILLED)
 
 
 class Panel(States):
@@ -114,24 +119,24 @@ class Panel(States):
         held = self._held[timeframe][symbol]
         if newest >= 0 and open_ms > newest + step_ms:
             waits = self._staged_open[timeframe][symbol] == open_ms - step_ms or open_ms - step_ms in held
-            return self._hold(held, step_ms, bar, StepCode.NO_BTC if waits else StepCode.GAP)
+            return self._hold(held, step_ms, bar, _NO_BTC if waits else _GAP)
         if self._staged_open[timeframe][symbol] == open_ms:
             return int(StepCode.DUPLICATE)
         self._stage[timeframe][symbol] = bar
         if symbol == self.btc:
             code = self._step_btc(timeframe, open_ms)
-            if code == StepCode.OK:
+            if code == _OK:
                 self._release(timeframe, open_ms, now_ms)
         else:
             slot = open_ms // step_ms % MARKET_DEPTH
             if self.market_open_ms[timeframe][slot] != open_ms:
                 return self._wait(symbol, timeframe, open_ms)
             code = self._step_one(symbol, timeframe, open_ms, slot)
-        if code == StepCode.OK:
+        if code == _OK:
             self._finish(symbol, now_ms)
             if held:
                 self._drain(symbol, timeframe, now_ms)
-        return int(code)
+        return code
 
     def on_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, now_ms: int) -> int:
         """Take an open-interest or funding sample; return the time from which features use it, −1 if it was known.
@@ -237,15 +242,15 @@ class Panel(States):
         )
         return int(StepCode.DUPLICATE if same else StepCode.REVISION)
 
-    def _hold(self, held: dict[int, npt.NDArray[Any]], step_ms: int, bar: Any, code: StepCode) -> int:
+    def _hold(self, held: dict[int, npt.NDArray[Any]], step_ms: int, bar: Any, code: int) -> int:
         kept = np.array([bar], BAR)
         open_ms = int(kept["open_ms"][0])
         if open_ms in held:
             return int(StepCode.DUPLICATE)
         fault: int = self._fault(kept, 0, step_ms)
-        if fault == StepCode.OK and len(held) < MAX_HELD:
+        if fault == _OK and len(held) < MAX_HELD:
             held[open_ms] = kept
-        return fault or int(code)
+        return fault or code
 
     def _wait(self, symbol: int, timeframe: int, open_ms: int) -> int:
         fault: int = self._fault(self._stage[timeframe], symbol, TIMEFRAME_MS[timeframe])
@@ -254,7 +259,7 @@ class Panel(States):
         self._staged_open[timeframe][symbol] = open_ms
         self._waiting[timeframe][self._waiting_count[timeframe]] = symbol
         self._waiting_count[timeframe] += 1
-        return int(StepCode.NO_BTC)
+        return _NO_BTC
 
     def _forget_waiting(self, symbol: int, timeframe: int) -> None:
         count = self._waiting_count[timeframe]
@@ -266,7 +271,7 @@ class Panel(States):
         step_ms, symbol = TIMEFRAME_MS[timeframe], self.btc
         slot = open_ms // step_ms % MARKET_DEPTH
         code = self._step_one(symbol, timeframe, open_ms, slot)
-        if code == StepCode.OK:
+        if code == _OK:
             row = self.rows[timeframe][open_ms // step_ms % DEPTH][symbol]
             market = self.market[timeframe][slot]
             market[0], market[1], market[2] = row[4], row[3], row[40]
@@ -285,7 +290,7 @@ class Panel(States):
             step_ms,
             self.rows[timeframe][open_ms // step_ms % DEPTH],
         )
-        if code == StepCode.OK:
+        if code == _OK:
             self._stepped(symbol, timeframe, open_ms, stage[symbol])
         return code
 
@@ -293,7 +298,7 @@ class Panel(States):
         self.files[timeframe][symbol].append(bar)
         self.newest_open_ms[timeframe][symbol] = open_ms
         if self.first_open_ms[timeframe][symbol] < 0:
-            self.first_open_ms[timeframe][symbol] = open_ms
+            self.begin(symbol, timeframe, open_ms)
         if timeframe == 0:
             self.filled[open_ms // MINUTE_MS % DEPTH][symbol] = bool(int(bar["flags"]) & FILLED)
 
@@ -322,9 +327,10 @@ class Panel(States):
         )
         self._waiting[timeframe][: len(later)] = later
         self._waiting_count[timeframe] = len(later)
+        codes = self._codes.tolist()
         for symbol in due:
             staged[symbol] = -1
-            if self._codes[symbol] == StepCode.OK:
+            if codes[symbol] == _OK:
                 self._stepped(symbol, timeframe, open_ms, stage[symbol])
         for symbol in due:
             self._finish(symbol, now_ms)
@@ -336,61 +342,48 @@ class Panel(States):
         held, step_ms = self._held[timeframe][symbol], TIMEFRAME_MS[timeframe]
         while held:
             bar = held.pop(self.newest_open_ms[timeframe][symbol] + step_ms, None)
-            if bar is None or self.on_bar(symbol, timeframe, bar[0], now_ms) != StepCode.OK:
+            if bar is None or self.on_bar(symbol, timeframe, bar[0], now_ms) != _OK:
                 return
 
     def _finish(self, symbol: int, now_ms: int) -> None:
         """Complete the symbol's vectors, in time order, as far as everything due is in."""
-        newest = [self.newest_open_ms[t][symbol] + TIMEFRAME_MS[t] for t in range(3)]
-        if not self.next_ms[symbol] and self.newest_open_ms[0][symbol] >= 0:
-            self.next_ms[symbol] = newest[0]
-        while 0 < self.next_ms[symbol] <= newest[0]:
-            decision_ms = self.next_ms[symbol]
+        minutes, quarters, hours = self.newest_open_ms
+        closed_ms, next_ms = minutes[symbol] + MINUTE_MS, self.next_ms
+        if not next_ms[symbol] and minutes[symbol] >= 0:
+            next_ms[symbol] = closed_ms
+        while 0 < next_ms[symbol] <= closed_ms:
+            decision_ms = next_ms[symbol]
             quarter, hour = decision_ms - decision_ms % _QUARTER_MS, decision_ms - decision_ms % _HOUR_MS
-            if newest[0] - decision_ms >= DEPTH * MINUTE_MS:
+            if closed_ms - decision_ms >= DEPTH * MINUTE_MS:
                 self.lost_vectors += 1
-                self.next_ms[symbol] += MINUTE_MS
+                next_ms[symbol] += MINUTE_MS
                 continue
-            if newest[1] < quarter or newest[2] < hour:
+            if quarters[symbol] + _QUARTER_MS < quarter or hours[symbol] + _HOUR_MS < hour:
                 return
-            bits = self._bits(symbol, decision_ms, quarter, hour, now_ms)
-            if bits & VectorBit.INPUT_LATE and now_ms < decision_ms + self.deadline_ms:
-                self._late_samples.add(symbol)
-                return
+            bits = _LATE if now_ms > decision_ms + self.deadline_ms else 0
+            if not self._samples_in(symbol, decision_ms):
+                if now_ms < decision_ms + self.deadline_ms:
+                    self._late_samples.add(symbol)
+                    return
+                bits |= _INPUT_LATE
+            if decision_ms < self.ready_ms[symbol]:
+                bits |= _NOT_READY
+            if self.filled[(decision_ms // MINUTE_MS - 1) % DEPTH][symbol]:
+                bits |= _IS_FILLED
             self._late_samples.discard(symbol)
             self._emit(symbol, decision_ms, quarter, hour, bits)
-
-    def _bits(self, symbol: int, decision_ms: int, quarter: int, hour: int, now_ms: int) -> int:
-        bits = 0
-        if now_ms > decision_ms + self.deadline_ms:
-            bits |= VectorBit.LATE
-        if not self._samples_in(symbol, decision_ms):
-            bits |= VectorBit.INPUT_LATE
-        for timeframe, close_ms in enumerate((decision_ms, quarter, hour)):
-            step_ms = TIMEFRAME_MS[timeframe]
-            own, btc = self.first_open_ms[timeframe][symbol], self.first_open_ms[timeframe][self.btc]
-            if (
-                own < 0
-                or btc < 0
-                or close_ms - own < READY_OWN_BARS * step_ms
-                or close_ms - btc < READY_BTC_BARS * step_ms
-            ):
-                bits |= VectorBit.NOT_READY
-        if self.filled[(decision_ms // MINUTE_MS - 1) % DEPTH][symbol]:
-            bits |= VectorBit.FILLED
-        return int(bits)
 
     def _samples_in(self, symbol: int, decision_ms: int) -> bool:
         """Return whether the newest due samples have arrived. A symbol without any open interest owes none."""
         file = self.samples[symbol]
         if file.counts[OPEN_INTEREST]:
             due = (decision_ms - DELAY_MS) // _OI_GRID_MS * _OI_GRID_MS
-            if file.newest_stamp(OPEN_INTEREST) < due:
+            if file.newest_ms[OPEN_INTEREST] < due:
                 return False
         settled = self._settled_ms[symbol] // MINUTE_MS * MINUTE_MS
         if not settled or settled + DELAY_MS > decision_ms:
             return True
-        return file.newest_stamp(FUNDING) >= settled
+        return file.newest_ms[FUNDING] >= settled
 
     def _emit(self, symbol: int, decision_ms: int, quarter: int, hour: int, bits: int) -> None:
         file = self.samples[symbol]

@@ -48,6 +48,7 @@ class SampleFile:
             np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[1], offset=split),
         )
         self.counts = [int(self._counts[0]), int(self._counts[1])]
+        self.newest_ms = [self.newest_stamp(kind) for kind in (OPEN_INTEREST, FUNDING)]  # kept for the hot path
 
     def newest_stamp(self, kind: int) -> int:
         """Return the newest stamp, floored to the minute, or −1."""
@@ -76,6 +77,7 @@ class SampleFile:
         series[at] = (stamp_ms, usable_ms, value)
         self.counts[kind] = count + 1
         self._counts[kind] = count + 1
+        self.newest_ms[kind] = self.newest_stamp(kind)
         return True
 
     def close(self) -> None:

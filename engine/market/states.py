@@ -13,11 +13,13 @@ from engine.market.rings import BarFile, bar_path
 from engine.market.samples import MINUTE_MS, SampleFile
 from kernels import features
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, TIMEFRAMES, BarFlag
+from kernels.schema import READY_BTC_BARS, READY_OWN_BARS
 from kernels.state import COUNT, FIRST_MS, OPEN_MS, new_state
 
 DEPTH = 16  # rows kept per series: a vector completed more than 16 minutes late is lost (and counted)
 MARKET_DEPTH = 512  # closes for which BTCUSDT's values are kept: how far a symbol may lag behind it
 FILLED = int(BarFlag.FILLED)
+NEVER_MS = 1 << 62
 
 
 class Refold:
@@ -64,6 +66,7 @@ class States:
         self.newest_open_ms = [[-1] * size for _ in frames]
         self.first_open_ms = [[-1] * size for _ in frames]
         self.next_ms = [0] * size  # the decision time to complete next
+        self.ready_ms = [NEVER_MS] * size  # the first decision time at which every feature from o h l c is defined
 
     def fold_files(self) -> list[tuple[int, int, npt.NDArray[Any]]]:
         """Fold every series from its bar file; BTCUSDT first, at most `warmup` bars of each.
@@ -125,7 +128,7 @@ class States:
         stepped = bool(state[COUNT])
         newest = int(state[OPEN_MS]) if stepped else -1
         self.newest_open_ms[timeframe][symbol] = newest
-        self.first_open_ms[timeframe][symbol] = int(state[FIRST_MS]) if stepped else -1
+        self.begin(symbol, timeframe, int(state[FIRST_MS]) if stepped else -1)
         for rows in self.rows[timeframe]:
             rows[symbol] = np.nan
         opens = refold.bars["open_ms"]
@@ -140,6 +143,17 @@ class States:
                 slot = int(opens[at]) // step_ms % MARKET_DEPTH
                 self.market[timeframe][slot][:] = refold.rows[at, [4, 3, 40]]
                 self.market_open_ms[timeframe][slot] = int(opens[at])
+
+    def begin(self, symbol: int, timeframe: int, first_ms: int) -> None:
+        """Record the first bar of a series (−1: none) and, from it, when its symbol (BTCUSDT: all of them) is ready."""
+        self.first_open_ms[timeframe][symbol] = first_ms
+        for s in range(len(self.symbols)) if symbol == self.btc else (symbol,):
+            ready = 0
+            for step_ms, first in zip(TIMEFRAME_MS, self.first_open_ms, strict=True):
+                if first[s] < 0 or first[self.btc] < 0:
+                    ready = NEVER_MS
+                ready = max(ready, first[s] + READY_OWN_BARS * step_ms, first[self.btc] + READY_BTC_BARS * step_ms)
+            self.ready_ms[s] = ready
 
 
 def _open_file(folder: Path, symbol: str, timeframe: int, capacity: int) -> BarFile:
