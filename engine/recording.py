@@ -167,6 +167,7 @@ class Comparator(Writer):
         self.counts = {kind: 0 for kind in Kind}
         self.compared = 0
         self.snapshots = 0
+        self._written = b""
         self.state: Any = None  # () -> bytes: what a snapshot of this moment would hold
         self._structs = {kind: struct.Struct(struct_format(dtype)) for kind, dtype in RECORDS.items()}
         self._spans = {
@@ -194,6 +195,7 @@ class Comparator(Writer):
         if made != expected:
             self._explain(kind, record, bytes(made))
         self.seq = int(record["seq"])
+        self._written = expected
         self.counts[kind] += 1
         self.compared += 1
         return self.seq
@@ -227,6 +229,10 @@ class Comparator(Writer):
                 raise self.recording.difference(
                     Kind.SNAPSHOT, record, name, str(recorded[name])[:300], str(replayed.get(name))[:300]
                 )
+
+    def newest(self, size: int) -> bytes:
+        """Return the first `size` bytes of the record that was compared last."""
+        return self._written[:size]
 
     def flush(self) -> None:
         """Nothing is written."""
