@@ -101,6 +101,7 @@ def train(
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="boosting rounds per model, at most")] = 200,
     folds: Annotated[int, typer.Option(min=0, max=20, help="walking-forward folds; 0: no validation")] = 0,
     holdout_days: Annotated[float, typer.Option(min=0, help="kept unseen for the promotion gate (needs 15)")] = 0.0,
+    cluster: Annotated[str, typer.Option(help="Dask scheduler, as tcp://host:8786; it must see the data folder")] = "",
     leaves: Annotated[int, typer.Option(min=2, max=64, help="leaves per tree")] = 31,
     learning_rate: Annotated[float, typer.Option(min=1e-4, max=1.0)] = 0.05,
     seed: Annotated[int, typer.Option()] = 7,
@@ -114,7 +115,7 @@ def train(
     config = settings()
     chosen = TrainSettings(rounds=rounds, leaves=leaves, learning_rate=learning_rate, seed=seed, threads=threads)
     request = job.TrainRequest(
-        symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), chosen, actor(), folds, holdout_days
+        symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), chosen, actor(), folds, holdout_days, cluster
     )
     with open_store() as store, progress_bar("train") as report:
         result = job.run(store, config, request, report, lambda text: console.print(f"[yellow]{text}", highlight=False))

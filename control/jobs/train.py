@@ -17,12 +17,14 @@ from control.jobs.models import store_model
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
+from engine.model.cluster import Cluster
 from engine.model.dataset import Dataset, SymbolData, build, problems, weigh
 from engine.model.evaluate import evaluate
 from engine.model.folds import before_holdout, walk_forward
 from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
-from engine.model.validate import validate
+from engine.model.validate import Validation, validate
+from kernels.schema import TARGETS
 from store import queries, writer
 from store.client import Store
 
@@ -40,6 +42,7 @@ class TrainRequest:
     actor: str
     folds: int = 0  # walking-forward folds; 0: no validation, the rounds are taken as given
     holdout_days: float = 0.0  # kept out of the final models for the promotion gate
+    cluster: str = ""  # a Dask scheduler's address; empty: train here
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +121,14 @@ def _run(
         say(doubt)
     if request.holdout_days:
         data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
-    settings, rounds, found = request.settings, None, None
-    if request.folds:
-        found = validate(data, walk_forward(data.time_ms, request.folds, data.horizon_minutes), settings, progress)
-        rounds = found.rounds
-    boosters = train(data, rounds, settings, progress)
+    settings = request.settings
+    found, rounds, boosters = _fit(data, request, folder, progress)
     progress("packing and verifying", 0, 1)
-    extra: dict[str, Any] = {"problems": doubts, "holdout_days": request.holdout_days}
+    extra: dict[str, Any] = {
+        "problems": doubts,
+        "holdout_days": request.holdout_days,
+        "cluster": request.cluster or None,
+    }
     if found is not None:
         extra["metrics"] = evaluate(data, found, boosters, policy_settings(config), settings.seed)
     parameters = describe(settings, rounds) | {"folds": request.folds}
@@ -135,6 +139,26 @@ def _run(
     progress("packing and verifying", 1, 1)
     seconds = (time.time_ns() // 1_000_000 - started_ms) / 1_000
     return TrainResult(model_id, str(registry.path(model_id)), len(data), data.independent_labels, doubts, seconds)
+
+
+def _fit(
+    data: Dataset, request: TrainRequest, folder: Path, progress: Progress
+) -> tuple[Validation | None, dict[str, int], dict[str, Any]]:
+    """Validate if asked to, then train the final models, here or on the cluster; both give the same models."""
+    settings = request.settings
+    rounds = dict.fromkeys(TARGETS, settings.rounds)
+    folds = walk_forward(data.time_ms, request.folds, data.horizon_minutes) if request.folds else []
+    if not request.cluster:
+        found = validate(data, folds, settings, progress) if folds else None
+        rounds = found.rounds if found is not None else rounds
+        return found, rounds, train(data, rounds, settings, progress)
+    cluster = Cluster(request.cluster, data, folder / "extract", settings)
+    try:
+        found = cluster.validate(folds, progress) if folds else None
+        rounds = found.rounds if found is not None else rounds
+        return found, rounds, cluster.train(rounds, progress)
+    finally:
+        cluster.close()
 
 
 def _job_row(job_id: str, request: TrainRequest, started_ms: int) -> dict[str, object]:

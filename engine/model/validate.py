@@ -48,12 +48,18 @@ def fit_fold(data: Dataset, fold: Fold, settings: TrainSettings, on_target: Call
     rounds, predictions, constants = [], [], []
     for column, target in enumerate(TARGETS):
         booster = fit(shared, train_rows, column, settings, settings.rounds, stop=(stop, stop_rows))
-        best = max(1, booster.best_iteration)
+        best, predicted = predict_best(booster, test)
         rounds.append(best)
-        predictions.append(booster.predict(test, num_iteration=best))
+        predictions.append(predicted)
         constants.append(constant(train_rows.targets[:, column], train_rows.weights[:, column], target))
         on_target(column + 1)
     return FoldResult(rounds, np.column_stack(predictions), np.array(constants))
+
+
+def predict_best(booster: Any, test: Array) -> tuple[int, Array]:
+    """Return (best iteration by the stop set, predictions of that many rounds)."""
+    best = max(1, booster.best_iteration)
+    return best, booster.predict(test, num_iteration=best)
 
 
 def constant(values: Array, weights: Array, target: str) -> float:
