@@ -39,6 +39,25 @@ _OUTRO = """
 non-finite value is the one NaN `0x7ff8000000000000`. ClickHouse's `xxHash64` of the same bytes is the same number.
 `ta audit` recomputes the vectors of stored signals and compares these hashes.
 
+## Storage
+
+Every signal keeps its vector's hash. Full vectors go to `features_1m|15m|1h` for the symbols of `market.store_features`,
+one Float64 column per feature: about 180 bytes a row after compression, 387 before (30 days of ETHUSDT minutes). Yours:
+
+```
+ta sql "select table, sum(data_compressed_bytes) / sum(rows) from system.parts where table like 'features%' group by table"
+```
+
+Training does not read these tables: it folds candles, a symbol-year in about half a second.
+
+## Parity
+
+`ta audit [--symbol S] [--from T] [--to T]` recomputes the live vectors of a range from the candles as first seen, from
+the recorded first bars and with the samples as they arrived, and compares bit for bit: hashes of signals, stored
+feature columns, and stored candles against those seen. Its result goes to `audits`, `GET /api/audit` and the metrics
+`ta_audit_compared` and `ta_audit_differing`; `--halt` stops the entries of symbols that fail. It also reports how far
+the fold over the whole stored history is from the live one. `ta features --symbol S --out F` writes batch vectors.
+
 ## Targets
 
 A model set predicts, in this order: {targets}.
