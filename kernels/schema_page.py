@@ -41,14 +41,16 @@ non-finite value is the one NaN `0x7ff8000000000000`. ClickHouse's `xxHash64` of
 
 ## Storage
 
-Every signal keeps its vector's hash. Full vectors go to `features_1m|15m|1h` for the symbols of `market.store_features`,
-one Float64 column per feature: about 180 bytes a row after compression, 387 before (30 days of ETHUSDT minutes). Yours:
+Every signal keeps its vector's hash. Full vectors go to `features_1m|15m|1h` for the symbols of
+`market.store_features`, one Float64 column per feature: about 180 bytes a row after compression, 387 before (30 days of
+ETHUSDT minutes). Yours:
 
 ```
-ta sql "select table, sum(data_compressed_bytes) / sum(rows) from system.parts where table like 'features%' group by table"
+ta sql "select table, sum(data_compressed_bytes) / sum(rows) from system.parts
+        where table like 'features%' group by table"
 ```
 
-Training does not read these tables: it folds candles, a symbol-year in about half a second.
+Training does not read these tables: it folds candles (`benchmarks/test_features.py` times a symbol-year).
 
 ## Parity
 
