@@ -22,6 +22,7 @@ GROUPS: tuple[str, ...] = (
     "collect",
     "ops",
     "tokens",
+    "top",
     "alerts",
     "simulator",
     "model",

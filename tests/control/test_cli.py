@@ -1,0 +1,106 @@
+"""The operator's commands against a real socket and snapshot: output, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from control.auth import TokenBook
+from control.cli.app import app, load_groups
+
+load_groups()
+
+
+@pytest.fixture
+def ta(data_dir: Path, monkeypatch: Any) -> Any:
+    """Return a function that runs `ta --data-dir <the test's> …`."""
+    monkeypatch.chdir(data_dir)
+    monkeypatch.setenv("TA_CONTROL__PORT", "1")  # nobody answers there
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *words, **more: CliRunner().invoke(app, ["--data-dir", str(data_dir), *words], **more)
+
+
+def test_status_shows_the_engine_and_its_positions(ta: Any, engine: Any) -> None:
+    shown = ta("status")
+    assert shown.exit_code == 0 and "running" in shown.output and "ETHUSDT" in shown.output
+    document = json.loads(ta("status", "--json").output)
+    assert document["trading"] is True and document["engine"]["equity_usdt"] == 9_900.0
+    assert document["control"] == {"answers": False} and document["positions"][0]["symbol"] == "ETHUSDT"
+
+
+def test_status_of_a_dead_or_missing_engine_exits_with_1(ta: Any, data_dir: Path) -> None:
+    assert ta("status").exit_code == 1
+    assert json.loads(ta("status", "--json").output)["engine"] is None
+
+
+def test_status_of_a_silent_engine_says_so(ta: Any, engine: Any) -> None:
+    engine.beat(age_ms=9_000)
+    shown = ta("status")
+    assert shown.exit_code == 1 and "NOT ANSWERING for 9 s" in shown.output
+
+
+@pytest.mark.parametrize("words", [("start",), ("stop",), ("flatten", "--yes"), ("close", "ethusdt", "--yes")])
+def test_commands_reach_the_engine_with_the_name_of_who_asked(ta: Any, engine: Any, words: tuple[str, ...]) -> None:
+    done = ta(*words, "--json")
+    assert done.exit_code == 0 and json.loads(done.output)["ok"] is True
+    (verb, actor, args, command_id) = engine.commands[0]
+    assert verb == words[0] and actor.startswith("cli:") and len(command_id) == 32
+    assert args == ({"symbol": "ETHUSDT"} if verb == "close" else {})
+
+
+def test_a_refusal_and_a_missing_engine_exit_with_1(ta: Any, engine: Any) -> None:
+    engine.refuse = "no open position in BTCUSDT"
+    refused = ta("close", "BTCUSDT", "--yes")
+    assert refused.exit_code == 1
+    engine.close()
+    assert ta("stop").exit_code == 1
+
+
+@pytest.mark.parametrize("words", [("flatten",), ("close", "BTCUSDT")])
+def test_without_a_terminal_a_dangerous_command_needs_yes(ta: Any, engine: Any, words: tuple[str, ...]) -> None:
+    assert ta(*words, input="y\n").exit_code == 2
+    assert engine.commands == []
+
+
+def test_tokens_are_made_listed_and_revoked(ta: Any, data_dir: Path) -> None:
+    made = json.loads(ta("tokens", "create", "ops", "--scope", "trade", "--json").output)
+    entry = TokenBook(data_dir / "tokens.json").verify(made["token"])
+    assert entry is not None and entry.scope == "trade"
+    (listed,) = json.loads(ta("tokens", "list", "--json").output)
+    assert listed["counts"] is True and made["token"].split("_")[2] not in json.dumps(listed)
+    assert ta("tokens", "revoke", listed["id"]).exit_code == 0
+    assert ta("tokens", "revoke", listed["id"]).exit_code == 1
+    assert json.loads(ta("tokens", "list", "--json").output)[0]["counts"] is False
+
+
+def test_top_prints_one_picture(ta: Any, engine: Any) -> None:
+    shown = ta("top", "--once")
+    assert shown.exit_code == 0
+    for word in ("SHADOW", "ETHUSDT", "er low, spread", "frame to decision"):
+        assert word in shown.output
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
+def test_an_address_that_others_reach_is_refused_without_tls_or_proxy(ta: Any, host: str) -> None:
+    from control.main import check_bind
+    from engine.config import Config
+    from engine.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="clear text"):
+        check_bind(Config(control={"host": host}))  # type: ignore[arg-type]
+    check_bind(Config(control={"host": host, "behind_proxy": True}))  # type: ignore[arg-type]
+    check_bind(Config())
+
+
+def test_an_occupied_port_is_one_clear_message() -> None:
+    from control.main import listen
+    from engine.errors import ConfigError
+
+    opened = listen("127.0.0.1", 0)
+    with pytest.raises(ConfigError, match="Address already in use"):
+        listen("127.0.0.1", opened.getsockname()[1])
+    opened.close()
