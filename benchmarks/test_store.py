@@ -111,8 +111,10 @@ def test_newest_candles_out_of_many(benchmark, store: Store) -> None:
         f"SELECT concat('S', toString(intDiv(number, {per_symbol})), 'USDT'), "
         f"toDateTime64('2020-01-01', 3, 'UTC') + toIntervalMinute(number % {per_symbol}), "
         "rand() / 1e6, rand(1) / 1e6, rand(2) / 1e6, rand(3) / 1e6, rand(4) / 1e6, 1 "
-        f"FROM numbers({ROWS}) SETTINGS max_insert_threads = 2"
+        f"FROM numbers({ROWS}) SETTINGS max_block_size = 2000000, min_insert_block_size_rows = 2000000"
     )
+    for part in store.rows("SELECT DISTINCT partition_id FROM system.parts WHERE active AND table = 'candles_1m'"):
+        store.command(f"OPTIMIZE TABLE candles_1m PARTITION ID '{part[0]}'")  # as the background merges leave it
     bars = benchmark(lambda: queries.last_bars(store, "S42USDT", 0, 1_500))
     assert len(bars) == 1_500 and (np.diff(bars["open_ms"]) == 60_000).all()
     benchmark.extra_info["rows"] = ROWS

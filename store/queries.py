@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from kernels.records import BAR, INSTRUMENT, LABEL, SAMPLE, TIMEFRAMES
+from kernels.records import BAR, INSTRUMENT, LABEL, SAMPLE, TIMEFRAME_MS, TIMEFRAMES
 from store.client import Store
 from store.schema import column_name, instrument_columns
 
@@ -35,12 +35,23 @@ def mark_bars(store: Store, symbol: str, from_ms: int = 0, to_ms: int = EVER_MS)
 
 
 def last_bars(store: Store, symbol: str, timeframe: int, count: int) -> npt.NDArray:
-    """Return the newest `count` candles of a symbol, in time order."""
-    sql = (
-        f"SELECT {_fields(BAR)} FROM candles_{TIMEFRAMES[timeframe]} WHERE symbol = {{symbol:String}} "
-        f"ORDER BY symbol DESC, open_time DESC LIMIT {{count:UInt32}}"
+    """Return the newest `count` candles of a symbol, in time order.
+
+    Reading a key once (`final`) rules out reading backwards from the end, so the newest time is asked for first, and
+    then a range that holds `count` candles unless more than half of them are missing.
+    """
+    table = f"candles_{TIMEFRAMES[timeframe]}"
+    newest = store.scalar(
+        f"SELECT toUnixTimestamp64Milli(open_time) FROM {table} WHERE symbol = {{symbol:String}} "
+        "ORDER BY symbol DESC, open_time DESC LIMIT 1 SETTINGS final = 0",
+        {"symbol": symbol},
     )
-    return np.frombuffer(store.raw(sql, "RowBinary", {"symbol": symbol, "count": count}), BAR)[::-1].copy()
+    if newest is None:
+        return np.zeros(0, BAR)
+    found = bars(store, symbol, timeframe, int(newest) - 2 * count * TIMEFRAME_MS[timeframe], int(newest) + 1)
+    if len(found) < count:
+        found = bars(store, symbol, timeframe)
+    return found[-count:]
 
 
 def bars_seen(
@@ -81,7 +92,7 @@ def symbols(store: Store, timeframe: int = 0) -> list[str]:
 
 def coverage(store: Store, timeframe: int = 0) -> pl.DataFrame:
     """Return per symbol: `bars`, `first_time`, `last_time`, `missing` (bars absent between the two)."""
-    step_s = {"1m": 60, "15m": 900, "1h": 3600}[TIMEFRAMES[timeframe]]
+    step_s = TIMEFRAME_MS[timeframe] // 1_000
     return store.frame(
         "SELECT symbol, count() AS bars, min(open_time) AS first_time, max(open_time) AS last_time, "
         f"toInt64(dateDiff('second', min(open_time), max(open_time)) / {step_s}) + 1 - toInt64(count()) AS missing "
@@ -91,7 +102,7 @@ def coverage(store: Store, timeframe: int = 0) -> pl.DataFrame:
 
 def missing_ranges(store: Store, symbol: str, timeframe: int = 0) -> list[tuple[int, int]]:
     """Return the holes between a symbol's first and last candle as [from_ms, to_ms) of open times."""
-    step = {"1m": 60_000, "15m": 900_000, "1h": 3_600_000}[TIMEFRAMES[timeframe]]
+    step = TIMEFRAME_MS[timeframe]
     table = f"candles_{TIMEFRAMES[timeframe]}"
     sql = f"SELECT open_time FROM {table} WHERE symbol = {{symbol:String}} ORDER BY open_time"
     times = np.frombuffer(store.raw(sql, "RowBinary", {"symbol": symbol}), "<i8")
