@@ -39,6 +39,7 @@ def simulator(
     admin_port: Annotated[int | None, Option(help="fault injection; off by default")] = None,
     scenario: Annotated[Path | None, Option(help="JSON file of faults and when they begin")] = None,
     quiet: Annotated[bool, Option(help="no progress lines")] = False,
+    frames: Annotated[Path | None, Option(help="recorded frames, replayed verbatim over a generated market")] = None,
 ) -> None:
     """Serve a simulated exchange: REST and WS API on PORT, streams on PORT + 1. Prints one JSON line when ready."""
     from engine.errors import ConfigError
@@ -57,6 +58,7 @@ def simulator(
     options = Options(
         host, port, data, names, symbol_count, seed, edge, speed, chosen, start_ms, history_days, ahead_days, minutes,
         hold, updates, books, weight_limit, profile, accounts, tls_cert, tls_key, admin_port, scenario, latency, quiet,
+        frames,
     )  # fmt: skip
     check(options)
     run(options)

@@ -20,6 +20,7 @@ from engine.simulator.market import (
 from engine.simulator.options import HISTORY_DAYS, Options
 from engine.simulator.path import MINUTE_MS
 from engine.simulator.pump import Pace, Pump
+from engine.simulator.recorded import Player, Recording, read_recording
 from engine.simulator.streams import Hub
 from engine.simulator.tape import Tape
 from engine.simulator.venue import Venue
@@ -31,9 +32,16 @@ GRACE_MS = 2_999  # after the last minute asked for, so that its closing frames 
 REPORT_S = 10.0
 
 
-def open_market(options: Options) -> tuple[Market, int]:
+def open_market(options: Options, recording: Recording | None = None) -> tuple[Market, int]:
     """Return (market, start time): loaded or generated, shifted to now under the wall clock."""
     wall_ms = int(time.time() * 1_000)
+    if recording is not None:
+        first_ms = recording.start_ms // MINUTE_MS * MINUTE_MS - DAY_MS
+        count = (recording.end_ms - first_ms) // MINUTE_MS + 2
+        prices = recording.prices
+        market = generate_market(recording.symbols, first_ms, count, options.seed, options.edge, prices)
+        market.source = f"recorded frames of {options.frames.name if options.frames else ''} over a generated market"
+        return market, recording.start_ms
     if options.data is not None:
         market = load_market(options.data, options.symbols, options.seed)
         if options.clock == "wall":
@@ -70,13 +78,17 @@ class Exchange:
 
     def __init__(self, options: Options, say: Callable[[str], None] | None = None) -> None:
         self.options = options
-        self.market, self.start_ms = open_market(options)
+        recording = read_recording(options.frames) if options.frames is not None else None
+        self.market, self.start_ms = open_market(options, recording)
+        self.player = Player(recording) if recording is not None else None
         speed = 1.0 if options.clock == "wall" else options.speed
         updates = options.updates or max(12, min(240, round(3_600 / speed)))
         books = options.books or updates
         self.tape = Tape(self.market, (updates, books), self.start_ms)
         self.pump = Pump(self.tape)
         self.hub = Hub(self.pump, lenient=options.profile == "demo")
+        if self.player is not None:
+            self.hub.recorded = self.player.names
         self.pace = Pace(speed, options.clock == "wall")
         self.venue = Venue(self.tape, lambda: self.now_ms, _service_ms, options.seed, options.latency)
         for entry in options.accounts:
@@ -97,6 +109,8 @@ class Exchange:
     def last_ms(self) -> int:
         """Market time at which the clock will halt."""
         end_ms = self.market.end_ms - 1
+        if self.player is not None:
+            end_ms = min(end_ms, self.player.recording.end_ms)
         if self.options.minutes is None:
             return end_ms
         return min(end_ms, self.start_ms + self.options.minutes * MINUTE_MS + GRACE_MS)
@@ -118,6 +132,9 @@ class Exchange:
         }
 
     def _step(self, before_ms: int, now_ms: int) -> None:
+        if self.player is not None:
+            for name, payload in self.player.due(now_ms):
+                self.hub.push(name, payload)
         if self.venue.ledger.accounts:
             self.venue.step(before_ms, now_ms)
             for name, payload in self.venue.risk.announcements:
@@ -149,7 +166,6 @@ class Exchange:
 
     def _end(self) -> None:
         self.ended = True
-        why = (
-            "the data ends here" if self.tape.now_ms >= self.market.end_ms - 1 else "the minutes asked for have passed"
-        )
+        asked = self.options.minutes is not None and self.tape.now_ms < self.market.end_ms - 1
+        why = "the minutes asked for have passed" if asked else "the data ends here"
         self._say(f"simulator: market clock halted at {self.tape.now_ms}: {why}; still serving")

@@ -101,12 +101,18 @@ def generated_symbols(count: int) -> list[str]:
     return (names + [f"GEN{i:03d}USDT" for i in range(count)])[:count]
 
 
-def generate_market(symbols: list[str], first_ms: int, count: int, seed: int, edge: float) -> Market:
-    """Return a generated market of `count` minutes from `first_ms` (see generate.py for its law)."""
+def generate_market(
+    symbols: list[str], first_ms: int, count: int, seed: int, edge: float, prices: dict[str, float] | None = None
+) -> Market:
+    """Return a generated market of `count` minutes from `first_ms` (see generate.py for its law).
+
+    `prices`: first prices by symbol, in USDT; default: the listing table's.
+    """
     if len(symbols) > MAX_SYMBOLS or count * len(symbols) > MAX_MINUTES:
         limit = f"{MAX_SYMBOLS} symbols and {MAX_MINUTES:,} symbol-minutes"
         raise ConfigError([f"generated market: {len(symbols)} symbols × {count} minutes; at most {limit}"])
-    starts = np.array([start_price(symbol, i) for i, symbol in enumerate(symbols)])
+    given = prices or {}
+    starts = np.array([given.get(symbol) or start_price(symbol, i) for i, symbol in enumerate(symbols)])
     items = [instrument(symbol, float(price)) for symbol, price in zip(symbols, starts, strict=True)]
     for item in items:
         if item.symbol.startswith("GEN"):

@@ -50,6 +50,7 @@ class Options:
     scenario: Path | None = None
     latency: float = 1.0
     quiet: bool = False
+    frames: Path | None = None
 
 
 def parse_account(text: str) -> AccountOption:
@@ -72,6 +73,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7201, help="REST and WS API; streams on the next one; 0: any two")
     parser.add_argument("--data", type=Path, help="folder of bar files <SYMBOL>.1m; without it a generated market")
+    parser.add_argument("--frames", type=Path, help="recorded frames, replayed verbatim over a generated market")
     parser.add_argument("--symbols", help="comma-separated; default: all in --data, or the first --symbol-count")
     parser.add_argument("--symbol-count", type=int, default=4)
     parser.add_argument("--seed", type=int, default=7)
@@ -118,6 +120,10 @@ def check(options: Options) -> None:
         faults.append(f"--books: expected 1…1200, got {options.books}")
     if options.data is not None and not options.data.is_dir():
         faults.append(f"--data: {options.data}: no such folder")
+    if options.frames is not None and (options.data is not None or options.clock == "wall"):
+        faults.append("--frames: only with --clock replay and without --data")
+    if options.frames is not None and not options.frames.is_file():
+        faults.append(f"--frames: {options.frames}: no such file")
     if not 1 <= options.symbol_count <= 1_023:
         faults.append(f"--symbol-count: expected 1…1023, got {options.symbol_count}")
     if bool(options.tls_cert) != bool(options.tls_key):

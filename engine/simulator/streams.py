@@ -71,6 +71,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.specials: dict[str, tuple[Special, set[Connection]]] = {}
         self.private: Any = None
+        self.recorded: frozenset[str] = frozenset()  # streams that come from a recording
         self.subscribed = False  # somebody has ever listened to a market stream
         self._ids = itertools.count(1)
         pump.on_step.append(self._step)
@@ -158,6 +159,9 @@ class Connection:
             return
         self.names[name] = None
         number = self.hub.pump.stream_ids.get(name)
+        if name in self.hub.recorded:
+            self._add_recorded(name)
+            return
         if number is not None:
             kind = number // self.hub.pump.symbols
             if self._carries(PUBLIC if kind in _PUBLIC_KINDS else "market"):
@@ -171,6 +175,14 @@ class Connection:
         elif entry is not None and special is not None:
             entry[0].produce = special.produce  # a new listener of diffs starts everybody on a whole book
         if entry is not None and self._carries(entry[0].route):
+            entry[1].add(self)
+            self.hub.subscribed = True
+
+    def _add_recorded(self, name: str) -> None:
+        kind = name.partition("@")[2]
+        route = PUBLIC if kind.startswith(("bookTicker", "depth", "trade", "rpiDepth")) else "market"
+        entry = self.hub.specials.setdefault(name, (Special(name, route, 1 << 60, lambda _: []), set()))
+        if self._carries(route):
             entry[1].add(self)
             self.hub.subscribed = True
 
