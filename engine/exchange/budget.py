@@ -46,6 +46,12 @@ class WeightBudget:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def banned_s(self) -> float:
+        """Seconds for which the exchange has told this address to be silent."""
+        with self._locked() as state:
+            return max(0.0, float(state["banned_until_s"][0]) - self._wall_s())
+
     def take(self, weight: int) -> float:
         """Book `weight` if it fits and return 0.0, else return the seconds to wait before asking again."""
         with self._locked() as state:

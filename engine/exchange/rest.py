@@ -24,7 +24,7 @@ OPEN_INTEREST_DAYS = 29  # the exchange keeps about a month
 CLOSED_AFTER_MS = 3_000  # a REST candle counts as closed once server time is this far past its end
 FUNDING_POOL, STATISTICS_POOL = "funding", "statistics"
 RETRIES = 6
-MAX_WAIT_S = 120.0
+MAX_BAN_S = 120.0  # a longer silence is an error now rather than an answer then
 
 
 def page_weight(limit: int) -> int:
@@ -95,8 +95,8 @@ class MarketRest:
 
     async def _afford(self, weight: int, pool: str) -> None:
         budget, cost = (self._pools[pool], 1) if pool else (self.budget, weight)
-        while cost and (wait_s := budget.take(cost)) > 0.0:
-            if wait_s > MAX_WAIT_S:
+        while (wait_s := self.budget.banned_s or (budget.take(cost) if cost else 0.0)) > 0.0:
+            if self.budget.banned_s > MAX_BAN_S:
                 raise ExchangeError(418, -1003, f"this address is banned for another {wait_s:.0f} s")
             self.limited += 1
             await asyncio.sleep(wait_s)

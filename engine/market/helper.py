@@ -132,9 +132,9 @@ class Worker:
     async def _sample_files(self, folder: Path, symbol: str, open_interest: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
-        from_ms = await self._rest.server_time_ms() - FUNDING_DAYS * 86_400_000
-        rates = await self._rest.funding(symbol, from_ms, None, hours)
-        _write(folder / f"{symbol}.funding", rates)
+        now_ms, path = await self._rest.server_time_ms(), folder / f"{symbol}.funding"
+        if not _covers(path, now_ms, hours):
+            _write(path, await self._rest.funding(symbol, now_ms - FUNDING_DAYS * 86_400_000, None, hours))
         if open_interest:
             _write(folder / f"{symbol}.open_interest", await self._rest.open_interest(symbol, limit=open_interest))
 
@@ -190,6 +190,15 @@ def _open_file(path: Path, symbol: str, timeframe: int, capacity: int) -> BarFil
                 return file
             file.close()
     return BarFile.create(path, symbol, timeframe, capacity)
+
+
+def _covers(path: Path, now_ms: int, interval_hours: int) -> bool:
+    """Tell whether a funding file still holds the newest settlement: 600 symbols cost the pool of five minutes."""
+    try:
+        held = read_samples(path)
+    except DataError:
+        return False
+    return len(held) > 0 and now_ms < int(held["stamp_ms"][-1]) + interval_hours * 3_600_000
 
 
 def _write(path: Path, samples: npt.NDArray[Any]) -> None:

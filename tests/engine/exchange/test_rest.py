@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,6 +99,20 @@ def test_the_budget_waits_for_the_next_minute_and_believes_the_headers() -> None
     assert budget.take(1) == 0.0 and budget.take(1) > 0.0
     budget.set_limit(6_000)
     assert budget.take(1) == 0.0
+
+
+async def test_a_pool_that_is_used_up_is_waited_for_and_is_no_ban(exchange: FakeExchange) -> None:
+    async with MarketRest(exchange.rest_url, WeightBudget()) as rest:
+        wall = [3_000_299.9]
+        rest._pools["funding"] = WeightBudget(wall_s=lambda: wall[0], limit=1, window_s=300)
+        await rest.funding("BTCUSDT", NOW - 86_400_000, None)
+        asking = asyncio.ensure_future(rest.funding("ETHUSDT", NOW - 86_400_000, None))
+        async with asyncio.timeout(5):
+            while not rest.limited:  # noqa: ASYNC110 - waits for the code under test
+                await asyncio.sleep(0.001)
+        assert len(exchange.calls) == 1 and not asking.done()
+        wall[0] += 1
+        assert len(await asyncio.wait_for(asking, 5)) == 3
 
 
 async def test_exchange_info_becomes_instruments(exchange: FakeExchange, tmp_path: Path) -> None:

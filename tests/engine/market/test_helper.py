@@ -74,6 +74,7 @@ async def test_history_fills_warm_up_then_only_the_tail(
     exchange.now_ms += 5 * MINUTE
     exchange.calls.clear()
     result = await ask_history(assistant, tmp_path)
+    assert not [path for path, _ in exchange.calls if path.endswith("fundingRate")]  # nothing was settled since
     assert result["bars"] == 12  # five new minutes and one quarter hour of two symbols
     assert {event["done"] for event in assistant.events if event["event"] == "progress"} == {1, 2}  # type: ignore[attr-defined]
 
