@@ -66,18 +66,18 @@ class Publisher:
         if run == known_run and newest <= known:
             return
         after = known if run == known_run else newest  # a new run's present state is not news
-        for item in sorted(present.latest_signals(view), key=lambda signal: signal.seq):
-            if item.seq > after:
-                self._hub.publish("signals", item, now)
+        for item in sorted(present.latest_signals(view, after_seq=after), key=lambda signal: signal.seq):
+            self._hub.publish("signals", item, now)
         self._signal_seq = (run, newest)
 
     def _candles(self, view: SnapshotView, now: int) -> None:
         closed = []
-        for row in view.symbols:
-            name, close_ms = present.text(row["symbol"]), int(row["close_ms"])
+        columns = ("symbol", "close_ms", "close")
+        for raw, close_ms, close in zip(*(view.symbols[name].tolist() for name in columns), strict=True):
+            name = present.text(raw)
             if close_ms > self._closes.get(name, 0):
                 if name in self._closes:
-                    closed.append({"symbol": name, "close_ms": close_ms, "close": present.known(row["close"])})
+                    closed.append({"symbol": name, "close_ms": close_ms, "close": present.known(close)})
                 self._closes[name] = close_ms
         if closed:
             self._hub.publish("candles", closed, now)
@@ -104,15 +104,8 @@ class Publisher:
 
 def marks(view: SnapshotView) -> list[list[Any]]:
     """Return [symbol, mark price, bid, ask, last close, ready, halted] per symbol: small, for 600 symbols a second."""
-    return [
-        [
-            present.text(row["symbol"]),
-            present.known(row["mark_price"]) or None,  # 0: nothing has arrived yet
-            present.known(row["bid"]) or None,
-            present.known(row["ask"]) or None,
-            present.known(row["close"]) or None,
-            bool(row["ready"]),
-            bool(row["halted"]),
-        ]
-        for row in view.symbols
-    ]
+    columns = ("symbol", "mark_price", "bid", "ask", "close", "ready", "halted")
+    rows = zip(*(view.symbols[name].tolist() for name in columns), strict=True)
+    # 0: nothing has arrived yet
+    return [[present.text(name), *(present.known(v) or None for v in prices), bool(ready), bool(halted)]
+            for name, *prices, ready, halted in rows]  # fmt: skip

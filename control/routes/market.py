@@ -79,8 +79,9 @@ async def features(services: Services, symbol: SymbolPath) -> Features:
             f"FROM features_{timeframe} WHERE symbol = {{symbol:String}} ORDER BY close_time DESC, seq DESC LIMIT 1"
         )
         for row in await services.reader.rows(sql, {"symbol": symbol}):
-            close_ms, schema = int(row.pop("close_ms")), f"{int(row.pop('schema_hash')):016x}"
-            found.append(FeatureVector(timeframe, close_ms, schema, row))  # type: ignore[arg-type]
+            values = {name: row[name] for name in NAMES}
+            schema = f"{int(row['schema_hash']):016x}"
+            found.append(FeatureVector(timeframe, int(row["close_ms"]), schema, values))  # type: ignore[arg-type]
     return Features(symbol, found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar import get
+from litestar import MediaType, Response, get
 from litestar.params import Parameter
 
 from control import present
@@ -68,10 +68,13 @@ def _warnings(engine: EngineStatus | None, services: Services) -> list[str]:
     summary="Newest signal of each symbol, with every gate that refused it",
     responses=documented(400, 401, 429),
 )
-async def latest_signals(services: Services, symbol: SymbolFilter = None) -> Signals:
+async def latest_signals(services: Services, symbol: SymbolFilter = None) -> Response[Signals]:
     """Return the newest decision per symbol: the 8 predictions, the side, and why no trade if there was none."""
     view = services.engine.snapshot()
-    return Signals([] if view is None else present.latest_signals(view, symbol))
+    if view is None or symbol is not None:
+        return Response(Signals([] if view is None else present.latest_signals(view, symbol)))
+    body = services.encoded("signals", view, lambda: Signals(present.latest_signals(view)))
+    return Response(body, media_type=MediaType.JSON)  # type: ignore[arg-type]
 
 
 @get("/api/positions", tags=["trading"], summary="Open positions and their guards", responses=documented(400, 401, 429))
