@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Protocol
@@ -33,13 +32,11 @@ class HmacSigner:
     session_logon = False
 
     def __init__(self, secret: str) -> None:
-        self._keyed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
+        self._secret = secret.encode()
 
     def sign(self, payload: bytes) -> str:
         """Return the hexadecimal signature."""
-        mac = self._keyed.copy()
-        mac.update(payload)
-        return mac.hexdigest()
+        return hmac.digest(self._secret, payload, "sha256").hex()
 
 
 class Ed25519Signer:

@@ -113,7 +113,7 @@ class Desk:
             return None
         run = ExitRun(position_id, int(row["symbol"]), reason)
         self.exits[position_id] = run
-        if self.terms is not None and self.terms.stop_triggering(position_id):
+        if self.terms is not None and self.terms.stop_triggering(run.symbol):
             run.next_ms = now_ms + exits.TRIGGER_WAIT_MS
             return None
         return self._exit_round(run, slot, now_ms)

@@ -38,7 +38,7 @@ class Terms(Protocol):
         """Return the worst price that a limit order of `side` may carry."""
         ...
 
-    def stop_triggering(self, position_id: int) -> bool:
+    def stop_triggering(self, symbol: int) -> bool:
         """Whether the protective stop has been seen triggering."""
         ...
 

@@ -18,6 +18,7 @@ class Positions:
         self.slot_of: list[int] = [-1] * symbols
         self.count = 0
         self.model_of: dict[int, bytes] = {}
+        self._symbol_of: dict[int, int] = {}
 
     def open(self, row: npt.NDArray[Any], model_id: bytes) -> int:
         """Add a position (a POSITION[1] array) and return its slot."""
@@ -29,6 +30,7 @@ class Positions:
         self.slot_of[symbol] = slot
         self.count += 1
         self.model_of[int(row["position_id"][0])] = model_id
+        self._symbol_of[int(row["position_id"][0])] = symbol
         return slot
 
     def close(self, slot: int) -> None:
@@ -36,6 +38,7 @@ class Positions:
         last = self.count - 1
         self.slot_of[int(self.rows[slot]["symbol"])] = -1
         self.model_of.pop(int(self.rows[slot]["position_id"]), None)
+        self._symbol_of.pop(int(self.rows[slot]["position_id"]), None)
         if slot != last:
             self.rows[slot] = self.rows[last]
             self.slot_of[int(self.rows[slot]["symbol"])] = slot
@@ -44,7 +47,5 @@ class Positions:
 
     def slot_of_id(self, position_id: int) -> int:
         """Return the slot of a position by its id, or −1."""
-        for slot in range(self.count):
-            if int(self.rows[slot]["position_id"]) == position_id:
-                return slot
-        return -1
+        symbol = self._symbol_of.get(position_id)
+        return -1 if symbol is None else self.slot_of[symbol]

@@ -101,9 +101,9 @@ class Protection:
         slot = self.slots.get(symbol)
         return slot is not None and slot.stage is Stage.STANDING
 
-    def triggering(self, position_id: int) -> bool:
-        """Whether the position's stop has been seen triggering."""
-        slot = self._of(position_id)
+    def triggering(self, symbol: int) -> bool:
+        """Whether the symbol's stop has been seen triggering."""
+        slot = self.slots.get(symbol)
         return slot is not None and slot.stage is Stage.TRIGGERED
 
     def owns(self, symbol: int, order_id: int, client_id: str, original_type: str, side: int) -> bool:

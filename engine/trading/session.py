@@ -277,9 +277,9 @@ class LiveTrading:
             return 0.0
         return float(tick.floor(mark * factor) if side > 0 else tick.ceil(mark * factor))
 
-    def stop_triggering(self, position_id: int) -> bool:
+    def stop_triggering(self, symbol: int) -> bool:
         """Whether the stop has been seen triggering."""
-        return self.protection.triggering(position_id)
+        return self.protection.triggering(symbol)
 
     def read_position(self, symbol: int) -> None:
         """Ask for the symbol's position."""
