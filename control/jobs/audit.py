@@ -103,7 +103,7 @@ def run(
             for name in {symbol, btc_symbol} - histories.keys():
                 histories[name] = _history(store, config.engine_id, name, to_ms)
             btc = None if symbol == btc_symbol else histories[btc_symbol]
-            btc_signals = _signals(store, config.engine_id, run_id, btc_symbol, from_ms, to_ms)
+            btc_signals = _signals(store, config.engine_id, run_id, btc_symbol, 0, to_ms)
             signals = _signals(store, config.engine_id, run_id, symbol, from_ms, to_ms)
             report = AuditReport(symbol, config.engine_id, run_id)
             report.candles_compared, report.candles_differing = histories[symbol].compared, histories[symbol].changed
@@ -150,7 +150,8 @@ def _same_starts(signals: Array, btc_signals: Array, is_btc: bool) -> list[tuple
     if is_btc:
         btc_firsts = np.stack([signals[name] for name in FIRSTS], axis=1)
     elif len(btc_signals):
-        at = np.clip(np.searchsorted(btc_signals["decision_ms"], signals["decision_ms"]), 0, len(btc_signals) - 1)
+        at = np.searchsorted(btc_signals["decision_ms"], signals["decision_ms"], side="right") - 1
+        at = np.maximum(at, 0)
         btc_firsts = np.stack([btc_signals[name][at] for name in FIRSTS], axis=1)
     else:
         btc_firsts = np.zeros((len(signals), 3), np.int64)
