@@ -27,14 +27,14 @@ class SampleFile:
     """Both sample series of one symbol, sorted by stamp; the first version of a stamp stays."""
 
     def __init__(self, path: Path) -> None:
-        fresh = not path.exists()
-        if fresh:
+        if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb+" if fresh else "rb+") as file:
-            if fresh:
+            partial = path.with_name(path.name + ".new")
+            with open(partial, "wb+") as file:
                 os.posix_fallocate(file.fileno(), 0, _BYTES)
                 file.write(_MAGIC)
-                file.flush()
+            partial.rename(path)
+        with open(path, "rb+") as file:
             if path.stat().st_size != _BYTES:
                 raise DataError(f"{path}: expected a sample file of {_BYTES} bytes, got {path.stat().st_size}")
             self._mapped = mmap.mmap(file.fileno(), _BYTES)
@@ -48,7 +48,18 @@ class SampleFile:
             np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[1], offset=split),
         )
         self.counts = [int(self._counts[0]), int(self._counts[1])]
+        self._mend()
         self.newest_ms = [self.newest_stamp(kind) for kind in (OPEN_INTEREST, FUNDING)]  # kept for the hot path
+
+    def _mend(self) -> None:
+        """Drop what a kill in the middle of an insertion left twice."""
+        for kind, series in enumerate(self.series):
+            count = self.counts[kind]
+            _, first = np.unique(series["stamp_ms"][:count] // MINUTE_MS, return_index=True)
+            if len(first) < count:
+                series[: len(first)] = series[first]
+                self.counts[kind] = len(first)
+                self._counts[kind] = len(first)
 
     def newest_stamp(self, kind: int) -> int:
         """Return the newest stamp, floored to the minute, or −1."""
