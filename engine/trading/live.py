@@ -78,6 +78,7 @@ class LiveGateway:
         on_answer: Callable[[Order, str, Reply, int], None] = lambda order, call, reply, now_ms: None,
     ) -> None:
         self.on_event: Callable[[OrderEvent], None] = lambda event: None
+        self.on_silence: Callable[[], None] = lambda: None  # REST knew a trade that the stream did not tell
         self.on_evidence: Callable[[Order, int], None] = lambda order, now_ms: None
         self.on_foreign: Callable[[OrderUpdate, int], None] = lambda update, now_ms: None
         self.route_of: Callable[[Order], int] = lambda order: 0
@@ -234,6 +235,8 @@ class LiveGateway:
         self._on_answer(track.order, "trades", reply, self._now_ms)
         for row in reply.result:
             if int(row["orderId"]) == track.order.order_id and name in self.tracks:
+                if int(row["id"]) not in track.order.trade_ids:
+                    self.on_silence()
                 fee = float(row.get("commission") or 0) * self._fee_rate(row.get("commissionAsset", ""))
                 self._book(
                     track, int(row["id"]), float(row["qty"]), float(row["price"]), fee, bool(row["maker"]),

@@ -48,6 +48,7 @@ from kernels.records import Reason, RunState
 
 log = structlog.get_logger(__name__)
 
+RENEW_EVERY_MS = 10_000
 STALL_NS = 2_000_000_000
 TRANSFERS = frozenset(
     {"DEPOSIT", "WITHDRAW", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "MARGIN_TRANSFER", "ASSET_TRANSFER", "ADJUSTMENT",
@@ -87,6 +88,7 @@ class LiveTrading:
         self._once = Once()
         self._now_ms = 0
         self._last_tick_ns = 0
+        self._renew_due_ms = 0
         self.malformed = 0
         self.protection = Protection(
             symbols,
@@ -106,6 +108,7 @@ class LiveTrading:
         desk.terms = desk.observer = self
         gateway.on_event = self._to_desk
         gateway.on_evidence = self._first_fill
+        gateway.on_silence = self._stream_silent
         gateway.on_foreign = self.foreign.on_update
         gateway.route_of = desk.exit_route
 
@@ -364,6 +367,15 @@ class LiveTrading:
         slot = self.desk.positions.slot_of_id(position_id)
         if slot >= 0:
             self.desk.exit(slot, reason, now_ms)
+
+    def _stream_silent(self) -> None:
+        """A trade came by REST that both private streams should have told: they are not to be trusted any more."""
+        if self._now_ms < self._renew_due_ms:
+            return
+        self._renew_due_ms = self._now_ms + RENEW_EVERY_MS
+        self.alarm("private_streams_silent", -1, "a fill was learnt from REST; the streams are opened anew")
+        self.begin_reconcile()
+        self.on_key_expired()
 
     def _blind_exit(self, symbol: int, now_ms: int) -> None:
         self.exit_position(int(self.desk.positions.rows[self.desk.positions.slot_of[symbol]]["position_id"]),

@@ -13,8 +13,10 @@ from simulated import KEY, SECRET, Simulated
 
 from engine import journal
 from engine.errors import ConfigError
+from engine.exchange.requests import Call, Request
 from engine.trading.protection import Stage
-from kernels.records import Kind
+from kernels.decide import BIT
+from kernels.records import Kind, Reason
 
 
 def amount(sim: Simulated, symbol: int) -> int:
@@ -50,9 +52,9 @@ async def opened(sim: Simulated, symbol: int = 0) -> None:
     await sim.until(lambda: standing(sim, symbol), "stop confirmed", 2.5)
 
 
-async def gone(sim: Simulated, symbol: int = 0) -> None:
+async def gone(sim: Simulated, symbol: int = 0, seconds: float = 10.0) -> None:
     desk = sim.live.parts.core.desk
-    await sim.until(lambda: desk.positions.slot_of[symbol] < 0 and not desk.orders, "flat by our books")
+    await sim.until(lambda: desk.positions.slot_of[symbol] < 0 and not desk.orders, "flat by our books", seconds)
     await sim.until(lambda: amount(sim, symbol) == 0, "flat on the exchange")
 
 
@@ -144,6 +146,68 @@ async def test_both_private_streams_cut_while_a_stop_fires(tmp_path: Path) -> No
         sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
         await gone(sim)
         assert live.parts.core.desk.trades_closed == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments"),
+    [("drop_event", {"count": 3}), ("duplicate_event", {"count": 20}), ("late_event", {"late_ms": 1_500}),
+     ("partial_fill_then_silence", {"count": 0}), ("listen_key_expires", {}), ("listen_key_expires_silently", {}),
+     ("connection_storm", {"seconds": 1.0})],
+)  # fmt: skip
+async def test_an_exit_through_a_broken_private_stream(tmp_path: Path, fault: str, arguments: dict) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        sim.server.faults.begin(fault, **arguments)
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await gone(sim, seconds=20)
+        assert live.parts.core.desk.trades_closed == 1
+        assert len({int(t["position_id"]) for t in trades(sim)}) == len(trades(sim)) == 1
+
+
+async def test_an_ip_ban_with_an_open_position_leaves_it_behind_its_stop_and_ends(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        sim.server.faults.begin("ip_ban", seconds=3)
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await asyncio.sleep(0.3)
+        assert amount(sim, 0) == 0 or standing(sim, 0)
+        await gone(sim, seconds=25)
+        assert live.parts.core.desk.trades_closed == 1
+
+
+async def test_entry_without_margin_is_refused_and_nothing_remains(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled")
+        sim.exchange.venue.ledger.accounts[KEY].wallet = 100 * 10**8
+        sim.decide(atr_share=0.002)
+        desk = live.parts.core.desk
+        await sim.until(lambda: not desk.orders, "the entry's end")
+        assert amount(sim, 0) == 0
+        assert desk.positions.count == 0
+        assert live.trading.protection.slots == {}
+
+
+async def test_settlement_of_a_held_symbol_closes_our_books(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        sim.server.faults.begin("settlement", symbol="BTCUSDT")
+        await gone(sim, seconds=20)
+        (trade,) = trades(sim)
+        assert trade["reason"] == Reason.SETTLEMENT
+        assert live.parts.core.desk.trades_closed == 1
+
+
+async def test_leverage_changed_from_outside_rests_the_symbol(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        rest = live.connection.rest
+        assert (await rest.call(Request(Call.LEVERAGE, {"symbol": "BTCUSDT", "leverage": 9}))).ok
+        await sim.until(lambda: 0 in live.trading.untraded, "noticed")
+        assert live.trading.entry_gates(0, 1, 1.0, 1.0, 1.0, sim.clock.now_ms()) & BIT["symbol_halted"]
 
 
 async def test_a_crash_with_an_open_position_comes_back_protected(tmp_path: Path) -> None:
