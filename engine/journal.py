@@ -278,8 +278,11 @@ def segments(folder: Path, engine_id: str) -> list[SegmentFile]:
     return sorted(found, key=lambda segment: (segment.run_id, segment.number))
 
 
-def read_records(segment: SegmentFile) -> list[tuple[Kind, np.void]]:
-    """Return the whole records of one segment, in order, as (kind, record)."""
+def read_records(segment: SegmentFile, wanted: frozenset[Kind] | None = None) -> list[tuple[Kind, np.void]]:
+    """Return the whole records of one segment, in order, as (kind, record); of the kinds `wanted` (None: all).
+
+    Most records are mark prices: a restart that asks for the others reads a full segment in a fraction of the time.
+    """
     raw = np.fromfile(segment.path, np.uint8)
     words = raw.view(np.uint64)
     offsets, kinds = np.empty(65_536, np.int64), np.empty(65_536, np.uint16)
@@ -287,7 +290,8 @@ def read_records(segment: SegmentFile) -> list[tuple[Kind, np.void]]:
     out: list[tuple[Kind, np.void]] = []
     while True:
         count, slot, seq, verdict = layout.scan(words, slot, np.uint64(seq), offsets, kinds)
-        for i in range(count):
+        chosen = np.arange(count) if wanted is None else np.flatnonzero(np.isin(kinds[:count], list(wanted)))
+        for i in chosen.tolist():
             kind = Kind(int(kinds[i]))
             start = int(offsets[i])
             out.append((kind, raw[start : start + RECORDS[kind].itemsize].view(RECORDS[kind])[0]))

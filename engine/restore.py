@@ -19,6 +19,18 @@ ORDER_FIELDS = (
     "position_id", "side", "state", "reason", "reduce_only", "order_type", "qty", "price", "filled_qty",
     "average_price", "order_id",
 )  # fmt: skip
+APPLIED = frozenset(
+    {
+        Kind.SNAPSHOT,
+        Kind.INSTRUMENT,
+        Kind.SIGNAL,
+        Kind.POSITION,
+        Kind.ORDER,
+        Kind.FILL,
+        Kind.ACCOUNT,
+        Kind.TRADE,
+    }
+)
 SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
 
 
@@ -81,7 +93,7 @@ def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
     result = Restored()
     index = {name: i for i, name in enumerate(symbols)}
     for segment in reversed(segments):
-        records = journal.read_records(segment)
+        records = journal.read_records(segment, APPLIED)
         payload = _snapshot(records)
         if payload is None:
             continue
