@@ -102,7 +102,7 @@ def klines(tape: Tape, kind: str, params: Params) -> bytes:
 def _marks(tape: Tape, s: int, first: int, last: int) -> npt.NDArray[np.int64]:
     market = tape.market
     out = np.empty((4, last - first + 1), np.int64)
-    bars = market.bars[:, s, first : last + 1]
+    bars = np.ascontiguousarray(market.bars[:, s, first : last + 1])
     slot = tape.slot if last == tape.index else path.SLOTS - 1
     open_ms = market.first_ms + first * MINUTE_MS
     path.mark_candles(bars, open_ms, market.ticks[s], market.keys[s], market.units[s], slot, out)

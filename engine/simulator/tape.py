@@ -60,7 +60,7 @@ class Tape:
                 begin = max(first, int(market.begin[s]))
                 if begin < index:
                     folded = np.empty((COLUMNS, 1), np.int64)
-                    path.aggregate(market.bars[:, s, begin:index], np.zeros(1, np.int64), folded)
+                    path.aggregate(np.ascontiguousarray(market.bars[:, s, begin:index]), np.zeros(1, np.int64), folded)
                     self.base[i, :, s] = folded[:, 0]
         self._fill()
 
@@ -93,7 +93,7 @@ class Tape:
     def minute_row(self, s: int) -> npt.NDArray[np.int64]:
         """Return the running minute's columns so far, int64[COLUMNS] (borrowed until the next call)."""
         row = self._row
-        candle = self.market.bars[:, s, self.index]
+        candle = np.ascontiguousarray(self.market.bars[:, s, self.index])  # one layout, one compilation
         path.running(candle, self.run, s, self.slot, self.market.keys[s], self.open_ms, row)
         return row
 
@@ -179,7 +179,7 @@ class Tape:
         to 1.5 s)."""
         key, open_ms = self.market.keys[s], self.market.first_ms + index * MINUTE_MS
         late_ms = 200 + int(1_300 * path.uniform(key, open_ms, 14))
-        if self.now_ms - open_ms - MINUTE_MS < late_ms and path.held_back(row, key, open_ms):
+        if self.now_ms - open_ms - MINUTE_MS < late_ms and path.held_back(np.ascontiguousarray(row), key, open_ms):
             row[path.VOLUME] -= max(1, int(row[path.VOLUME]) // int(row[TRADES]))
             row[TRADES] -= 1
             row[path.TAKER] = min(row[path.TAKER], row[path.VOLUME])
