@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.simulator.jit import compiled
+from engine.simulator.jit import compiled, compiled_as
 from engine.simulator.path import (
     CLOSE,
     FIRST_ID,
@@ -34,7 +34,7 @@ SUBSTEPS = 8
 _COMMON = np.uint64(0x5851F42D4C957F2D)
 
 
-@compiled
+@compiled_as("float64(uint64, int64, int64)")
 def _bell(key: Any, index: Any, salt: Any) -> Any:
     """Return a standardised sum of four uniforms: nearly normal, and without libm the same on every machine."""
     total = 0.0

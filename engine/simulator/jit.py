@@ -24,14 +24,23 @@ def _source_hash() -> str:
 _FOLDER = str(Path(numba_config.CACHE_DIR or ".") / f"simulator-{_source_hash()}")
 
 
+def compiled_as(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile for one signature: a helper of many callers, else numba makes a version for every literal argument."""
+    return lambda function: _compile(function, (signature,))
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile at first call, cached; numba does not notice an edit in a callee of another file, the folder's
     name does."""
+    return _compile(function, ())
+
+
+def _compile(function: Callable[..., Any], signatures: tuple[str, ...]) -> Any:
     if not CACHED:
-        return kernel()(function)
+        return kernel(*signatures)(function)
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = _FOLDER
     try:
-        return kernel()(function)
+        return kernel(*signatures)(function)
     finally:
         numba_config.CACHE_DIR = before

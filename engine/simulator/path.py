@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.simulator.jit import compiled
+from engine.simulator.jit import compiled, compiled_as
 
 SLOTS = 600
 SLOT_MS = 100
@@ -23,7 +23,7 @@ _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
 
 
-@compiled
+@compiled_as("float64(uint64, int64, int64)")
 def uniform(key: Any, index: Any, salt: Any) -> Any:
     """Return a double in [0, 1) that depends on nothing but its three integers (splitmix64)."""
     x = np.uint64(key) + np.uint64(index) * _GOLD + np.uint64(salt) * _MIX_A
@@ -33,7 +33,7 @@ def uniform(key: Any, index: Any, salt: Any) -> Any:
     return np.float64(x >> np.uint64(11)) / 9007199254740992.0
 
 
-@compiled
+@compiled_as("float64(uint64, int64, int64, int64)")
 def smooth(key: Any, time_ms: Any, period_ms: Any, salt: Any) -> Any:
     """Return value noise in [-1, 1]: hashed knots every `period_ms`, cubic between them."""
     knot = time_ms // period_ms
@@ -70,7 +70,7 @@ def prices(candle: Any, tick: Any, key: Any, open_ms: Any, out: Any) -> None:
     out[0], out[turn_a], out[turn_b], out[SLOTS - 1] = first, point_a, point_b, last
 
 
-@compiled
+@compiled_as("float64(uint64, int64)")
 def basis(key: Any, time_ms: Any) -> Any:
     """Return the mark's distance from the last price as a fraction: smooth, a few basis points, a function of time."""
     return 1.5e-4 * smooth(key, time_ms, 480_000, 5) + 1.0e-4 * smooth(key, time_ms, 5_820_000, 6)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.simulator.events import AGG_TRADE, BOOK, CLOSING, INTERVALS, MARK_1S, MARK_3S, TRADE
-from engine.simulator.jit import compiled
+from engine.simulator.jit import compiled, compiled_as
 from engine.simulator.path import (
     CLOSE,
     COLUMNS,
@@ -72,7 +72,7 @@ def put(out: Any, at: Any, text: Any) -> Any:
     return at + len(text)
 
 
-@compiled
+@compiled_as("int64(uint8[::1], int64, int64)")
 def put_int(out: Any, at: Any, value: Any) -> Any:
     """Write a decimal integer."""
     if value < 0:
@@ -90,7 +90,7 @@ def put_int(out: Any, at: Any, value: Any) -> Any:
     return at + digits
 
 
-@compiled
+@compiled_as("int64(uint8[::1], int64, int64, int64)")
 def put_decimal(out: Any, at: Any, value: Any, decimals: Any) -> Any:
     """Write `value` of 10^-decimals with all its decimals."""
     if value < 0:
@@ -217,7 +217,7 @@ def render(events: Any, first: Any, last: Any, bars: Any, index: Any, open_ms: A
     """
     row, total, best = np.empty(COLUMNS, np.int64), np.empty(COLUMNS, np.int64), np.empty(4, np.int64)
     meta, facts = np.empty(5, np.int64), np.empty(7, np.int64)
-    at = 0
+    at = np.int64(0)
     for e in range(first, last):
         time, code, s, argument = events[0, e], events[1, e], events[2, e], events[3, e]
         name = names[s, : lengths[s]]
@@ -225,7 +225,9 @@ def render(events: Any, first: Any, last: Any, bars: Any, index: Any, open_ms: A
         if code >= CLOSING:
             i = code - CLOSING
             meta[0], meta[1], meta[2], meta[3], meta[4] = time, spans[1, i], spans[0, i] - 1, places, lots
-            at = put_kline(out, at, done[i, :, s], meta, name, _INTERVAL_ROWS[i, : _INTERVAL_LENGTHS[i]], True)
+            for column in range(COLUMNS):
+                total[column] = done[i, column, s]
+            at = put_kline(out, at, total, meta, name, _INTERVAL_ROWS[i, : _INTERVAL_LENGTHS[i]], True)
         elif code < MARK_1S:
             running(bars[:, s, index], run, s, argument, keys[s], open_ms, row)
             merge(base[code, :, s], row, total)
@@ -261,7 +263,7 @@ def gather(payloads: Any, ends: Any, events: Any, first: Any, last: Any, symbols
     mask uint8[KINDS × S] by stream id = kind × S + symbol; prefixes uint8[KINDS × S, PREFIX_BYTES]: the
     combined wrapper.
     """
-    at, begin = 0, 0
+    at, begin = np.int64(0), np.int64(0)
     for e in range(first, last):
         end = ends[e - first]
         code = events[1, e]

@@ -24,7 +24,7 @@ _ZERO_COMMA = np.frombuffer(b',"0",', np.uint8).copy()
 
 @compiled
 def _candles(columns: Any, spans: Any, places: Any, lots: Any, out: Any) -> Any:
-    at = 0
+    at = np.int64(0)
     out[at] = 91
     at += 1
     for j in range(columns.shape[1]):
@@ -47,7 +47,7 @@ def _candles(columns: Any, spans: Any, places: Any, lots: Any, out: Any) -> Any:
 
 @compiled
 def _mark_candles(columns: Any, spans: Any, samples: Any, out: Any) -> Any:
-    at = 0
+    at = np.int64(0)
     out[at] = 91
     at += 1
     for j in range(columns.shape[1]):
