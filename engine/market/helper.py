@@ -31,6 +31,7 @@ from kernels.records import BAR, SAMPLE, TIMEFRAME_MS
 MAX_LINE_BYTES = 64 << 20
 FUNDING_DAYS = 60  # at least 90 rates at 8-hour intervals, with room
 TIME_EVERY_S = 5.0
+TIME_KEPT_S = 0.25
 SYMBOLS_AT_ONCE = 16  # so that a file is complete soon, rather than all files at the end
 
 
@@ -51,6 +52,7 @@ class Worker:
         self._rest = rest
         self._emit = emit
         self._hours: dict[str, int] = {}
+        self._server_ms, self._server_s = 0, 0.0
         self.jobs: dict[str, Callable[..., Awaitable[Any]]] = {
             "instruments": self.instruments,
             "history": self.history,
@@ -72,6 +74,12 @@ class Worker:
         server_ms = await self._rest.server_time_ms()
         return {"sent_ns": sent_ns, "received_ns": time.monotonic_ns(), "server_ms": server_ms}
 
+    async def _recent_ms(self) -> int:
+        """Return the exchange's time, at most `TIME_KEPT_S` old: 600 symbols must not cost 2,400 questions."""
+        if time.monotonic() - self._server_s > TIME_KEPT_S or not self._server_ms:
+            self._server_ms, self._server_s = await self._rest.server_time_ms(), time.monotonic()
+        return self._server_ms
+
     async def history(
         self,
         bars_dir: str,
@@ -88,6 +96,7 @@ class Worker:
         they were seen; what follows them is fetched. Files must not be open for writing elsewhere.
         """
         gate, done, result = asyncio.Semaphore(SYMBOLS_AT_ONCE), 0, {"bars": 0, "filled": 0, "short": []}
+        self._server_ms = 0
         if not self._hours:
             self._hours = await self._rest.funding_hours()
 
@@ -114,7 +123,7 @@ class Worker:
             kept = file.ordered()
             if len(kept) and holes(kept["open_ms"], timeframe):
                 kept = unbroken(kept[-1:], timeframe)[0][:0]
-            server_ms = await self._rest.server_time_ms()
+            server_ms = await self._recent_ms()
             first_ms = server_ms // step * step - need * step
             usable = len(kept) and kept["open_ms"][0] <= first_ms and kept["open_ms"][-1] + step >= first_ms
             from_ms = int(kept["open_ms"][-1]) + step if usable else first_ms
@@ -132,7 +141,7 @@ class Worker:
     async def _sample_files(self, folder: Path, symbol: str, open_interest: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
-        now_ms, path = await self._rest.server_time_ms(), folder / f"{symbol}.funding"
+        now_ms, path = await self._recent_ms(), folder / f"{symbol}.funding"
         if not _covers(path, now_ms, hours):
             _write(path, await self._rest.funding(symbol, now_ms - FUNDING_DAYS * 86_400_000, None, hours))
         if open_interest:
