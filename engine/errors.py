@@ -18,7 +18,7 @@ class ExchangeError(Exception):
         self.status = status
         self.code = code
         self.message = message
-        super().__init__(f"HTTP {status}, code {code}: {message}")
+        super().__init__(f"HTTP {status}, code {code}: {message}" if status else message)
 
 
 class DataError(Exception):

@@ -99,7 +99,7 @@ def collect(
                 )
             )
     except ExchangeError as error:
-        fail(f"{url}: {error}", code=1)
+        fail(f"{url}: {error}" if error.status else f"{error}; is the exchange at {url} running?", code=1)
     if json:
         print(orjson.dumps(summary.json()).decode())
     else:
