@@ -108,8 +108,8 @@ def run(
             report = AuditReport(symbol, config.engine_id, run_id)
             report.candles_compared, report.candles_differing = histories[symbol].compared, histories[symbol].changed
             _audit_run(store, report, histories[symbol], btc, signals, btc_signals)
-            _write(store, report, audit_id, now_ms)
             reports.append(report)
+        _write(store, [report for report in reports if report.symbol == symbol], audit_id, now_ms)
         if symbol != btc_symbol:
             histories.pop(symbol, None)
     if progress is not None:
@@ -218,7 +218,7 @@ def _seen(store: Store, engine_id: str, symbol: str, timeframe: int, to_ms: int)
     """Return BAR[] that the engine's runs took from the exchange, in order of arrival, those it refused left out."""
     runs = store.rows(
         "SELECT run_id FROM bars_seen WHERE engine_id = {engine:String} AND symbol = {symbol:String} "
-        "GROUP BY run_id ORDER BY min(time)",
+        "GROUP BY run_id ORDER BY min(time), run_id",
         {"engine": engine_id, "symbol": symbol},
     )
     parts = [queries.bars_seen(store, symbol, timeframe, engine_id, str(run), 0, to_ms) for (run,) in runs]
@@ -229,7 +229,7 @@ def _seen(store: Store, engine_id: str, symbol: str, timeframe: int, to_ms: int)
 
 def _runs(store: Store, engine_id: str, symbol: str, from_ms: int, to_ms: int) -> list[str]:
     rows = store.rows(
-        f"SELECT run_id FROM signals WHERE {_SCOPE} GROUP BY run_id ORDER BY min(decision_time)",
+        f"SELECT run_id FROM signals WHERE {_SCOPE} GROUP BY run_id ORDER BY min(decision_time), run_id",
         {"engine": engine_id, "symbol": symbol, "from_ms": from_ms, "to_ms": to_ms},
     )
     return [str(row[0]) for row in rows]
@@ -271,56 +271,46 @@ def _features(store: Store, report: AuditReport, timeframe: int) -> tuple[Array,
 # --- what is written ---
 
 
-def _write(store: Store, report: AuditReport, audit_id: str, now_ms: int) -> None:
-    """Insert a row for the hashes, one per timeframe of stored vectors, and one per feature that differs."""
-    common = {
-        "audit_id": audit_id,
-        "time": now_ms,
-        "engine_id": report.engine_id,
-        "run_id": report.run_id,
-        "symbol": report.symbol,
-        "version": now_ms,
-    }
+def _write(store: Store, reports: list[AuditReport], audit_id: str, now_ms: int) -> None:
+    """Insert, for one symbol over its runs, a row for the hashes and one per feature and candle table that differ."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for report in reports:
+        for row in _rows(report):
+            key = (row["timeframe"], row["feature"])
+            known = rows.setdefault(key, row)
+            if known is not row:
+                for name in ("compared", "differing"):
+                    known[name] += row[name]
+                for name in ("max_relative", "max_ulp", "drift"):
+                    known[name] = max(known[name], row[name])
+                known["detail"] = "; ".join(x for x in (known["detail"], row["detail"]) if x)
+                known["run_id"] = row["run_id"]
+    for row in rows.values():
+        writer.insert_row(store, "audits", {"audit_id": audit_id, "time": now_ms, "version": now_ms} | row)
+
+
+def _rows(report: AuditReport) -> list[dict[str, Any]]:
     detail = report.detail or ", ".join(str(x) for x in report.differing_ms)
     if report.unreachable:
         detail = f"{report.unreachable} vectors without their bars; {detail}"
-    rows: list[dict[str, object]] = [
-        {
-            "timeframe": "all",
-            "feature": f"vector_hash:{report.run_id}",
-            "compared": report.compared,
-            "differing": report.differing,
-            "max_relative": 0.0,
-            "max_ulp": 0.0,
-            "drift": report.drift_relative,
-            "detail": detail,
-        }
-    ]
-    rows += [
-        {
-            "timeframe": name.rsplit("_", 1)[1],
-            "feature": name.rsplit("_", 1)[0],
-            "compared": difference.compared,
-            "differing": difference.differing,
-            "max_relative": min(difference.max_relative, 1e300),
-            "max_ulp": min(difference.max_ulp, 1e300),
-            "drift": 0.0,
-            "detail": "",
-        }
-        for name, difference in report.columns.items()
-    ]
-    rows += [
-        {
-            "timeframe": timeframe,
-            "feature": "candle",
-            "compared": report.candles_compared,
-            "differing": len(times),
-            "max_relative": 0.0,
-            "max_ulp": 0.0,
-            "drift": 0.0,
-            "detail": "open times: " + ", ".join(str(x) for x in times[:KEPT_TIMES]),
-        }
-        for timeframe, times in report.candles_differing.items()
-    ]
-    for row in rows:
-        writer.insert_row(store, "audits", common | row)
+    rows = [_row(report, "all", "vector_hash", report.compared, report.differing, detail)]
+    rows[0]["drift"] = report.drift_relative
+    for name, difference in report.columns.items():
+        feature, timeframe = name.rsplit("_", 1)
+        row = _row(report, timeframe, feature, difference.compared, difference.differing, "")
+        row["max_relative"], row["max_ulp"] = min(difference.max_relative, 1e300), min(difference.max_ulp, 1e300)
+        rows.append(row)
+    for timeframe, times in report.candles_differing.items():
+        named = "open times: " + ", ".join(str(x) for x in times[:KEPT_TIMES])
+        rows.append(_row(report, timeframe, "candle", report.candles_compared, len(times), named))
+    return rows
+
+
+def _row(
+    report: AuditReport, timeframe: str, feature: str, compared: int, differing: int, detail: str
+) -> dict[str, Any]:
+    return {
+        "engine_id": report.engine_id, "run_id": report.run_id, "symbol": report.symbol, "timeframe": timeframe,
+        "feature": feature, "compared": compared, "differing": differing, "max_relative": 0.0, "max_ulp": 0.0,
+        "drift": 0.0, "detail": detail,
+    }  # fmt: skip

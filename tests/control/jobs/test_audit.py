@@ -105,9 +105,7 @@ def store_signals(store: Store, signals: list) -> None:
 
 
 def audits(store: Store) -> list[tuple]:
-    return store.rows(
-        "SELECT symbol, timeframe, splitByChar(':', feature)[1], compared, differing FROM audits ORDER BY ALL"
-    )
+    return store.rows("SELECT symbol, timeframe, feature, compared, differing FROM audits ORDER BY ALL")
 
 
 def test_a_clean_run_is_reproduced_bit_for_bit(store: Store, config: Config) -> None:
@@ -119,6 +117,17 @@ def test_a_clean_run_is_reproduced_bit_for_bit(store: Store, config: Config) -> 
         assert report.candles_compared == LIVE + 8 + 2
         assert report.drift_relative < 1e-6
     assert audits(store) == [(name, "all", "vector_hash", LIVE, 0) for name in SYMBOLS]
+
+
+def test_two_runs_of_a_symbol_share_its_rows(store: Store, config: Config) -> None:
+    for table in ("signals", "bars_seen"):
+        columns = ", ".join(
+            x[0] for x in store.rows(f"SELECT name FROM system.columns WHERE table = '{table}' AND name != 'run_id'")
+        )
+        store.command(f"INSERT INTO {table} (run_id, {columns}) SELECT 'run2', {columns} FROM {table}")
+    reports = audit.run(store, config, [], 0, 1 << 42)
+    assert [(report.symbol, report.run_id) for report in reports] == [(s, r) for s in SYMBOLS for r in ("run1", "run2")]
+    assert audits(store) == [(name, "all", "vector_hash", 2 * LIVE, 0) for name in SYMBOLS]
 
 
 def test_a_range_and_a_symbol_are_respected(store: Store, config: Config) -> None:
