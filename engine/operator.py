@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from engine.assemble import Parts
 from engine.errors import DataError
-from engine.model.predictor import PackedPredictor, open_configured
+from engine.model.predictor import PackedPredictor, open_between_frames, open_packed, ready_backend
 from kernels.records import Kind, Mode, Reason, RunState
 
 SESSION_START, SESSION_STOP = 1, 2
@@ -28,6 +29,7 @@ class Operator:
         self.session: dict[str, Any] = parts.session
         self.predictor: PackedPredictor | None = None
         self.previous_path = ""
+        self._ahead: tuple[str, PackedPredictor] | None = None
         self.open_model: Callable[[str], PackedPredictor] = self._open_warm
         self.questions: dict[str, Callable[[], dict[str, Any]]] = {"status": self.status}  # change and journal nothing
         self._verbs: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
@@ -55,6 +57,9 @@ class Operator:
             raise ValueError(f"no such command: {verb!r}; there are {names}")
         argument = str(args.get("symbol") or args.get("bundle_path") or args.get("reason") or "")
         argument = CLEAR_HALT if args.get("clear_halt") else argument
+        if verb in ("promote", "rollback"):
+            await self._open_ahead(str(args.get("bundle_path", "")) or self.previous_path)
+        # Nothing is awaited from here on: no other record comes between a command and what it did, so it replays.
         self._write(command_id, verb, actor, argument, 0, 0, "")
         try:
             result = action(actor, args)
@@ -166,8 +171,19 @@ class Operator:
             predictor.schema_hash, predictor.backend.encode(), actor.encode()[:40],
         )  # fmt: skip
 
+    async def _open_ahead(self, path: str) -> None:
+        """Open and prove a bundle in steps that do not stall the loop; `load_model` then only swaps it in."""
+        if path and self.open_model == self._open_warm:  # a replay opens models in its own way
+            backend = ready_backend(path, self._core.config.model.backend)
+            with contextlib.suppress(DataError):  # refused again, and then recorded, when the command is carried out
+                self._ahead = (path, await open_between_frames(path, backend))
+
     def _open_warm(self, path: str) -> PackedPredictor:
-        predictor = open_configured(Path(path), self._core.config.model.backend)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == path:
+            predictor = ahead[1]
+        else:
+            predictor = open_packed(path, ready_backend(path, self._core.config.model.backend))
         predictor.warm()
         return predictor
 

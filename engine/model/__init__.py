@@ -18,7 +18,9 @@ def load(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     `kernels.schema.TARGETS`. Raises DataError naming what is wrong.
     """
     from engine.model.files import check_files
-    from engine.model.predictor import open_packed
+    from engine.model.predictor import check_manifest, open_packed
 
     check_files(Path(bundle_path))
-    return open_packed(bundle_path, backend)
+    predictor = open_packed(bundle_path, backend)
+    check_manifest(Path(bundle_path), predictor)
+    return predictor

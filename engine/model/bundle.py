@@ -58,40 +58,23 @@ def write_bundle(
     try:
         missing = _write_models(partial, boosters)
         seen_nan = np.array([np.isnan(data.x[:, column]).any() for column in range(len(FEATURES))])
-        warnings = _write_forest(partial, boosters, missing, ~seen_nan)
-        packed = read_packed(partial / PACKED_NAME)
         rows = planted_rows(boosters, data.x, seed=int(parameters.get("seed", 0)))
         expected = reference(boosters, rows)
+        golden = rows[:GOLDEN_ROWS], expected[:GOLDEN_ROWS]
+        warnings = _write_forest(partial, model_id, missing, ~seen_nan, golden)
+        packed = read_packed(partial / PACKED_NAME)
         checked = {
             backend: verify(PackedPredictor(packed, model_id, backend), expected, rows, list(boosters))
             for backend in usable_backends(packed)
         }
-        golden = rows[:GOLDEN_ROWS]
-        manifest = {
-            "format": FORMAT,
-            "model_id": model_id,
-            "created": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(),
-            "schema_version": SCHEMA_VERSION,
-            "schema_hash": str(SCHEMA_HASH),  # a string: JSON readers lose 64-bit integers
-            "features": list(FEATURES),
-            "targets": list(TARGETS),
-            "symbols": list(data.symbols),
-            "from_ms": int(data.time_ms[0]),
-            "to_ms": int(data.time_ms[-1]),
-            "labels_to_ms": int(data.time_ms[-1]) + data.horizon_minutes * 60_000,
-            "rows": len(data),
-            "independent_labels": data.independent_labels,
-            "data_hash": data_hash,
-            "code_version": importlib.metadata.version("ta-engine"),
-            "kernel_hash": source_hash(),
-            "deterministic": True,
+        manifest = _describe(model_id, data, data_hash, now_ms) | {
             "parameters": parameters,
             "labels": asdict(labels or LabelSettings()),
             "missing_types": {t: dict(zip(FEATURES, kinds, strict=True)) for t, kinds in missing.items()},
             "nan_in_training": [name for name, seen in zip(FEATURES, seen_nan, strict=True) if seen],
             "verified": checked,
             "warnings": warnings,
-            "golden": {"rows": _rows_json(golden), "predictions": expected[:GOLDEN_ROWS].tolist()},
+            "golden": {"rows": _rows_json(golden[0]), "predictions": golden[1].tolist()},
             **(extra or {}),
         }
         if "metrics" in manifest:
@@ -108,6 +91,29 @@ def write_bundle(
     return final
 
 
+def _describe(model_id: str, data: Dataset, data_hash: str, now_ms: int) -> dict[str, Any]:
+    """Return what the manifest says of the model's identity and its data."""
+    return {
+        "format": FORMAT,
+        "model_id": model_id,
+        "created": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(),
+        "schema_version": SCHEMA_VERSION,
+        "schema_hash": str(SCHEMA_HASH),  # a string: JSON readers lose 64-bit integers
+        "features": list(FEATURES),
+        "targets": list(TARGETS),
+        "symbols": list(data.symbols),
+        "from_ms": int(data.time_ms[0]),
+        "to_ms": int(data.time_ms[-1]),
+        "labels_to_ms": int(data.time_ms[-1]) + data.horizon_minutes * 60_000,
+        "rows": len(data),
+        "independent_labels": data.independent_labels,
+        "data_hash": data_hash,
+        "code_version": importlib.metadata.version("ta-engine"),
+        "kernel_hash": source_hash(),
+        "deterministic": True,
+    }
+
+
 def _write_models(folder: Path, boosters: dict[str, Any]) -> dict[str, list[str]]:
     import treelite
 
@@ -120,15 +126,21 @@ def _write_models(folder: Path, boosters: dict[str, Any]) -> dict[str, list[str]
     return missing
 
 
-def _write_forest(folder: Path, boosters: dict[str, Any], missing: dict[str, list[str]], unseen: Array) -> list[str]:
+def _write_forest(
+    folder: Path, model_id: str, missing: dict[str, list[str]], unseen: Array, golden: tuple[Array, Array]
+) -> list[str]:
+    """Write the packed file from the treelite checkpoints; it carries all that the engine needs to know and prove."""
     import treelite
 
     ensembles = []
-    for target in boosters:
+    for target in missing:
         model = treelite.Model.deserialize(str(folder / f"{target}.treelite"))
         ensembles.append(read_trees(model, missing[target]))
     tables, warnings = forest_tables(ensembles)
     tables["nan_unseen"] = unseen.astype(np.uint8)
+    tables["golden_rows"], tables["golden_predictions"] = golden
+    tables["model_id"] = np.frombuffer(model_id.encode(), np.uint8)
+    tables["targets"] = np.frombuffer(",".join(missing).encode(), np.uint8)
     write_packed(folder / PACKED_NAME, tables, SCHEMA_HASH, len(FEATURES))
     return warnings
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
-from engine.model.predictor import COMPILED_FOLDER, PackedPredictor, check_golden, read_manifest
+from engine.model.packed import Packed
+from engine.model.predictor import COMPILED_FOLDER, PackedPredictor, open_packed, read_manifest
 from kernels.schema import FEATURES, TARGETS
 from kernels.walk import ZERO
 
@@ -46,9 +47,13 @@ def build(bundle: Path) -> Path:
             model = treelite.Model.deserialize(str(bundle / f"{target}.treelite"))
             parameters = {"parallel_comp": max(1, model.num_tree // 25)}  # gcc is not linear in a file's size
             tl2cgen.export_lib(model, COMPILER, str(partial / f"{target}.so"), params=parameters)
-        CompiledPredictor(bundle, partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+        try:
+            open_packed(bundle, "tl2cgen")
+        except DataError:
+            shutil.rmtree(final)
+            raise
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -58,24 +63,19 @@ def build(bundle: Path) -> Path:
 class CompiledPredictor(PackedPredictor):
     """One row through 8 compiled libraries; batches go through the packed tables."""
 
-    def __init__(self, bundle: Path, folder: Path | None = None) -> None:
-        from engine.model.packed import read_packed
-        from engine.model.predictor import PACKED_NAME
-
-        manifest = read_manifest(bundle)
-        super().__init__(read_packed(bundle / PACKED_NAME), str(manifest["model_id"]))
+    def __init__(self, packed: Packed, model_id: str, bundle: Path) -> None:
+        super().__init__(packed, model_id)
         self.backend = "tl2cgen"
-        where = folder or bundle / COMPILED_FOLDER
+        where = bundle / COMPILED_FOLDER
         self._libraries = [_library(where / f"{target}.so") for target in TARGETS]
         self._entries = np.zeros(len(FEATURES))
         self._first_words = self._entries.view(np.int32)[::2]
         self._address = ctypes.c_void_p(self._entries.ctypes.data)
-        kinds = manifest["missing_types"]
+        kinds = read_manifest(bundle)["missing_types"]
         # The models share one Dataset, so a feature's missing type is the same wherever it is used.
         self._as_zero = np.array([any(kinds[t][name] == "none" for t in TARGETS) for name in FEATURES])
         self._result = ctypes.c_double()
         self._pointer = ctypes.byref(self._result)
-        check_golden(self, manifest, bundle)
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one float32 row."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ if has_vbmi():  # importing compiles: for another target that would end the proc
 
 Array = npt.NDArray[Any]
 
+GOLDEN_STEP = 4  # golden rows proved in one go: well under a millisecond on every backend
 PACKED_NAME = "forest.bin"
 MANIFEST_NAME = "manifest.json"
 COMPILED_FOLDER = "compiled"  # the tl2cgen libraries, built after promotion; not listed in the manifest
@@ -62,6 +64,8 @@ class PackedPredictor:
         arrays = packed.arrays
         self.nan_unseen: Array = arrays["nan_unseen"].astype(bool)
         self.targets = len(arrays["first_tree"]) - 1
+        none = np.zeros((0, 0))
+        self.golden: tuple[Array, Array] = (arrays.get("golden_rows", none), arrays.get("golden_predictions", none))
         self._ranks = np.zeros(MAX_SLOTS, np.uint8)
         self._tables, self._row = self._row_kernel(arrays)
         self._out = np.zeros(self.targets)
@@ -119,7 +123,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
 
 
 def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
-    """Map a bundle's packed forest and prove it on the golden rows of its manifest.
+    """Map a bundle's packed forest and prove it on the golden rows that it carries.
 
     backend: 'auto' (= 'packed': the fastest that this machine can run), 'vbmi', 'lockstep', 'walk', or 'tl2cgen' where
     its libraries were built (`engine.model.compiled`).
@@ -128,43 +132,67 @@ def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredict
     whose prediction differs: the caller keeps the model it has.
     """
     bundle = Path(bundle_path)
-    manifest = read_manifest(bundle)
-    packed = read_packed(bundle / PACKED_NAME)
-    stated = int(manifest["schema_hash"])
-    if not stated == packed.schema_hash == SCHEMA_HASH or packed.features != len(FEATURES):
-        raise DataError(f"{bundle}: made for feature schema {stated}, this program computes {SCHEMA_HASH}")
-    if tuple(manifest["targets"]) != TARGETS:
-        raise DataError(f"{bundle}: expected the targets {', '.join(TARGETS)}, got {manifest['targets']}")
-    if backend == "tl2cgen":
-        from engine.model.compiled import CompiledPredictor
-
-        return CompiledPredictor(bundle)
-    predictor = PackedPredictor(packed, str(manifest["model_id"]), backend)
-    check_golden(predictor, manifest, bundle)
+    predictor = _identified(read_packed(bundle / PACKED_NAME), bundle, backend)
+    for _ in _golden_checks(predictor, bundle):
+        pass
     return predictor
 
 
-def open_configured(bundle_path: str | Path, backend: str) -> PackedPredictor:
-    """Open with the configured backend; 'tl2cgen' serves packed until its libraries are built beside the bundle."""
-    if backend == "tl2cgen" and not (Path(bundle_path) / COMPILED_FOLDER).is_dir():
-        backend = "auto"
-    return open_packed(bundle_path, backend)
+async def open_between_frames(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
+    """Do the same on an event loop that may not stall: no step holds it for a millisecond.
+
+    The file's checksum is computed in a thread, in a call that releases the GIL; golden rows are proved few at a time.
+    """
+    bundle = Path(bundle_path)
+    packed = await asyncio.to_thread(read_packed, bundle / PACKED_NAME)
+    predictor = _identified(packed, bundle, backend)
+    for _ in _golden_checks(predictor, bundle):
+        await asyncio.sleep(0)
+    return predictor
 
 
-def golden_rows(manifest: dict[str, Any]) -> tuple[Array, Array]:
-    """Return (float32[n, features], float64[n, 8]) of a manifest; null is NaN, strings are infinities."""
-    rows = [[np.nan if x is None else float(x) for x in row] for row in manifest["golden"]["rows"]]
-    return np.array(rows, np.float32), np.array(manifest["golden"]["predictions"], np.float64)
+def _identified(packed: Packed, bundle: Path, backend: str) -> PackedPredictor:
+    if packed.schema_hash != SCHEMA_HASH or packed.features != len(FEATURES):
+        raise DataError(f"{bundle}: made for feature schema {packed.schema_hash}, this program computes {SCHEMA_HASH}")
+    targets = packed.arrays["targets"].tobytes().decode().split(",")
+    if tuple(targets) != TARGETS:
+        raise DataError(f"{bundle}: expected the targets {', '.join(TARGETS)}, got {', '.join(targets)}")
+    model_id = packed.arrays["model_id"].tobytes().decode()
+    if backend == "tl2cgen":
+        from engine.model.compiled import CompiledPredictor
+
+        return CompiledPredictor(packed, model_id, bundle)
+    return PackedPredictor(packed, model_id, backend)
 
 
-def check_golden(predictor: PackedPredictor, manifest: dict[str, Any], bundle: Path) -> None:
-    """Raise DataError unless row by row and batch predictions of the golden rows are those of the manifest."""
-    rows, expected = golden_rows(manifest)
-    if not len(rows) or rows.shape[1:] != (predictor.features,) or expected.shape != (len(rows), predictor.targets):
+def _golden_checks(predictor: PackedPredictor, bundle: Path) -> Iterator[None]:
+    """Compare batch and single predictions of the golden rows, yielding every few rows; raise DataError on another."""
+    rows, expected = predictor.golden
+    if not len(rows) or expected.shape != (len(rows), predictor.targets):
         raise DataError(f"{bundle}: its golden rows have the wrong shape {rows.shape}, {expected.shape}")
-    batch = predictor.predict(rows)
-    single = np.array([predictor.predict_row(row) for row in rows])
     bound = GOLDEN_TOLERANCE * np.abs(expected).max(axis=0)
-    if not np.array_equal(batch, expected) or not (np.abs(single - expected) <= bound).all():
-        worst = float(np.abs(single - expected).max())
-        raise DataError(f"{bundle}: golden rows are predicted differently (by up to {worst:g}): not served")
+    for start in range(0, len(rows), GOLDEN_STEP):
+        part, wanted = rows[start : start + GOLDEN_STEP], expected[start : start + GOLDEN_STEP]
+        single = np.array([predictor.predict_row(row) for row in part])
+        wrong = not np.array_equal(predictor.predict(part), wanted)
+        if wrong or not (np.abs(single - wanted) <= bound).all():
+            worst = float(np.abs(single - wanted).max())
+            raise DataError(f"{bundle}: golden rows are predicted differently (by up to {worst:g}): not served")
+        yield
+
+
+def ready_backend(bundle_path: str | Path, configured: str) -> str:
+    """Return the backend to open with: 'tl2cgen' serves packed until its libraries are built beside the bundle."""
+    unbuilt = configured == "tl2cgen" and not (Path(bundle_path) / COMPILED_FOLDER).is_dir()
+    return "auto" if unbuilt else configured
+
+
+def check_manifest(bundle: Path, predictor: PackedPredictor) -> None:
+    """Raise DataError unless the manifest tells of the model that the packed forest holds."""
+    manifest = read_manifest(bundle)
+    if int(manifest["schema_hash"]) != predictor.schema_hash:
+        raise DataError(f"{bundle}: its manifest states feature schema {manifest['schema_hash']}, its forest another")
+    if manifest["model_id"] != predictor.model_id or tuple(manifest["targets"]) != TARGETS:
+        raise DataError(f"{bundle}: its manifest states another model or other targets than its forest")
+    if manifest["golden"]["predictions"] != predictor.golden[1].tolist():
+        raise DataError(f"{bundle}: its manifest's golden predictions are not its forest's: golden rows differ")

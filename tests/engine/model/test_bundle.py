@@ -1,5 +1,6 @@
 """A bundle predicts exactly what LightGBM predicts, and refuses to serve when anything about it is wrong."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from engine.model.bundle import write_bundle
 from engine.model.evaluate import evaluate
 from engine.model.folds import walk_forward
 from engine.model.pack import float32_down, missing_types
-from engine.model.packed import HEADER
+from engine.model.packed import HEADER, read_packed, write_packed
 from engine.model.policy import PolicySettings
 from engine.model.train import describe, train
 from engine.model.validate import validate
@@ -115,8 +116,30 @@ def test_another_schema_hash_and_wrong_golden_rows_are_refused(copy) -> None:
         engine.model.load(copy)
     manifest["golden"]["predictions"][3][2] += 1e-9
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="golden rows are predicted differently"):
+    with pytest.raises(DataError, match="golden rows differ"):
         engine.model.load(copy)
+
+
+@pytest.mark.parametrize("opener", ["now", "between frames"])
+def test_a_forest_that_predicts_its_golden_rows_differently_is_refused(copy, opener: str) -> None:
+    packed = read_packed(copy / "forest.bin")
+    arrays = {name: array.copy() for name, array in packed.arrays.items()}
+    arrays["golden_predictions"][31, 2] += 1e-9
+    write_packed(copy / "forest.bin", arrays, packed.schema_hash, packed.features)
+    with pytest.raises(DataError, match="golden rows are predicted differently"):
+        if opener == "now":
+            engine.model.predictor.open_packed(copy)
+        else:
+            asyncio.run(engine.model.predictor.open_between_frames(copy))
+
+
+def test_a_forest_of_another_schema_is_refused_and_a_good_one_opens_between_frames(copy) -> None:
+    predictor = asyncio.run(engine.model.predictor.open_between_frames(copy))
+    assert predictor.model_id == json.loads((copy / "manifest.json").read_text())["model_id"]
+    packed = read_packed(copy / "forest.bin")
+    write_packed(copy / "forest.bin", dict(packed.arrays), 17, packed.features)
+    with pytest.raises(DataError, match="made for feature schema 17"):
+        engine.model.predictor.open_packed(copy)
 
 
 @pytest.mark.parametrize(

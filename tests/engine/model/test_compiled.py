@@ -9,7 +9,7 @@ import pytest
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
 from engine.model.compiled import build
-from engine.model.predictor import open_configured, open_packed
+from engine.model.predictor import open_packed, ready_backend
 from engine.model.train import describe, train
 from engine.model.verify import planted_rows, reference, verify
 from tests.model_rig import NOW_MS, SMALL, Trained
@@ -27,12 +27,12 @@ def test_compiled_models_equal_lightgbm(trained: Trained, tmp_path) -> None:
     bundle = write_bundle(tmp_path, boosters, trained.data, describe(SMALL, 3), NOW_MS)
     build(bundle)
     predictor = open_packed(bundle, "tl2cgen")
-    assert predictor.backend == "tl2cgen"
+    assert predictor.backend == ready_backend(bundle, "tl2cgen") == "tl2cgen"
     rows = planted_rows(boosters, trained.data.x, seed=5, count=2_000)
     verify(predictor, reference(boosters, rows), rows, list(boosters))
     np.testing.assert_array_equal(predictor.predict_row(rows[7]), open_packed(bundle, "walk").predict_row(rows[7]))
 
 
 def test_the_configured_backend_serves_packed_until_the_libraries_are_there(trained: Trained) -> None:
-    assert open_configured(trained.bundle, "tl2cgen").backend == open_packed(trained.bundle).backend
-    assert open_configured(trained.bundle, "walk").backend == "walk"
+    assert ready_backend(trained.bundle, "tl2cgen") == "auto"
+    assert ready_backend(trained.bundle, "walk") == "walk"
