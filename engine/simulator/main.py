@@ -41,8 +41,13 @@ async def serve(options: Options, ready: Any = None) -> None:
     }
     if ready is not None:
         ready(facts)
-    await stop.wait()
+    running, waiting = server.market_task, asyncio.create_task(stop.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    failed = running.done()
     await server.stop()
+    if failed:
+        running.result()  # the market has stopped by a mistake of ours: say so and end
 
 
 def _print_ready(facts: dict[str, Any]) -> None:

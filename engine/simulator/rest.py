@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ class Route:
 
     answer: Callable[[Params], Any]
     weight: Callable[[Params], int]
+    key: bool = False  # whether an API key must be sent (any)
     header: bool = True  # whether the reply carries the used-weight header
 
 
@@ -52,13 +55,17 @@ class Rest:
         self.routes: dict[tuple[str, str], Route] = {}
         self.private: Private | None = None
         self.faults: Any = None
+        self.bugs = 0
         self._add_market()
 
     def _add_market(self) -> None:
         tape = self.exchange.tape
 
-        def get(path: str, answer: Callable[[Params], Any], weight: Any = 1, header: bool = True) -> None:
-            self.routes["GET", path] = Route(answer, _fixed(weight) if isinstance(weight, int) else weight, header)
+        def get(
+            path: str, answer: Callable[[Params], Any], weight: Any = 1, header: bool = True, key: bool = False
+        ) -> None:
+            cost = _fixed(weight) if isinstance(weight, int) else weight
+            self.routes["GET", path] = Route(answer, cost, key, header)
 
         def rows(make: Callable[[Any, int], Any]) -> Callable[[Params], Any]:
             def answer(params: Params) -> Any:
@@ -89,10 +96,10 @@ class Rest:
         get("/fapi/v1/openInterest", lambda params: rest_market.open_interest(tape, params))
         get("/futures/data/openInterestHist", lambda p: rest_market.open_interest_history(tape, p), 0, False)
         get("/fapi/v1/trades", lambda params: statistics.recent_trades(tape, params), 5)
-        get("/fapi/v1/historicalTrades", lambda params: statistics.historical_trades(tape, params), 200)
+        get("/fapi/v1/historicalTrades", lambda params: statistics.historical_trades(tape, params), 200, key=True)
         get("/fapi/v1/aggTrades", lambda params: statistics.aggregate_trades(tape, params), 20)
         for kind in statistics.RATIOS:
-            get(f"/futures/data/{kind}", functools.partial(statistics.ratio, tape, kind), 0, False)
+            get(f"/futures/data/{kind}", functools.partial(statistics.ratio, tape, kind), 0, False, "top" in kind)
         get("/futures/data/takerlongshortRatio", lambda params: statistics.taker_ratio(tape, params), 0, False)
         get("/futures/data/basis", lambda params: statistics.basis(tape, params), 0, False)
         get("/fapi/v1/symbolAdlRisk", lambda params: statistics.adl_risk(tape, params))
@@ -123,6 +130,14 @@ class Rest:
             return reply(value, headers)
         except Refusal as refusal:
             return refused(refusal, headers)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            return refused(self.bug(request.path), headers)
+
+    def bug(self, where: str) -> Refusal:
+        """Count and print a mistake of the simulator's own; the client gets the exchange's "unknown" (−1000)."""
+        self.bugs += 1
+        print(f"simulator: {where}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+        return Refusal(-1000, "An unknown error occurred while processing the request.")
 
     async def _body(self, request: web.Request) -> str:
         if not request.can_read_body:
@@ -139,6 +154,8 @@ class Rest:
             raise Refusal(-1000 if known else -5000, f"Path {request.path}, Method {request.method} is invalid", 404)
         params = Params(request.raw_path.partition("?")[2], body)
         self.charge(request, route.weight(params), headers if route.header else {})
+        if route.key and not request.headers.get("X-MBX-APIKEY"):
+            raise Refusal(-2014, "API-key format invalid.", 401)
         return reply(route.answer(params), headers)
 
     def charge(self, request: web.Request, weight: int, headers: dict[str, str]) -> None:

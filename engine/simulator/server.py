@@ -117,6 +117,7 @@ class Server:
         self._runner: web.AppRunner | None = None
         self._streams: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self.market_task: asyncio.Task[None]
 
     def bind(self) -> None:
         """Take both ports. Raises ConfigError when one is occupied."""
@@ -148,7 +149,8 @@ class Server:
             await self._start_admin(options.host, options.admin_port)
         if options.scenario is not None:
             self._play(load_scenario(options.scenario))
-        self._tasks = [asyncio.create_task(self.exchange.run()), asyncio.create_task(self._tend())]
+        self.market_task = asyncio.create_task(self.exchange.run())
+        self._tasks = [self.market_task, asyncio.create_task(self._tend())]
 
     def _accept(self, request: WSUpgradeRequest) -> StreamSocket | None:
         target = Target(request.path.decode("utf-8", "replace"))

@@ -67,6 +67,9 @@ class Session:
             body: dict[str, Any] = {"id": number, "status": 200, "result": result}
         except Refusal as refusal:
             body = {"id": number, "status": refusal.status, "error": {"code": refusal.code, "msg": refusal.message}}
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            bug = self.rest.bug("WS API")
+            body = {"id": number, "status": 400, "error": {"code": bug.code, "msg": bug.message}}
         if not quiet:
             body["rateLimits"] = self._limits(headers, account)
         return orjson.dumps(body)

@@ -208,6 +208,7 @@ async def test_no_request_makes_a_500(client: Client) -> None:
             answered.add((method, path))
         else:
             assert set(body) == {"code", "msg"} and isinstance(body["code"], int) and body["code"] < 0, (path, body)
+    assert rest.bugs == 0
     assert len(answered) > 60, "most endpoints were reached behind their checks"
     ledger = client.server.exchange.venue.ledger
     assert all(ledger.open_quantity(s) == 0 for s in range(2))
