@@ -45,7 +45,7 @@ def open_market(options: Options, recording: Recording | None = None) -> tuple[M
     if options.data is not None:
         market = load_market(options.data, options.symbols, options.seed)
         if options.clock == "wall":
-            market.shift(-(-(wall_ms + 3_600_000 - market.end_ms) // WEEK_MS) * WEEK_MS)
+            market.shift(weeks_to_now(market.first_ms, market.end_ms, wall_ms))
             return market, wall_ms
         return market, _start_in(market, options)
     history = options.history_days if options.history_days is not None else HISTORY_DAYS
@@ -55,6 +55,15 @@ def open_market(options: Options, recording: Recording | None = None) -> tuple[M
     first_ms = (start_ms - int(history * DAY_MS)) // MINUTE_MS * MINUTE_MS
     count = (start_ms - first_ms) // MINUTE_MS + int(options.ahead_days * 1_440) + 1
     return generate_market(symbols, first_ms, count, options.seed, options.edge), start_ms
+
+
+def weeks_to_now(first_ms: int, end_ms: int, now_ms: int) -> int:
+    """Return the shift that puts `now_ms` inside the data with an hour to go: whole weeks, or days for short data."""
+    for unit in (WEEK_MS, DAY_MS):
+        shift = -(-(now_ms + 3_600_000 - end_ms) // unit) * unit
+        if first_ms + shift + MINUTE_MS <= now_ms:
+            return shift
+    raise ConfigError(["--data: under the wall clock more than 25 hours of data are needed"])
 
 
 def _start_in(market: Market, options: Options) -> int:
@@ -97,7 +106,7 @@ class Exchange:
         self.pump.on_step.append(self._step)
         self.pump.fine = self.venue.busy
         self.ended = False
-        self.halted = False
+        self._running_since_s = 0.0
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
 
     @property
@@ -150,6 +159,8 @@ class Exchange:
             await asyncio.sleep(step_s)
             if self.pace.held and self.hub.subscribed:
                 self.pace.held = False
+            if not self.pace.held and not self._running_since_s:
+                self._running_since_s = time.monotonic()
             self.venue.tend(_service_ms())
             target = self.pace.target(self.tape.now_ms, self.pump.backlogged())
             if not self.ended:
@@ -168,4 +179,7 @@ class Exchange:
         self.ended = True
         asked = self.options.minutes is not None and self.tape.now_ms < self.market.end_ms - 1
         why = "the minutes asked for have passed" if asked else "the data ends here"
-        self._say(f"simulator: market clock halted at {self.tape.now_ms}: {why}; still serving")
+        wall_s = max(time.monotonic() - self._running_since_s, 1e-3)
+        speed = (self.tape.now_ms - self.start_ms) / wall_s / 1_000
+        reached = f"speed {speed:.1f} of {self.pace.speed:g} reached over {wall_s:.1f} s"
+        self._say(f"simulator: market clock halted at {self.tape.now_ms}: {why}; {reached}; still serving")

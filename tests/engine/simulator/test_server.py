@@ -12,9 +12,10 @@ import numpy as np
 import orjson
 import pytest
 
+from engine.errors import ConfigError
 from engine.market.rings import BarFile
 from engine.simulator import server as server_module
-from engine.simulator.exchange import Exchange
+from engine.simulator.exchange import Exchange, weeks_to_now
 from engine.simulator.main import main
 from engine.simulator.options import Options
 from engine.simulator.server import Server, load_scenario
@@ -75,6 +76,18 @@ def test_the_program_replays_a_folder_to_its_end_and_keeps_serving(tmp_path: Pat
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert ROOT.is_dir()
+
+
+def test_the_wall_clock_shifts_data_by_whole_weeks_or_days() -> None:
+    day, hour = 86_400_000, 3_600_000
+    now = 1_795_000_000_000
+    for length, unit in ((30 * day, 7 * day), (3 * day, day)):
+        end = 1_750_000_020_000
+        shift = weeks_to_now(end - length, end, now)
+        assert shift % unit == 0
+        assert end - length + shift < now <= end + shift - hour
+    with pytest.raises(ConfigError):
+        weeks_to_now(0, 5 * hour, now)
 
 
 async def test_pings_the_daily_cut_and_silence_after_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
