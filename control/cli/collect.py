@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from control.cli.app import console, fail, settings
 from control.cli.data import open_store
+from control.cli.model import progress_bar
 from engine.errors import ConfigError, ExchangeError
 from kernels.records import TIMEFRAMES
 
@@ -44,14 +44,12 @@ def collect(
     funding: Annotated[bool, typer.Option(help="funding rates too")] = True,
     open_interest: Annotated[bool, typer.Option(help="open-interest history too (about a month exists)")] = True,
     rest_url: Annotated[str, typer.Option(help="another REST address than the configured exchange's")] = "",
-    json: Annotated[bool, typer.Option("--json", help="print one JSON summary and no progress")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print one JSON summary")] = False,
 ) -> None:
     """Collect candles, mark prices, funding and open interest into the store; what is there already is not asked for.
 
     Uses at most half of this address's request weight, so that a running engine always finds room for repairs.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from control.jobs import collect as job
     from engine.market.routes import addresses
 
@@ -76,27 +74,9 @@ def collect(
             open_interest,
         )
         budget = config.data_dir / "rate_budget"
-        with (
-            open_store() as store,
-            Progress(
-                TextColumn("[progress.description]{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("pages"),
-                TimeRemainingColumn(),
-                console=console,
-                disable=json or not sys.stderr.isatty(),
-            ) as bar,
-        ):
-            task = bar.add_task("collecting", total=None)
+        with open_store() as store, progress_bar("pages") as report:
             summary = asyncio.run(
-                job.collect(
-                    url,
-                    store,
-                    order,
-                    budget,
-                    lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what),
-                )
+                job.collect(url, store, order, budget, lambda done, planned, what: report(what, done, planned))
             )
     except ExchangeError as error:
         fail(f"{url}: {error}" if error.status else f"{error}; is the exchange at {url} running?", code=1)

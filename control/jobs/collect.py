@@ -149,7 +149,8 @@ class Collector:
             self._advance(len(some), name, len(bars), symbol)
 
     async def _funding(self, symbol: str, from_ms: int, to_ms: int, hours: int) -> None:
-        newest = await self._in_store(lambda: _newest(self._store, "funding", symbol, from_ms))
+        first_ms = from_ms + hours * 3_600_000  # by then one rate has been settled
+        newest = await self._in_store(lambda: _newest(self._store, "funding", symbol, first_ms))
         start = newest + 1 if newest else from_ms
         while start < to_ms:
             self._planned += 1
@@ -230,10 +231,10 @@ def _times(
     return np.frombuffer(store.raw(sql, "RowBinary", values), "<i8").copy()
 
 
-def _newest(store: Store, table: str, symbol: str, from_ms: int) -> int:
-    """Return the newest stamp if the series reaches back to `from_ms` (within a day), else 0."""
+def _newest(store: Store, table: str, symbol: str, first_ms: int) -> int:
+    """Return the newest stamp if the series begins at `first_ms` or before, else 0."""
     stamps = _stamps(store, table, symbol, 0, queries.EVER_MS)
-    return int(stamps[-1]) if len(stamps) and stamps[0] <= from_ms + DAY_MS else 0
+    return int(stamps[-1]) if len(stamps) and stamps[0] <= first_ms else 0
 
 
 async def collect(

@@ -54,6 +54,8 @@ async def test_everything_arrives_once_and_a_repeat_asks_for_nothing(exchange: F
     assert not [path for path, _ in exchange.calls if "lines" in path or "openInterest" in path]
     assert sum(summary.rows.values()) == 2  # exchangeInfo's two instruments
     assert len(queries.bars(store, "ETHUSDT", 0)) == 2 * 1_440 - 1
+    await run(exchange, store, days=3.0, symbols=["ETHUSDT"])
+    assert len(queries.funding(store, "ETHUSDT")) == 9 and len(queries.bars(store, "ETHUSDT", 2)) == 71
 
 
 async def test_an_interrupted_run_resumes_where_it_stopped(exchange: FakeExchange, store: Store) -> None:
