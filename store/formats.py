@@ -285,6 +285,9 @@ def to_ms(where: str, column: pl.Series, zone: str) -> npt.NDArray[np.int64]:
     values = column.cast(pl.Float64).to_numpy()
     if not np.isfinite(values).all():
         raise ImportRefused(where, "a row without time", row=int(np.argmin(np.isfinite(values))) + 2)
+    if (np.abs(values) > 9e18).any():
+        row = int(np.argmax(np.abs(values) > 9e18))
+        raise ImportRefused(where, f"time {column[row]} is no time", row=row + 2)
     if column.dtype.is_integer():
         exact = column.cast(pl.Int64).to_numpy()
         divide = np.select([values > 1e17, values > 1e14, values > 1e11], [1_000_000, 1_000, 1], 0)
@@ -312,7 +315,10 @@ def _parse_text(where: str, column: pl.Series) -> pl.Series:
     if not numeric.null_count():
         return numeric
     zoned = bool(stripped.str.contains(r"(Z|[+-]\d{2}:?\d{2})$").all())
-    parsed = stripped.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC" if zoned else None)
+    try:
+        parsed = stripped.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC" if zoned else None)
+    except pl.exceptions.PolarsError:  # not even the first one looks like a time
+        parsed = pl.Series(column.name, [None] * len(column), pl.Datetime("ms"))
     if parsed.null_count():
         row = int(parsed.is_null().arg_true()[0])
         raise ImportRefused(

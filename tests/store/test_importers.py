@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kernels.records import BAR, BarFlag
 from store import formats, quality, queries, writer
@@ -315,3 +317,29 @@ def test_the_real_feather_files(store: Store, shared_data: Path) -> None:
 def test_reading_needs_no_store(shared_data: Path) -> None:
     ((series, findings),) = read_checked(shared_data / "klines" / "BTCUSDT-1m-futures.2025-05.feather")
     assert (series.symbol, series.timeframe, len(series.times_ms), findings) == ("BTCUSDT", 0, 43_199, [])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_file_breaks_the_reader(tmp_path: Path, make_bars, data: st.DataObject) -> None:
+    lines = "\n".join([HEADER, *kline_lines(make_bars(20))]).encode()
+    at = data.draw(st.integers(0, len(lines)))
+    cut = data.draw(st.integers(0, 40))
+    noise = data.draw(
+        st.one_of(
+            st.binary(max_size=20), st.sampled_from([b"NaN", b"inf", b"-1", b'"', b",,", b"\n\n", b"1e400", b"9" * 20])
+        )
+    )
+    name = data.draw(
+        st.sampled_from(["BTCUSDT-1m.csv", "BTCUSDT-1m.zip", "BTCUSDT-1m.parquet", "BTCUSDT-1m.feather", "x.csv.gz"])
+    )
+    path = tmp_path / name
+    path.write_bytes(lines[:at] + noise + lines[at + cut :])
+    try:
+        for series, _ in read_checked(path):
+            bars = quality.to_bars(series, BarFlag.FILE)
+            assert (
+                (np.diff(bars["open_ms"]) > 0).all() and (bars["low"] > 0).all() and (bars["high"] >= bars["low"]).all()
+            )
+    except ImportRefused as refused:
+        assert str(refused).startswith(str(path))

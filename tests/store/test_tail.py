@@ -125,7 +125,7 @@ def test_records_arrive_with_names_and_enumerations(store: Store, tmp_path: Path
 def test_many_segments_small_batches_and_a_live_writer(store: Store, tmp_path: Path) -> None:
     writer = open_writer(tmp_path)
     expected: dict[str, list[int]] = {}
-    tail = open_tail(store, tmp_path, batch_records=97)
+    tail = open_tail(store, tmp_path, batch_records=397)
     for minute in range(200):
         merge(expected, put_minute(writer, minute))
         if minute % 40 == 0:
@@ -294,7 +294,7 @@ def test_kill_9_under_load_loses_nothing_and_doubles_nothing(tmp_path: Path, lon
     writer = open_writer(tmp_path)
     expected: dict[str, list[int]] = {}
     minute = inserted = 0
-    for life in range(long_run(4, 50)):
+    for life in range(long_run(3, 50)):
         child = subprocess.Popen([sys.executable, "-c", TAIL_PROCESS, str(tmp_path)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)
@@ -306,7 +306,7 @@ def test_kill_9_under_load_loses_nothing_and_doubles_nothing(tmp_path: Path, lon
             if until - time.monotonic() > 2 and child.stdout.read(1):
                 inserted += 1
                 until = time.monotonic() + spare
-            threading.Event().wait(0.01)
+            threading.Event().wait(0.02)
         child.kill()
         child.wait()
     writer.close()
