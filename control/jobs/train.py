@@ -122,7 +122,8 @@ def _run(
     if request.holdout_days:
         data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
     settings = request.settings
-    found, rounds, boosters = _fit(data, request, folder, progress)
+    checkpoints = config.data_dir / "work" / "checkpoints"
+    found, rounds, boosters = _fit(data, request, folder, checkpoints, progress)
     progress("packing and verifying", 0, 1)
     extra: dict[str, Any] = {
         "problems": doubts,
@@ -134,6 +135,7 @@ def _run(
     parameters = describe(settings, rounds) | {"folds": request.folds}
     bundle = write_bundle(folder, boosters, data, parameters, started_ms, label_settings(config), extra)
     registry = open_registry(config)
+    shutil.rmtree(checkpoints, ignore_errors=True)  # the bundle holds them now
     model_id = registry.publish(bundle, request.actor, time.time_ns() // 1_000_000)
     store_model(store, registry, model_id)
     progress("packing and verifying", 1, 1)
@@ -142,7 +144,7 @@ def _run(
 
 
 def _fit(
-    data: Dataset, request: TrainRequest, folder: Path, progress: Progress
+    data: Dataset, request: TrainRequest, folder: Path, checkpoints: Path, progress: Progress
 ) -> tuple[Validation | None, dict[str, int], dict[str, Any]]:
     """Validate if asked to, then train the final models, here or on the cluster; both give the same models."""
     settings = request.settings
@@ -151,7 +153,7 @@ def _fit(
     if not request.cluster:
         found = validate(data, folds, settings, progress) if folds else None
         rounds = found.rounds if found is not None else rounds
-        return found, rounds, train(data, rounds, settings, progress)
+        return found, rounds, train(data, rounds, settings, progress, checkpoints)
     cluster = Cluster(request.cluster, data, folder / "extract", settings)
     try:
         found = cluster.validate(folds, progress) if folds else None

@@ -25,6 +25,7 @@ if has_vbmi():  # importing compiles: for another target that would end the proc
 
 Array = npt.NDArray[Any]
 
+CARRIED = ("nodes", "leaves", "roots", "first_tree", "nan_unseen", "golden_rows", "model_id", "targets")
 GOLDEN_STEP = 4  # golden rows proved in one go: well under a millisecond on every backend
 PACKED_NAME = "forest.bin"
 MANIFEST_NAME = "manifest.json"
@@ -152,6 +153,9 @@ async def open_between_frames(bundle_path: str | Path, backend: str = "auto") ->
 
 
 def _identified(packed: Packed, bundle: Path, backend: str) -> PackedPredictor:
+    missing = [name for name in CARRIED if name not in packed.arrays]
+    if missing:
+        raise DataError(f"{bundle}: its packed forest lacks {', '.join(missing)}: train it again")
     if packed.schema_hash != SCHEMA_HASH or packed.features != len(FEATURES):
         raise DataError(f"{bundle}: made for feature schema {packed.schema_hash}, this program computes {SCHEMA_HASH}")
     targets = packed.arrays["targets"].tobytes().decode().split(",")

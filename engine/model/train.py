@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,11 +116,13 @@ def train(
     rounds: int | dict[str, int] | None = None,
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train all 8 targets and return target → Booster.
 
     rounds: for all targets, or by target (a validation's median best iterations); default: the settings'.
-    progress(target, done, total) counts boosting rounds over all targets.
+    progress(target, done, total) counts boosting rounds over all targets. checkpoints: a folder where each finished
+    target is kept under a key of data, parameters and rounds; a run that died resumes behind them, to the same result.
     """
     settings = settings or TrainSettings()
     chosen = {
@@ -127,15 +131,40 @@ def train(
     shared = shared_dataset(data, settings)
     total, done = sum(chosen.values()), 0
     boosters = {}
+    data_hash = data.hash() if checkpoints is not None else ""
     for column, target in enumerate(TARGETS):
+        kept = (
+            None if checkpoints is None else _checkpoint(checkpoints, data_hash, data, settings, column, chosen[target])
+        )
+        if kept is not None and kept.exists():
+            boosters[target] = _read_booster(kept)
+            done += chosen[target]
+            continue
 
         def report(iteration: int, target: str = target, before: int = done) -> None:
             if progress is not None:
                 progress(target, before + iteration, total)
 
         boosters[target] = fit(shared, data, column, settings, chosen[target], report)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(".new")
+            partial.write_text(boosters[target].model_to_string())
+            partial.rename(kept)
         done += chosen[target]
     return boosters
+
+
+def _checkpoint(folder: Path, data_hash: str, data: Dataset, settings: TrainSettings, column: int, rounds: int) -> Path:
+    told = parameters(settings, TARGETS[column], len(data), len(data.symbols)) | {"num_threads": 0}
+    key = hashlib.blake2b(repr((data_hash, told, rounds)).encode(), digest_size=8).hexdigest()
+    return folder / f"{TARGETS[column]}-{key}.txt"
+
+
+def _read_booster(path: Path) -> Any:
+    import lightgbm
+
+    return lightgbm.Booster(model_str=path.read_text())
 
 
 def describe(settings: TrainSettings, rounds: dict[str, int] | int | None = None) -> dict[str, Any]:

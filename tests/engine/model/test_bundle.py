@@ -50,6 +50,30 @@ def test_training_is_deterministic(trained: Trained) -> None:
         assert again[target].model_to_string() == trained.boosters[target].model_to_string()
 
 
+def test_a_run_that_died_resumes_behind_its_finished_targets(trained: Trained, tmp_path) -> None:
+    class Died(Exception):
+        pass
+
+    def die(target: str, done: int, total: int) -> None:
+        if target == TARGETS[2]:
+            raise Died
+
+    settings = replace(SMALL, rounds=2)
+    with pytest.raises(Died):
+        train(trained.data, settings=settings, progress=die, checkpoints=tmp_path)
+    assert len(list(tmp_path.glob("*.txt"))) == 2
+    seen: list[str] = []
+    resumed = train(
+        trained.data, settings=settings, progress=lambda target, *_: seen.append(target), checkpoints=tmp_path
+    )
+    assert set(seen) == set(TARGETS[2:])
+    straight = train(trained.data, settings=settings)
+    for target in TARGETS:
+        assert resumed[target].model_to_string() == straight[target].model_to_string()
+    train(trained.data, settings=replace(settings, seed=8), checkpoints=tmp_path)
+    assert len(list(tmp_path.glob("*.txt"))) == 16  # other parameters, other keys
+
+
 def test_pooled_training_does_not_split_on_price_units(trained: Trained) -> None:
     index = FEATURES.index("atr_15m")
     assert all(booster.feature_importance()[index] == 0 for booster in trained.boosters.values())
