@@ -21,7 +21,7 @@ from engine.simulator.options import Options
 from engine.simulator.server import Server, load_scenario
 from kernels.records import BAR
 from tests.engine.simulator.conftest import ROOT, spawn
-from tests.engine.simulator.harness import small
+from tests.engine.simulator.harness import Recorder, get, small
 
 
 def test_an_occupied_port_and_bad_options_are_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +76,26 @@ def test_the_program_replays_a_folder_to_its_end_and_keeps_serving(tmp_path: Pat
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert ROOT.is_dir()
+
+
+def test_idle_minutes_close_on_the_timer_and_are_flat(tmp_path: Path) -> None:
+    folder = bar_folder(tmp_path, 60)
+    file = BarFile.open(folder / "AAAUSDT.1m")
+    rows = file.ordered()
+    file.rewrite(np.delete(rows, [31, 32]))
+    file.close()
+    exchange = Exchange(Options(data=folder, start_ms=int(rows["open_ms"][30]), quiet=True), say=lambda _: None)
+    ear = Recorder(exchange, "/market/ws/aaausdt@kline_1m")
+    exchange.pump.advance(exchange.start_ms + 4 * 60_000)
+    frames = ear.payloads()
+    idle = [frame for frame in frames if frame["k"]["t"] in rows["open_ms"][31:33].tolist()]
+    assert [frame["k"]["x"] for frame in idle] == [True, True], "nothing trades, so only the closes are sent"
+    for frame in idle:
+        assert 2_000 <= frame["E"] - frame["k"]["T"] - 1 <= 2_100
+        assert (frame["k"]["n"], frame["k"]["L"], float(frame["k"]["v"])) == (0, -1, 0.0)
+        assert {float(frame["k"][name]) for name in "ohlc"} == {100.0}
+    served = {row[0]: row for row in get(exchange, "/fapi/v1/klines", symbol="AAAUSDT", interval="1m", limit=10)}
+    assert served[int(rows["open_ms"][31])][8] == 0
 
 
 def test_the_wall_clock_shifts_data_by_whole_weeks_or_days() -> None:
