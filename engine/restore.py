@@ -214,7 +214,7 @@ def _apply_entry(result: Restored, record: np.void, signals: dict[int, np.void],
         return
     if bytes(record["client_order_id"]).decode() not in result.open_orders:
         result.entries.pop(position_id, None)
-    elif position_id in signals:
+    elif position_id in signals and position_id not in result.entries:
         signal = signals[position_id]
         fields = ("tp_price", "sl_price", "atr_15m", "decision_ms", "side")
         result.entries[position_id] = {name: signal[name].item() for name in fields} | {

@@ -173,6 +173,11 @@ class Desk:
             return False
         return self.observer is None or self.observer.may_enter(symbol)
 
+    def id_taken(self, position_id: int) -> bool:
+        """Whether an open position, entry or exit bears this id. Ids are a run's seqs; open ones outlive their run."""
+        taken = self.positions.slot_of_id(position_id) >= 0
+        return taken or position_id in self.entries or position_id in self.exits
+
     def unknown(self, symbol: int) -> bool:
         """Whether an order of the symbol has an unknown fate: entries wait, exits do not."""
         return any(o.state.name == "UNKNOWN" and o.symbol == symbol for o in self.orders.values())
@@ -318,6 +323,8 @@ class Desk:
     ) -> int:
         """Take a position that we did not open under our guard, with `protection` = (stop loss, take profit) prices."""
         row = np.zeros(1, POSITION)
+        while self.id_taken(self._journal.seq + 1):
+            self.write_account(now_ms)
         row["position_id"], row["symbol"], row["side"] = self._journal.seq + 1, symbol, side
         row["qty"], row["entry_price"], row["mark_price"] = qty, entry_price, entry_price
         row["sl_price"], row["tp_price"] = protection

@@ -35,6 +35,7 @@ class Foreign:
     reconciler: Reconciler
     index: dict[str, int]
     alarm: Callable[[str, int, str], None]
+    fee_rate: Callable[[str], float]
     offsets: dict[int, float] = field(default_factory=dict)
     _trades: set[int] = field(default_factory=set)
     _order: deque[int] = field(default_factory=deque)
@@ -76,7 +77,7 @@ class Foreign:
         self.desk.on_order_event(
             OrderEvent(
                 name, Event.FILL if done else Event.PARTIAL_FILL, update.time_ms, update.last_qty, update.last_price,
-                update.fee, 0.0, update.maker, update.order_id, update.trade_id,
+                update.fee * self.fee_rate(update.fee_asset), 0.0, update.maker, update.order_id, update.trade_id,
             )
         )  # fmt: skip
 

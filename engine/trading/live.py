@@ -25,6 +25,7 @@ REPLY_WAIT_MS = 1_000  # no answer for this long: the fate is unknown
 TRADES_WAIT_MS = 300  # executed quantity stated but no trade on the stream for this long: ask for own trades
 ASK_EVERY_MS = (50, 200, 400, 800, 1_000)
 ABSENT_AFTER_MS = RECV_WINDOW_MS + 2_000
+PLACED, ASKED, TRADES, CANCEL = 1, 2, 3, 4  # what an answer in the journal belongs to
 DENIALS = 3  # "no such order", at least 1 s apart and all after ABSENT_AFTER_MS: survives REST lagging 5 s
 ENDED = {
     "FILLED": Event.FILL, "CANCELED": Event.CANCELLED, "EXPIRED": Event.EXPIRE, "EXPIRED_IN_MATCH": Event.EXPIRE,
@@ -65,8 +66,9 @@ class LiveGateway:
     """See the module. `symbols` and `steps` (price step, quantity step) are by symbol index and may be replaced.
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
-    on_foreign(update, now_ms): an order event that belongs to no open order of ours. on_answer: journals an input.
-    to_usdt: price of a fee asset in USDT at this moment.
+    on_foreign(update, now_ms): an order event that belongs to no open order of ours.
+    on_answer(order, which, reply, now_ms): journals an input.
+    fee_rate(asset): its price in USDT at this moment.
     """
 
     def __init__(
@@ -74,10 +76,10 @@ class LiveGateway:
         symbols: list[str],
         steps: list[tuple[Step, Step]],
         sender: Sender,
-        to_usdt: Callable[[str], float] = lambda asset: 1.0,
-        on_answer: Callable[[Order, str, Reply, int], None] = lambda order, call, reply, now_ms: None,
     ) -> None:
         self.on_event: Callable[[OrderEvent], None] = lambda event: None
+        self.on_answer: Callable[[Order, int, Reply, int], None] = lambda order, answer, reply, now_ms: None
+        self.fee_rate: Callable[[str], float] = lambda asset: 1.0 if asset in ("", "USDT") else 0.0
         self.on_silence: Callable[[], None] = lambda: None  # REST knew a trade that the stream did not tell
         self.on_evidence: Callable[[Order, int], None] = lambda order, now_ms: None
         self.on_foreign: Callable[[OrderUpdate, int], None] = lambda update, now_ms: None
@@ -85,7 +87,7 @@ class LiveGateway:
         self.symbols, self.steps = symbols, steps
         self.counts = Counts()
         self.tracks: dict[str, Track] = {}
-        self._sender, self._to_usdt, self._on_answer = sender, to_usdt, on_answer
+        self._sender = sender
         self._now_ms = 0
 
     # --- out ---
@@ -126,6 +128,27 @@ class LiveGateway:
         )
         self._lose(self.tracks[order.client_order_id], now_ms, "open in the journal at restart")
 
+    def cancel(self, order: Order, now_ms: int) -> None:
+        """Ask to cancel an open order. "Unknown order" says nothing about its fate: it is asked for."""
+        name = order.client_order_id
+        track = self.tracks.get(name)
+        if track is None:
+            return
+
+        def done(reply: Reply) -> None:
+            found = self.tracks.get(name)
+            if found is None:
+                return
+            self.on_answer(order, CANCEL, reply, self._now_ms)
+            found.ask_ms = self._now_ms
+            if reply.ok and isinstance(reply.result, dict):
+                self._state(found, reply.result, self._now_ms)
+
+        if order.state in (OrderState.ACKNOWLEDGED, OrderState.PARTIALLY_FILLED):
+            self._emit(track, Event.CANCEL, now_ms, "cancel asked")
+        request = Request(Call.ORDER_CANCEL, {"symbol": self.symbols[order.symbol], "origClientOrderId": name})
+        self._sender.send(request, done)
+
     def in_flight(self, symbol: int) -> bool:
         """Whether any order of the symbol has not ended."""
         return any(track.order.symbol == symbol for track in self.tracks.values())
@@ -137,7 +160,7 @@ class LiveGateway:
         if track is None:
             return  # the stream was faster and told everything
         now_ms = self._now_ms
-        self._on_answer(track.order, "place", reply, now_ms)
+        self.on_answer(track.order, PLACED, reply, now_ms)
         outcome = reply.outcome
         if outcome is Outcome.OK and isinstance(reply.result, dict):
             self._state(track, reply.result, now_ms)
@@ -158,7 +181,7 @@ class LiveGateway:
         if update.trade_id and update.last_qty > 0.0:
             self._book(
                 track, update.trade_id, update.last_qty, update.last_price,
-                update.fee * self._fee_rate(update.fee_asset), update.maker, update.time_ms,
+                update.fee * self.fee_rate(update.fee_asset), update.maker, update.time_ms,
             )  # fmt: skip
         if update.client_order_id in self.tracks:
             detail = f"er={update.expiry_reason}" if update.expiry_reason != "0" else ""
@@ -205,7 +228,7 @@ class LiveGateway:
         if track is None:
             return
         now_ms = self._now_ms
-        self._on_answer(track.order, "query", reply, now_ms)
+        self.on_answer(track.order, ASKED, reply, now_ms)
         if reply.ok and isinstance(reply.result, dict):
             track.denials = 0
             self._state(track, reply.result, now_ms)
@@ -232,12 +255,12 @@ class LiveGateway:
         track = self.tracks.get(name)
         if track is None or not reply.ok or not isinstance(reply.result, list):
             return
-        self._on_answer(track.order, "trades", reply, self._now_ms)
+        self.on_answer(track.order, TRADES, reply, self._now_ms)
         for row in reply.result:
             if int(row["orderId"]) == track.order.order_id and name in self.tracks:
                 if int(row["id"]) not in track.order.trade_ids:
                     self.on_silence()
-                fee = float(row.get("commission") or 0) * self._fee_rate(row.get("commissionAsset", ""))
+                fee = float(row.get("commission") or 0) * self.fee_rate(row.get("commissionAsset", ""))
                 self._book(
                     track, int(row["id"]), float(row["qty"]), float(row["price"]), fee, bool(row["maker"]),
                     int(row["time"]),
@@ -294,9 +317,6 @@ class LiveGateway:
         if not track.evidence and not track.order.reduce_only:
             track.evidence = True
             self.on_evidence(track.order, now_ms)
-
-    def _fee_rate(self, asset: str) -> float:
-        return 1.0 if asset in ("", "USDT") else self._to_usdt(asset)
 
     def _lose(self, track: Track, now_ms: int, detail: str, code: int = 0) -> None:
         self.counts.lost += 1

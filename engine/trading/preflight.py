@@ -45,6 +45,7 @@ class Report:
     wallet_usdt: float = 0.0
     positions: list[dict[str, Any]] = field(default_factory=list)
     algos: list[dict[str, Any]] = field(default_factory=list)
+    fee_assets: list[str] = field(default_factory=list)  # held assets that fees may be paid in
     changed: list[str] = field(default_factory=list)
 
 
@@ -153,6 +154,7 @@ async def _read_account(rest: Caller, report: Report) -> None:
         return
     assets = {row["asset"]: row for row in account.result["assets"]}
     report.wallet_usdt = float(assets.get("USDT", {}).get("walletBalance", 0))
+    report.fee_assets = [name for name in ("BNB",) if float(assets.get(name, {}).get("walletBalance", 0)) > 0.0]
     report.positions = [row for row in positions.result if float(row["positionAmt"])]
     report.algos = algos.result
     report.tiers = read_brackets(brackets.result)

@@ -33,8 +33,10 @@ from engine.exchange.user_data import (
 from engine.exchange.venue import Sender
 from engine.trading.blind import BlindGuard
 from engine.trading.desk import Desk
+from engine.trading.fees import FeePrices
 from engine.trading.foreign import Foreign
 from engine.trading.gateway import OrderEvent
+from engine.trading.kill import KillLadder
 from engine.trading.live import LiveGateway
 from engine.trading.margin import Tier, liquidation_price, stop_is_before_liquidation
 from engine.trading.orders import Order, client_order_id, is_ours
@@ -104,7 +106,10 @@ class LiveTrading:
         )  # fmt: skip
         self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
         self.sweeps = Sweeps(sender, self.protection, self.reconciler, self._read)
-        self.foreign = Foreign(desk, self.protection, self.reconciler, self._index, self.alarm)
+        self.fees = FeePrices(sender, self.alarm)
+        self.kill = KillLadder(desk, gateway.cancel)
+        self.foreign = Foreign(desk, self.protection, self.reconciler, self._index, self.alarm, self.fees.rate)
+        gateway.fee_rate = self.fees.rate
         desk.terms = desk.observer = self
         gateway.on_event = self._to_desk
         gateway.on_evidence = self._first_fill
@@ -335,6 +340,8 @@ class LiveTrading:
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
         self.reconciler.advance(now_ms)
+        self.kill.advance(now_ms)
+        self.fees.advance(now_ms)
         positions = self.desk.positions
         held = [int(positions.rows[slot]["symbol"]) for slot in range(positions.count)]
         self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)

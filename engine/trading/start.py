@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from engine.assemble import Parts, assemble
 from engine.clock import Clock
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.exchange.replies import Reply
 from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.steps import Step
@@ -22,10 +24,10 @@ from engine.market.routes import addresses
 from engine.trading.carry import resume_orders
 from engine.trading.connect import Connection
 from engine.trading.live import LiveGateway
-from engine.trading.orders import is_ours
+from engine.trading.orders import Order, is_ours
 from engine.trading.preflight import Report, preflight
 from engine.trading.session import LiveTrading
-from kernels.records import RunState
+from kernels.records import Kind, RunState
 
 log = structlog.get_logger(__name__)
 
@@ -125,10 +127,27 @@ def _assemble(
         config.live, symbols, instruments, core.marks, core.mark_ms, core.desk, gateway, connection.venue,
         connection.orders, (config.engine_id, parts.journal.run_id), feed_mark,
     )  # fmt: skip
+    gateway.on_answer = _Answers(parts)
     connection.on_payload = lambda payload: trading.on_payload(payload, clock.now_ms())
     connection.on_gap = trading.begin_reconcile
     trading.on_key_expired = connection.key_expired
     return Live(parts, trading, connection, Report())
+
+
+class _Answers:
+    """Journals what the exchange answered about an order: an input of every decision that follows."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._journal = parts.journal
+
+    def __call__(self, order: Order, answer: int, reply: Reply, now_ms: int) -> None:
+        result = reply.result if isinstance(reply.result, dict) else {}
+        self._journal.write(
+            Kind.GATEWAY, time.monotonic_ns(), now_ms, order.symbol, answer, reply.code,
+            order.client_order_id.encode(), int(result.get("orderId") or 0), float(result.get("executedQty") or 0),
+            float(result.get("avgPrice") or 0), str(result.get("status", reply.outcome.name)).encode()[:24],
+            reply.message.encode()[:96],
+        )  # fmt: skip
 
 
 def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> None:
@@ -137,6 +156,8 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     desk, index = trading.desk, {name: i for i, name in enumerate(symbols)}
     trading.tiers = {index[name]: tiers for name, tiers in report.tiers.items() if name in index}
     trading.untraded = {index[name]: why for name, why in report.untraded.items()}
+    for asset in report.fee_assets:
+        trading.fees.watch(asset)
     account = desk.account
     if restored.account is None:
         account.equity_usdt = account.peak_equity_usdt = account.day_start_equity_usdt = report.wallet_usdt

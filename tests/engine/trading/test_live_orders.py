@@ -14,9 +14,10 @@ import itertools
 from live_rig import LiveRig
 
 from engine.exchange.requests import Call
+from engine.trading.kill import Step as KillStep
 from engine.trading.protection import Stage
 from kernels.decide import BIT
-from kernels.records import Kind, OrderState, Reason
+from kernels.records import Kind, OrderState, Reason, RunState
 
 
 def sent(rig: LiveRig, call: Call) -> list[dict]:
@@ -386,3 +387,37 @@ def test_an_unlisted_code_rejects_the_entry_and_takes_the_symbol_off(tmp_path: P
     rig.step()
     rig.step()
     assert rig.held == 0  # an exit goes on by the next route at once
+
+
+def test_a_fee_in_bnb_is_booked_at_its_price(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.price["BNBUSDT"] = Decimal(600)
+    rig.trading.fees.watch("BNB")
+    rig.step()
+    rig.venue.fee_asset = "BNB"
+    rig.open_long()
+    (fill,) = rig.records(Kind.FILL)
+    assert fill["fee_usdt"] == pytest.approx(50 * 100 * 0.0005 * 600)  # the model charges the same number of BNB
+
+
+def test_the_kill_ladder_flattens_and_measures_each_step(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long(0)
+    rig.open_long(1)
+    rig.venue.faults[Call.ORDER_PLACE].append("silence")
+    rig.decide(2)  # an entry whose fate is open
+    kill = rig.trading.kill
+    kill.begin(KillStep.FLATTEN, rig.venue.now_ms)
+    assert rig.desk.account.run_state == RunState.REDUCE_ONLY
+    assert list(kill.took_ms) == [KillStep.PAUSE, KillStep.REDUCE_ONLY]
+    rig.run(200)
+    assert rig.held == 0
+    assert KillStep.FLATTEN not in kill.took_ms  # the third symbol's entry may still have filled
+    rig.run(8_000, 100)
+    assert list(kill.took_ms) == list(KillStep)
+    assert kill.took_ms[KillStep.FLATTEN] > 4_000
+    rig.decide(0)
+    assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["reduce_only"]
+    assert sent(rig, Call.ORDER_CANCEL) == [
+        {"symbol": "SOLUSDT", "origClientOrderId": entries(rig)[2]["newClientOrderId"]}
+    ]

@@ -179,3 +179,25 @@ def test_equity_is_wallet_plus_marks_and_a_new_day_resets_the_day_only(tmp_path:
     assert rig.desk.account.day_pnl_usdt == pytest.approx(rig.desk.account.equity_usdt - 10_000)
     rig.desk.mark_account(rig.now_ms + 86_400_000)
     assert rig.desk.account.day_pnl_usdt == 0.0
+
+
+def test_a_position_id_of_an_earlier_run_is_never_given_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    for _ in range(20):
+        rig.desk.write_account(rig.now_ms)
+    rig.open_long(0)
+    kept = int(rig.desk.positions.rows[0]["position_id"])
+    again = Rig(tmp_path)
+    again.now_ms = rig.now_ms
+    again.mark(1, 100.0)
+    again.book(1, 99.99, 100.01)
+    while again.core.journal.seq + 2 < kept:  # the book record precedes the signal
+        again.desk.write_account(again.now_ms)
+    assert again.core.journal.seq + 2 == kept
+    again.decide(1, 100.0, 1.0)
+    again.book(1, 99.99, 100.01)
+    ids = [int(row["position_id"]) for row in again.desk.positions.rows[:2]]
+    assert again.desk.positions.count == 2
+    assert len(set(ids)) == 2
+    third = Rig(tmp_path)
+    assert sorted(int(row["position_id"]) for row in third.desk.positions.rows[:2]) == sorted(ids)

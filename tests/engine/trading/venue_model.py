@@ -43,6 +43,7 @@ class VenueModel:
     requests: list[tuple[int, Request, int]] = field(default_factory=list)
     faults: dict[Call, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     stream_up: bool = True
+    fee_asset: str = "USDT"
     rest_lag_ms: int = 0
     _answers: deque[tuple[Callable[[Reply], None], Reply]] = field(default_factory=deque)
     _events: deque[bytes] = field(default_factory=deque)
@@ -306,7 +307,7 @@ class VenueModel:
             {"e": "ORDER_TRADE_UPDATE", "E": self.now_ms, "T": self.now_ms, "o": {
                 "s": order["symbol"], "c": order["clientOrderId"], "S": "BUY" if order["side"] > 0 else "SELL",
                 "o": order["type"], "f": "IOC", "q": order["origQty"], "ap": str(price), "x": execution, "X": status,
-                "i": order["orderId"], "l": str(qty), "z": filled, "L": str(price), "N": "USDT", "n": str(fee),
+                "i": order["orderId"], "l": str(qty), "z": filled, "L": str(price), "N": self.fee_asset, "n": str(fee),
                 "T": self.now_ms, "t": trade_id, "m": False, "R": order["reduceOnly"], "ot": order["origType"],
                 "ps": "BOTH", "cp": order["origType"] == "STOP_MARKET", "rp": "0", "er": expiry}}
         )  # fmt: skip
