@@ -38,6 +38,8 @@ class Embedded:
 
         self._connect = chdb.connect
         self.path = os.path.realpath(path)
+        for stale in Path(self.path).glob("*.insert"):  # left by an owner that was killed
+            stale.unlink()
         self._anchor = self._connect(self.path)  # holds the engine open while no other handle is
         self._idle: OrderedDict[int, tuple[Preset, Any]] = OrderedDict()
         self._lock = threading.Lock()
