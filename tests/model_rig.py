@@ -49,9 +49,13 @@ class Trained:
 SMALL = TrainSettings(rounds=12, threads=1, min_sum_hessian_in_leaf=0.5, extra={"min_data_in_leaf": 5})
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def make_trained(folder: Path) -> Trained:
+    """Train the small bundle below `folder`."""
     data = build([random_part(1, "BTCUSDT"), random_part(2, "ETHUSDT")])
     boosters = train(data, settings=SMALL)
-    bundle = write_bundle(tmp_path_factory.mktemp("bundles"), boosters, data, describe(SMALL), NOW_MS)
-    return Trained(data, boosters, SMALL, bundle)
+    return Trained(data, boosters, SMALL, write_bundle(folder, boosters, data, describe(SMALL), NOW_MS))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return make_trained(tmp_path_factory.mktemp("bundles"))
