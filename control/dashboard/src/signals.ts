@@ -3,9 +3,9 @@ import { type Column, h } from "./dom.ts";
 import { percent, time, moment, words } from "./format.ts";
 import type { Signal } from "./types.ts";
 
-export function why(row: Signal): HTMLElement {
+export function why(row: Signal, most = 3): HTMLElement {
   if (row.entered) return h("span", { class: "tag good" }, "entered");
-  const shown = row.refused_by.slice(0, 3).map((gate) => h("span", { class: "tag" }, words(gate)));
+  const shown = row.refused_by.slice(0, most).map((gate) => h("span", { class: "tag" }, words(gate)));
   const more = row.refused_by.length - shown.length;
   return h("span", { title: row.refused_by.map(words).join(", ") }, shown, more > 0 ? h("span", { class: "tag" }, `+${more}`) : null);
 }
@@ -26,6 +26,6 @@ export function signalColumns(short: boolean): Column<Signal>[] {
       { name: "Took", number: true, wide: true, show: (row) => (row.frame_to_decision_us === null ? "–" : `${Math.round(row.frame_to_decision_us)} µs`) },
     );
   }
-  columns.push({ name: "Why no trade?", show: why });
+  columns.push({ name: "Why no trade?", show: (row) => why(row, short ? 2 : 4) });
   return columns;
 }
