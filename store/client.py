@@ -122,6 +122,8 @@ class Store:
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Any]:
+        if self._closed:
+            raise StoreError(f"{self.where}: is closed")
         with self._lock:
             client = self._idle.pop() if self._idle else None
         if client is None:

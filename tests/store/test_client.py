@@ -139,6 +139,15 @@ def test_the_whole_schema_parses(store: Store, cluster: str) -> None:
         assert text.count("ON CLUSTER 'main'") == len(statements)
 
 
+def test_a_closed_store_does_not_open_again(tmp_path: Path) -> None:
+    store = connect("embedded", tmp_path)
+    store.scalar("SELECT 1")
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        store.scalar("SELECT 1")
+    assert owner.read_owner(tmp_path) is None
+
+
 def test_an_unknown_url_is_refused() -> None:
     with pytest.raises(StoreError, match="expected 'embedded' or clickhouse://"):
         connect("mysql://x")
