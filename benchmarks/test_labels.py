@@ -38,8 +38,17 @@ def test_a_year_of_labels_both_sides(benchmark, year) -> None:
     bars, atr = year
     found = label(bars, atr)
     assert len(found.long) == YEAR_MINUTES - 360
-    benchmark.pedantic(lambda: label(bars, atr), rounds=12, warmup_rounds=1)
-    assert benchmark.stats.stats.min <= LABEL_LIMIT_S
+    cpu = []
+
+    def once() -> None:
+        start = time.process_time()
+        label(bars, atr)
+        cpu.append(time.process_time() - start)
+
+    benchmark.pedantic(once, rounds=12, warmup_rounds=1)
+    benchmark.extra_info["cpu_s_min"] = min(cpu)
+    print(f"a year of labels: {min(cpu):.3f} s of CPU (single thread: what it takes on a core of its own)")
+    assert min(cpu) <= LABEL_LIMIT_S
 
 
 def test_training_costs_little_more_than_lightgbm_alone() -> None:
