@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from store import migrations, native, owner
+from store import migrations, owner
 from store.ddl import Layout, create_database
 from store.errors import StoreError
 
@@ -380,6 +380,3 @@ def _now_ms() -> int:
 def _quietly(call: Callable[[], object]) -> None:
     with contextlib.suppress(Exception):
         call()
-
-
-__all__ = ["DATABASE", "EmbeddedSource", "Store", "connect", "native"]
