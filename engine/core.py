@@ -211,7 +211,7 @@ class Core:
             failed, clock_bad, 0.0, desk.flat(symbol),
             account.cooldown_until_ms.get(symbol, 0), delivery_ms,
             account.equity_usdt, account.day_start_equity_usdt,
-            account.peak_equity_usdt, notional, desk.positions.count, account.losing_streak,
+            account.peak_equity_usdt, notional, desk.positions.count + len(desk.entries), account.losing_streak,
             *instrument, self._funding_due(symbol, now_ms),
         )  # fmt: skip
 

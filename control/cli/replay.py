@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from control.cli.app import console, fail, settings
-from control.cli.model import Json, progress_bar
+from control.cli.data import open_store
+from control.cli.model import FOREVER_MS, From, Json, Symbols, To, moment_ms, progress_bar
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command("replay")(replay)
+    app.command("backtest")(backtest)
 
 
 def replay(
@@ -47,3 +50,29 @@ def replay(
             console.print(str(report.difference), highlight=False, soft_wrap=True)
     if report.difference is not None:
         raise typer.Exit(1)
+
+
+def backtest(
+    symbols: Symbols = None,
+    begin: From = "",
+    end: To = "",
+    model: Annotated[str, typer.Option(help="id, or the beginning of one (default: the production model)")] = "",
+    bundle: Annotated[Path | None, typer.Option(help="a bundle's folder instead of a registered model")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the result (default: in <data-dir>/backtests)")] = None,
+    json: Json = False,
+) -> None:
+    """Trade the stored past with the engine's own core and the shadow gateway; writes result, trades, tear sheet."""
+    from control.jobs import backtest as job
+
+    config = settings()
+    request = job.Request(symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), model, bundle)
+    with open_store() as store:
+        result, sheet = job.run(store, config, request, out)
+    if json:
+        print(jsonlib.dumps(result.as_dict() | {"tear_sheet": str(sheet)}))
+        return
+    for name, value in result.statistics().items():
+        console.print(f"{name:<20} {value:,.6g}", highlight=False)
+    for row in result.by_symbol():
+        console.print(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
+    console.print(f"result {result.hash()}; tear sheet {sheet}", highlight=False, soft_wrap=True)

@@ -56,11 +56,11 @@ def choose_symbols(store: Store, config: Config, wanted: list[str]) -> list[str]
 
 def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> SymbolInputs:
     """Return a symbol's whole stored history before `to_ms` with its vectors; the fold starts at the first bar."""
-    own = _bars(store, symbol, to_ms)
+    own = stored_bars(store, symbol, to_ms)
     btc_symbol = config.market.btc_symbol
     btc: tuple[Array | None, ...] = (None, None, None)
     if symbol != btc_symbol:
-        btc = _bars(store, btc_symbol, to_ms)
+        btc = stored_bars(store, btc_symbol, to_ms)
         if btc[0] is None or not len(btc[0]):
             raise DataError(f"{symbol}: its features need {btc_symbol}'s 1m candles, and none are stored")
     open_interest = queries.open_interest(store, symbol, 0, to_ms)
@@ -71,7 +71,7 @@ def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> Symbol
     return SymbolInputs(symbol, bars, close_ms, vectors)
 
 
-def _bars(store: Store, symbol: str, to_ms: int) -> tuple[Array | None, ...]:
+def stored_bars(store: Store, symbol: str, to_ms: int) -> tuple[Array | None, ...]:
     """Return 1m, 15m and 1h bars; a larger timeframe that does not span the 1m history is None: built from 1m."""
     minutes = queries.bars(store, symbol, 0, 0, to_ms)
     found: list[Array | None] = [minutes]

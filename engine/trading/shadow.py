@@ -53,6 +53,11 @@ class ShadowGateway:
             self.fill_next(now_ms)
 
     @property
+    def next_due_ms(self) -> float | None:
+        """When the oldest waiting order meets the book; None when nothing waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
     def waiting(self) -> int:
         """Orders that have not met the book yet."""
         return len(self._waiting)
