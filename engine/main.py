@@ -99,6 +99,9 @@ class Engine:
         self._repairer = Repairer(self.assistant, self.sink, self.symbols, self.symbols.index(config.market.btc_symbol))
         self.parts.core.entries_blocked = self._repairer.blocks
         self.operator = Operator(self.parts, self.symbols, self.mode)
+        if self.live is not None:
+            self.operator.questions["trading"] = self.live.summary
+            self.operator.add_verb("kill", self.live.trading.kill_command)
         self._load_production()
         snapshot = Snapshot(config.data_dir, len(self.symbols), config.risk.max_positions)
         self.publisher = Publisher(

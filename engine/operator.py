@@ -45,6 +45,10 @@ class Operator:
             "rollback": self._rollback,
         }
 
+    def add_verb(self, verb: str, action: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        """Offer a command of a part that only some engines have."""
+        self._verbs[verb] = action
+
     async def handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         """Carry out one command. A command id that was answered before gets the same answer and no second effect."""
         if command_id and command_id in self._answers:

@@ -11,12 +11,13 @@ import orjson
 from yarl import URL
 
 from engine.exchange.budget import WeightBudget
-from engine.exchange.replies import LOST, NOT_SENT, Reply
+from engine.exchange.replies import LOST, NOT_SENT, Outcome, Reply
 from engine.exchange.requests import RECV_WINDOW_MS, Call, Request
 from engine.exchange.signing import signed_query
 from engine.exchange.ws_api import Credentials, Done
 
 MAX_IN_FLIGHT = 100
+REPEATS = 2
 
 
 class PrivateRest:
@@ -80,6 +81,15 @@ class PrivateRest:
         except (aiohttp.ClientError, TimeoutError, OSError):
             self.losses += 1
             return LOST
+
+    async def ask(self, request: Request) -> Reply:
+        """Make a call that may be repeated (a query, the listen key): up to three times while nobody can say."""
+        reply = await self.call(request)
+        for _ in range(REPEATS):
+            if reply.outcome is not Outcome.UNKNOWN:
+                break
+            reply = await self.call(request)
+        return reply
 
     def _read(self, answer: aiohttp.ClientResponse, body: bytes) -> Reply:
         headers = answer.headers

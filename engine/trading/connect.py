@@ -77,7 +77,7 @@ class Connection:
         self._keeper = asyncio.get_running_loop().create_task(self._keep_alive(), name="listen-key")
 
     async def _new_key(self) -> None:
-        reply = await self.rest.call(Request(Call.LISTEN_KEY))
+        reply = await self.rest.ask(Request(Call.LISTEN_KEY))
         if not reply.ok:
             raise ConfigError(
                 [f"exchange: no listen key: HTTP {reply.status}, code {reply.code}: {reply.message or 'no answer'}"]

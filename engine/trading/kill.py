@@ -60,6 +60,14 @@ class KillLadder:
                     self.cancel(order, now_ms)
         self.advance(now_ms)
 
+    def command(self, until: str, now_ms: int) -> dict[str, int]:
+        """Start by name and return the steps that hold already. Raises ValueError for a step that does not exist."""
+        if until.upper() not in Step.__members__:
+            names = ", ".join(step.name.lower() for step in Step)
+            raise ValueError(f"until: expected one of {names}; got {until!r}")
+        self.begin(Step[until.upper()], now_ms)
+        return {step.name.lower(): ms for step, ms in self.took_ms.items()}
+
     def advance(self, now_ms: int) -> None:
         """Look which steps hold now; keep flattening until nothing is left."""
         if not self._running:

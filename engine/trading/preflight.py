@@ -28,7 +28,11 @@ FORBIDDEN_RIGHTS = ("enableWithdrawals", "enableInternalTransfer", "permitsUnive
 
 
 class Caller(Protocol):
-    """Makes one REST call."""
+    """Makes REST calls."""
+
+    async def ask(self, request: Request) -> Reply:
+        """Return the reply of a call that may be repeated."""
+        ...
 
     async def call(self, request: Request) -> Reply:
         """Return the reply."""
@@ -116,16 +120,16 @@ async def preflight(
     known: symbols in which this system already holds a position by its own journal.
     """
     report = Report()
-    config = await rest.call(Request(Call.ACCOUNT_CONFIG))
+    config = await rest.ask(Request(Call.ACCOUNT_CONFIG))
     if not config.ok:
         report.faults.append(
             f"the account could not be read: HTTP {config.status}, code {config.code}: {config.message}"
         )
         return report
     report.faults += judge_modes(config.result)
-    report.faults += judge_rights(await rest.call(Request(Call.KEY_RIGHTS)), production)
+    report.faults += judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
     await _read_account(rest, report)
-    orders = await rest.call(Request(Call.OPEN_ORDERS))
+    orders = await rest.ask(Request(Call.OPEN_ORDERS))
     report.faults += [] if orders.ok else [f"open orders could not be read: code {orders.code}"]
     report.faults += judge_strangers(
         report.positions, orders.result or [], report.algos, engine_id, known, settings.adopt
@@ -143,10 +147,10 @@ async def preflight(
 
 
 async def _read_account(rest: Caller, report: Report) -> None:
-    account = await rest.call(Request(Call.ACCOUNT))
-    positions = await rest.call(Request(Call.POSITIONS))
-    algos = await rest.call(Request(Call.OPEN_ALGOS))
-    brackets = await rest.call(Request(Call.BRACKETS))
+    account = await rest.ask(Request(Call.ACCOUNT))
+    positions = await rest.ask(Request(Call.POSITIONS))
+    algos = await rest.ask(Request(Call.OPEN_ALGOS))
+    brackets = await rest.ask(Request(Call.BRACKETS))
     for name, reply in (("account", account), ("positions", positions), ("algo orders", algos), ("brackets", brackets)):
         if not reply.ok:
             report.faults.append(f"{name} could not be read: HTTP {reply.status}, code {reply.code}: {reply.message}")
@@ -169,7 +173,7 @@ async def _sweep_canaries(rest: Caller, report: Report) -> None:
 
 async def _symbol_settings(rest: Caller, settings: LiveConfig, symbols: list[str], report: Report) -> None:
     """Margin type and leverage by symbolConfig; changed only where different, a refusal rests the symbol."""
-    reply = await rest.call(Request(Call.SYMBOL_CONFIG))
+    reply = await rest.ask(Request(Call.SYMBOL_CONFIG))
     if not reply.ok:
         report.faults.append(f"symbol configuration could not be read: code {reply.code}: {reply.message}")
         return
@@ -200,7 +204,7 @@ async def _canary(
     rest: Caller, symbol: str, steps: tuple[Step, Step], least_qty: float, least_notional: float
 ) -> list[str]:
     """Place a harmless stop, see it, cancel it: the whole path of protection works with this key today."""
-    mark = await rest.call(Request(Call.MARK, {"symbol": symbol}))
+    mark = await rest.ask(Request(Call.MARK, {"symbol": symbol}))
     if not mark.ok:
         return [f"canary: no mark price of {symbol}: code {mark.code}"]
     price = float(mark.result["markPrice"])
@@ -213,7 +217,7 @@ async def _canary(
     seen = False
     deadline = asyncio.get_running_loop().time() + CANARY_WAIT_S
     while not seen and asyncio.get_running_loop().time() < deadline:
-        query = await rest.call(Request(Call.ALGO_QUERY, {"clientAlgoId": name}))
+        query = await rest.ask(Request(Call.ALGO_QUERY, {"clientAlgoId": name}))
         seen = query.ok and query.result.get("algoStatus") == "NEW"
         if not seen:
             await asyncio.sleep(0.1)  # a query may lag behind the order

@@ -352,6 +352,10 @@ class LiveTrading:
         """Refuse entries until positions and stops have been read once more."""
         self.sweeps.begin()
 
+    def kill_command(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Go down the kill ladder until `until` (pause, reduce_only, cancel, flatten); see kill.py."""
+        return self.kill.command(str(args.get("until", "flatten")), self._now_ms)
+
     def check_invariant(self, now_ms: int) -> None:
         """Position ≠ 0 ⇒ guard armed and stop confirmed, or within its two seconds, or on its way out."""
         positions = self.desk.positions
@@ -385,8 +389,7 @@ class LiveTrading:
         self.on_key_expired()
 
     def _blind_exit(self, symbol: int, now_ms: int) -> None:
-        self.exit_position(int(self.desk.positions.rows[self.desk.positions.slot_of[symbol]]["position_id"]),
-                           Reason.BLIND, now_ms)  # fmt: skip
+        self.desk.exit(self.desk.positions.slot_of[symbol], Reason.BLIND, now_ms)
 
     def _poll_mark(self, symbol: int) -> None:
         def done(reply: Reply) -> None:

@@ -26,6 +26,7 @@ from engine.trading.connect import Connection
 from engine.trading.live import LiveGateway
 from engine.trading.orders import Order, is_ours
 from engine.trading.preflight import Report, preflight
+from engine.trading.report import report
 from engine.trading.session import LiveTrading
 from kernels.records import Kind, RunState
 
@@ -40,6 +41,10 @@ class Live:
     trading: LiveTrading
     connection: Connection
     report: Report
+
+    def summary(self) -> dict[str, Any]:
+        """Return how live trading stands, for a person."""
+        return report(self.trading)
 
     def tick(self, now_ms: int) -> None:
         """Let time pass; once a second look whether somebody took our lease (then nothing of ours leaves any more)."""

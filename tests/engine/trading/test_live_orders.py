@@ -16,6 +16,7 @@ from live_rig import LiveRig
 from engine.exchange.requests import Call
 from engine.trading.kill import Step as KillStep
 from engine.trading.protection import Stage
+from engine.trading.report import report
 from kernels.decide import BIT
 from kernels.records import Kind, OrderState, Reason, RunState
 
@@ -415,6 +416,9 @@ def test_the_kill_ladder_flattens_and_measures_each_step(tmp_path: Path) -> None
     assert KillStep.FLATTEN not in kill.took_ms  # the third symbol's entry may still have filled
     rig.run(8_000, 100)
     assert list(kill.took_ms) == list(KillStep)
+    assert report(rig.trading)["kill_ms"].keys() == {"pause", "reduce_only", "cancel", "flatten"}
+    with pytest.raises(ValueError, match="flatten"):
+        rig.trading.kill_command("test", {"until": "burn"})
     assert kill.took_ms[KillStep.FLATTEN] > 4_000
     rig.decide(0)
     assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["reduce_only"]
