@@ -353,7 +353,7 @@ class LiveTrading:
         self.sweeps.begin()
 
     def kill_command(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
-        """Go down the kill ladder until `until` (pause, reduce_only, cancel, flatten); see kill.py."""
+        """Go down the kill ladder until `until`; see kill.py."""
         return self.kill.command(str(args.get("until", "flatten")), self._now_ms)
 
     def check_invariant(self, now_ms: int) -> None:
