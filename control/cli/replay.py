@@ -69,7 +69,9 @@ def backtest(
     with open_store() as store:
         result, sheet = job.run(store, config, request, out)
     if json:
-        print(jsonlib.dumps(result.as_dict() | {"tear_sheet": str(sheet)}))
+        import orjson
+
+        print(orjson.dumps(result.as_dict() | {"tear_sheet": str(sheet)}).decode())  # NaN is null
         return
     for name, value in result.statistics().items():
         console.print(f"{name:<20} {value:,.6g}", highlight=False)
