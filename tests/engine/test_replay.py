@@ -133,3 +133,20 @@ def test_start_ignores_this_environment(day: Day, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TA_RISK__MAX_POSITIONS", "1")
     kept = Start(start_path(day.folder / "journal", "main", day.journal.run_id))
     assert kept.config.hash() == day.config.hash()
+
+
+def test_run_that_began_with_restored_positions_replays(tmp_path: Path) -> None:
+    market = Market(40)
+    first = Day(tmp_path, market)
+    first.command("start")
+    for minute in range(25):
+        first.pass_minute(minute)
+    first.journal.close()
+    shutil.rmtree(tmp_path / "bars")
+    second = Day(tmp_path, market)
+    assert second.core.desk.positions.count == first.core.desk.positions.count > 0
+    second.core.check_all()
+    second.play(40)
+    for recorded in (first, second):
+        report = replayed(recorded)
+        assert report.difference is None and report.complete, str(report.difference)
