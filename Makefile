@@ -33,10 +33,10 @@ lint: env
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-long: lint
-	TA_TEST_LONG=1 $(BIN)/python -m pytest --timeout=3600
+	TA_TEST_LONG=1 $(BIN)/python -m pytest -n 2 --timeout=3600
 
 bench: env
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-min-rounds=20

@@ -60,8 +60,16 @@ def credentials(config: Config) -> Credentials:
     return Credentials(key, make_signer(config.secrets.api_secret.get_secret_value()))
 
 
+UNFINISHED = (
+    "mode: live is not released for the production exchange: it has no watchdog process and does not poll symbol "
+    "status yet (docs/trading.md, What is missing); rehearse on exchange 'sim' or 'demo', or trade in shadow"
+)
+
+
 def check_config(config: Config) -> None:
-    """Refuse configurations in which live trading cannot be right."""
+    """Refuse what live trading cannot be right with, and the real exchange until the order side is whole."""
+    if config.exchange.name == "binance":
+        raise ConfigError([UNFINISHED])
     if config.exchange.clock != "wall":
         raise ConfigError(["exchange.clock: live mode needs the wall clock; requests are stamped with it"])
     credentials(config)
