@@ -15,12 +15,14 @@ from engine.config import LiveConfig
 from engine.exchange.replies import Reply
 from engine.exchange.requests import Call, Request, canary_stop
 from engine.exchange.steps import Step
+from engine.trading.foreign import SPECIAL
 from engine.trading.margin import Tier, read_brackets
 from engine.trading.orders import is_ours
 
 log = structlog.get_logger(__name__)
 
 CANARY = "cnry-"
+FORCED = tuple(prefix for prefix, _ in SPECIAL)  # client order ids of the exchange's own orders
 NO_CHANGE_NEEDED = -4046
 CANARY_AWAY = 0.75  # of the mark: 25 % below
 CANARY_WAIT_S = 5.0
@@ -83,7 +85,11 @@ def judge_strangers(
     positions: list[dict[str, Any]], orders: list[dict[str, Any]], algos: list[dict[str, Any]], engine_id: str,
     known: set[str], adopt: bool,
 ) -> list[str]:  # fmt: skip
-    """Return positions and orders on the account that this system did not open; none when `adopt`."""
+    """Return positions and orders on the account that this system did not open; none when `adopt`.
+
+    The exchange's own forced orders (liquidation, auto-deleveraging, settlement) are nobody's to close: refusing to
+    start beside one would leave the account without its guards, and REST may show it for seconds after its end.
+    """
     if adopt:
         return []
     faults = [
@@ -94,7 +100,7 @@ def judge_strangers(
     faults += [
         f"foreign order {row['symbol']} {row['clientOrderId']}"
         for row in orders
-        if not is_ours(str(row["clientOrderId"]), engine_id)
+        if not is_ours(str(row["clientOrderId"]), engine_id) and not str(row["clientOrderId"]).startswith(FORCED)
     ]
     faults += [
         f"foreign algo order {row['symbol']} {row['clientAlgoId']}"

@@ -6,6 +6,7 @@ import pytest
 
 from engine.config import load
 from engine.errors import ConfigError
+from engine.trading.preflight import judge_strangers
 from engine.trading.start import check_config
 
 
@@ -14,3 +15,11 @@ def test_production_is_refused_by_name_and_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"watchdog.*rehearse on exchange 'sim' or 'demo'"):
         check_config(load(mode="live", exchange={"name": "binance"}, secrets=secrets))
     check_config(load(mode="live", exchange={"name": "sim"}, secrets=secrets))
+
+
+@pytest.mark.parametrize("name", ["autoclose-1795388979862000001", "adl_autoclose", "settlement_autoclose-1"])
+def test_the_exchanges_own_forced_orders_do_not_keep_the_guards_from_starting(name: str) -> None:
+    order = {"symbol": "BTCUSDT", "clientOrderId": name}
+    assert judge_strangers([], [order], [], "main", set(), False) == []
+    stranger = {"symbol": "BTCUSDT", "clientOrderId": "web_abc"}
+    assert len(judge_strangers([], [order, stranger], [], "main", set(), False)) == 1
