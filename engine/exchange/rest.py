@@ -54,6 +54,9 @@ class MarketRest:
             FUNDING_POOL: self._pool(FUNDING_POOL, 500 * pool_scale),
             STATISTICS_POOL: self._pool(STATISTICS_POOL, 1_000 * pool_scale),
         }
+        if pool_scale != 1:  # the file may hold the limit of a collector that came first
+            self._pools[FUNDING_POOL].set_limit(500 * pool_scale)
+            self._pools[STATISTICS_POOL].set_limit(1_000 * pool_scale)
         self._session: aiohttp.ClientSession | None = None
 
     def _pool(self, name: str, limit: int) -> WeightBudget:
