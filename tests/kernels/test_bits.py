@@ -211,7 +211,8 @@ def test_vectors_hold_one_kind_of_nan() -> None:
 
 
 def test_the_hash_is_clickhouses_xxhash64() -> None:
-    chdb = pytest.importorskip("chdb")
+    import chdb
+
     random = np.random.default_rng(3)
     vectors = random.normal(0, 1, (3, 132))
     vectors[1, 5] = np.nan
@@ -230,7 +231,8 @@ def test_ln_uses_no_library_logarithm() -> None:
 @pytest.mark.shared_data
 def test_real_candles_live_equals_fold_equals_all_symbols(shared_data, long_run) -> None:
     """Four symbols of real minutes with their 15m and 1h bars: single calls, one call for all, and the fold."""
-    pl = pytest.importorskip("polars")
+    import polars as pl
+
     count = long_run(6_000, 40_000)
     minutes = []
     for name in ("BTC", "ETH", "SOL", "XRP"):

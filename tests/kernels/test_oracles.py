@@ -174,7 +174,8 @@ def test_against_talib(price: float, tick: float, long_run) -> None:
 
 @pytest.mark.shared_data
 def test_real_candles_against_the_twin_and_talib(shared_data, long_run) -> None:
-    pl = pytest.importorskip("polars")
+    import polars as pl
+
     frames = {}
     for symbol in ("BTC", "ETH"):
         frame = pl.read_ipc(shared_data / "klines" / f"{symbol}USDT-1m-futures.2025-05.feather")

@@ -229,6 +229,7 @@ def test_the_command_line(config: Config, tmp_path: Path) -> None:
         assert answer.exit_code == 0, answer.output
     finally:
         Settings.data_dir, Settings.file = old
-    pl = pytest.importorskip("polars")
+    import polars as pl
+
     frame = pl.read_parquet(out)
     assert frame.width == 133 and len(frame) == MINUTES and frame["rsi_1m"].is_finite().sum() > 3_900

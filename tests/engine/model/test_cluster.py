@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from engine.model.cluster import Cluster, load_extract, save_extract
 from engine.model.dataset import build, weigh
@@ -22,7 +21,8 @@ def test_the_extract_comes_back_bit_for_bit(tmp_path) -> None:
 
 
 def test_cluster_and_local_runs_are_equal(tmp_path) -> None:
-    distributed = pytest.importorskip("dask.distributed")
+    from dask import distributed
+
     data = build([random_part(1, "BTCUSDT", 2_500), random_part(2, "ETHUSDT", 2_500)])
     settings = replace(SMALL, rounds=3)
     folds = walk_forward(data.time_ms, 1, 60)
