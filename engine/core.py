@@ -233,7 +233,8 @@ class Core:
         bid, _, ask, *_ = self.books[vector.symbol].item()
         model = self.predictor.model_id.encode() if self.predictor is not None else b""
         predictions = self._predictions.tolist()
-        while self.desk.id_taken(self.journal.seq + 1):  # the signal's seq becomes the position's id
+        # The signal's seq becomes the position's id; a full disk refuses entries, and its dropped records move no seq.
+        while self.desk.id_taken(self.journal.seq + 1) and not self.journal.full:
             self.desk.write_account(now_ms)
         seq = self.journal.write(
             Kind.SIGNAL, time.monotonic_ns(), now_ms, vector.symbol, side, gates == 0, vector.late, 0, 0,

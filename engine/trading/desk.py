@@ -88,6 +88,7 @@ class Desk:
         self.net_usdt = self.booked_usdt = 0.0
         self._journal, self._gateway, self._rules = journal, gateway, rules
         self._records = Records(journal, rules.mode)
+        self._exit_number = 0
         self._closing: dict[int, tuple[float, float]] = {}  # position id → exited quantity and its notional
         self._exposure = entry_point(stops.exposure)
         gateway.on_event = self.on_order_event
@@ -132,7 +133,9 @@ class Desk:
         run.sent_ms = now_ms
         first = None
         for part, digits in exits.slices(qty, text, largest):
-            name = client_order_id(self._journal.engine_id, self._journal.run_id, self._journal.seq + 1, "x")
+            # above seq even when a full disk drops the records that would have moved it: no two exits share a name
+            self._exit_number = max(self._exit_number, self._journal.seq) + 1
+            name = client_order_id(self._journal.engine_id, self._journal.run_id, self._exit_number, "x")
             order = Order(
                 name, run.position_id, run.symbol, side, kind, True, part, price, run.reason, now_ms, qty_text=digits
             )
@@ -323,7 +326,7 @@ class Desk:
     ) -> int:
         """Take a position that we did not open under our guard, with `protection` = (stop loss, take profit) prices."""
         row = np.zeros(1, POSITION)
-        while self.id_taken(self._journal.seq + 1):
+        while self.id_taken(self._journal.seq + 1) and not self._journal.full:
             self.write_account(now_ms)
         row["position_id"], row["symbol"], row["side"] = self._journal.seq + 1, symbol, side
         row["qty"], row["entry_price"], row["mark_price"] = qty, entry_price, entry_price

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -201,3 +202,26 @@ def test_a_position_id_of_an_earlier_run_is_never_given_again(tmp_path: Path) ->
     assert len(set(ids)) == 2
     third = Rig(tmp_path)
     assert sorted(int(row["position_id"]) for row in third.desk.positions.rows[:2]) == sorted(ids)
+
+
+def test_exits_keep_names_of_their_own_when_the_disk_is_full_to_the_last_byte(tmp_path: Path, monkeypatch) -> None:
+    rig = Rig(tmp_path, config(latency_ms=5_000.0))
+    for symbol in (0, 1):
+        rig.open_long(symbol)
+        rig.mark(symbol, 100.0, after_ms=6_000)
+    assert rig.desk.positions.count == 2
+
+    def no_space(number: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    writer = rig.parts.journal
+    monkeypatch.setattr(writer, "_allocate", no_space)
+    while writer.seq and not (writer.full and writer.dropped > 1):
+        rig.desk.write_account(rig.now_ms)
+    seq = writer.seq
+    rig.mark(0, 98.0)
+    rig.mark(1, 98.0)
+    assert writer.seq == seq  # nothing could be recorded any more
+    assert len(rig.desk.orders) == 2
+    rig.mark(2, 98.0, after_ms=6_000)
+    assert rig.desk.positions.count == 0  # and both are out all the same
