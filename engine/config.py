@@ -120,7 +120,10 @@ class ControlConfig(Section):
 
 
 class ModelConfig(Section):
-    backend: Literal["auto", "packed", "walk", "tl2cgen"] = "auto"
+    predictor: Literal["auto", "packed", "walk", "tl2cgen"] = Field(
+        "auto", description="what evaluates a row; auto, packed: the fastest this machine can run; see docs/models.md"
+    )
+    compile: bool = Field(True, description="build the tl2cgen library in the background on each promotion")
     registry_url: str = Field("", description="fsspec URL of bundles; empty: <data_dir>/models")
 
 

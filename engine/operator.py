@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.assemble import Parts
 from engine.errors import DataError
-from engine.model.predictor import PackedPredictor, open_between_frames, open_packed, ready_backend
+from engine.model.predictor import PREDICTORS, PackedPredictor, open_between_frames, open_packed, ready_backend
 from kernels.records import Kind, Mode, Reason, RunState
 
 SESSION_START, SESSION_STOP = 1, 2
@@ -29,6 +29,7 @@ class Operator:
         self.session: dict[str, Any] = parts.session
         self.predictor: PackedPredictor | None = None
         self.previous_path = ""
+        self.chosen: str = parts.core.config.model.predictor  # of PREDICTORS; an operator may choose another
         self._ahead: tuple[str, PackedPredictor] | None = None
         self.open_model: Callable[[str], PackedPredictor] = self._open_warm
         self.questions: dict[str, Callable[[], dict[str, Any]]] = {"status": self.status}  # change and journal nothing
@@ -43,6 +44,7 @@ class Operator:
             "allow_symbol": self._allow_symbol,
             "promote": self._promote,
             "rollback": self._rollback,
+            "predictor": self._choose_predictor,
         }
 
     def add_verb(self, verb: str, action: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
@@ -59,10 +61,13 @@ class Operator:
         if action is None:
             names = ", ".join(sorted([*self._verbs, *self.questions]))
             raise ValueError(f"no such command: {verb!r}; there are {names}")
-        argument = str(args.get("symbol") or args.get("bundle_path") or args.get("reason") or "")
+        named = (args.get(name) for name in ("symbol", "bundle_path", "predictor", "reason"))
+        argument = str(next((value for value in named if value), ""))
         argument = CLEAR_HALT if args.get("clear_halt") else argument
         if verb in ("promote", "rollback"):
-            await self._open_ahead(str(args.get("bundle_path", "")) or self.previous_path)
+            await self._open_ahead(str(args.get("bundle_path", "")) or self.previous_path, self.chosen)
+        elif verb == "predictor":
+            await self._open_ahead(self._parts.model["path"], argument)
         # Nothing is awaited from here on: no other record comes between a command and what it did, so it replays.
         self._write(command_id, verb, actor, argument, 0, 0, "")
         try:
@@ -89,6 +94,7 @@ class Operator:
             "open_orders": len(desk.orders),
             "model_id": self.predictor.model_id if self.predictor else "",
             "backend": self.predictor.backend if self.predictor else "",
+            "predictor": self.chosen,
             "session": dict(self.session),
         }
 
@@ -165,7 +171,7 @@ class Operator:
     def load_model(self, path: str, actor: str) -> None:
         """Map a bundle's packed forest and swap it in between two frames. Raises DataError; the running one stays."""
         predictor = self.open_model(path)
-        if self.predictor is not None:
+        if self.predictor is not None and self.predictor.model_id != predictor.model_id:
             self.previous_path = self._parts.model["path"]
         self.predictor = predictor
         self._core.predictor = predictor
@@ -175,19 +181,18 @@ class Operator:
             predictor.schema_hash, predictor.backend.encode(), actor.encode()[:40],
         )  # fmt: skip
 
-    async def _open_ahead(self, path: str) -> None:
+    async def _open_ahead(self, path: str, chosen: str) -> None:
         """Open and prove a bundle in steps that do not stall the loop; `load_model` then only swaps it in."""
-        if path and self.open_model == self._open_warm:  # a replay opens models in its own way
-            backend = ready_backend(path, self._core.config.model.backend)
+        if path and chosen in PREDICTORS and self.open_model == self._open_warm:  # a replay opens in its own way
             with contextlib.suppress(DataError):  # refused again, and then recorded, when the command is carried out
-                self._ahead = (path, await open_between_frames(path, backend))
+                self._ahead = (path, await open_between_frames(path, ready_backend(path, chosen)))
 
     def _open_warm(self, path: str) -> PackedPredictor:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == path:
             predictor = ahead[1]
         else:
-            predictor = open_packed(path, ready_backend(path, self._core.config.model.backend))
+            predictor = open_packed(path, ready_backend(path, self.chosen))
         predictor.warm()
         return predictor
 
@@ -203,6 +208,23 @@ class Operator:
         if not path:
             raise ValueError("no earlier model is known to this engine; promote one by name")
         self.load_model(path, actor)
+        return self.status()
+
+    def _choose_predictor(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Serve the model in use through another predictor, and later ones too; the choice ends with the process."""
+        name, path = str(args.get("predictor", "")), self._parts.model["path"]
+        if name not in PREDICTORS:
+            raise ValueError(f"predictor: expected one of {', '.join(PREDICTORS)}, got {name!r}")
+        if self.predictor is None:
+            raise ValueError("no model is served: promote one first")
+        if self.open_model == self._open_warm and ready_backend(path, name) != name:
+            raise ValueError(f"predictor {name}: its libraries are not built for {self.predictor.model_id}")
+        before, self.chosen = self.chosen, name
+        try:
+            self.load_model(path, actor)
+        except (DataError, ValueError):
+            self.chosen = before
+            raise
         return self.status()
 
     # --- the journal ---

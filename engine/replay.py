@@ -260,6 +260,8 @@ class Replay:
             args = {"symbol": argument}
         elif verb in ("promote", "rollback") and argument:
             args = {"bundle_path": argument}
+        elif verb == "predictor":
+            args = {"predictor": argument}
         elif argument == CLEAR_HALT:
             args = {"clear_halt": True}
         elif argument:

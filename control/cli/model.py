@@ -29,11 +29,12 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command("label")(label)
     app.command("train")(train)
-    models = typer.Typer(no_args_is_help=True, help="The registry: list, show, promote, roll back.")
+    models = typer.Typer(no_args_is_help=True, help="The registry: list, show, promote, roll back, predictor.")
     models.command("list")(list_models)
     models.command("show")(show)
     models.command("promote")(promote)
     models.command("rollback")(rollback)
+    models.command("predictor")(predictor)
     app.add_typer(models, name="models")
 
 
@@ -191,6 +192,14 @@ def rollback(reason: Annotated[str, typer.Option(help="recorded with the rollbac
     with open_store() as store:
         done = job.rollback(store, settings(), actor(), reason)
     _print(asdict(done), json, f"{done.model_id} is back in production (engine: {done.engine})")
+
+
+def predictor(name: Annotated[str, typer.Argument(help="auto, packed, walk or tl2cgen")], json: Json = False) -> None:
+    """Serve the model in use through another predictor from now on; the configured one comes back at the next start."""
+    from control.cli.local import send
+
+    result = send(settings(), "predictor", {"predictor": name})
+    _print(result, json, f"{result['model_id']} is served by {result['backend']}")
 
 
 def _print(document: dict[str, Any], json: bool, text: str) -> None:

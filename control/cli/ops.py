@@ -55,7 +55,7 @@ def _print_status(document: dict[str, Any]) -> None:
         ("engine", f"{engine['engine_id']}, pid {engine['pid']}, {beat}"),
         ("mode", engine["mode"]),
         ("state", engine["state"]),
-        ("model", engine["model_id"] or "none"),
+        ("model", f"{engine['model_id']}, served by {engine['backend']}" if engine["model_id"] else "none"),
         ("equity", _usdt(engine["equity_usdt"])),
         ("today", _usdt(engine["day_pnl_usdt"])),
         ("symbols", f"{engine['symbols_ready']} of {engine['symbols']} ready"),

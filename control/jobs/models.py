@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from engine import model as models_door
 from engine.config import Config
 from engine.errors import DataError
 from engine.link import command
-from engine.model.predictor import read_manifest
+from engine.model.compiled import COMPILER
+from engine.model.predictor import COMPILED_FOLDER, read_manifest
 from engine.model.registry import Entry, Event, Registry, open_registry
 from store import writer
 from store.client import Store
@@ -75,7 +77,7 @@ def promote(
     told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
     registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
     _store_states(store, registry, entry.model_id, before.model_id if before else "")
-    if config.model.backend == "tl2cgen":
+    if config.model.compile:
         _compile_in_background(config, path)
     return Promotion(entry.model_id, str(path), before.model_id if before else "", force, told, evidence)
 
@@ -130,12 +132,14 @@ def _tell(config: Config, verb: str, actor: str, args: dict[str, Any]) -> str:
 
 
 def _compile_in_background(config: Config, bundle: Path) -> None:
-    """Start gcc at low priority in a process of its own; the engine switches when the libraries are proved."""
+    """Start gcc at low priority in a process of its own; an engine that is to use tl2cgen switches once it is done."""
+    if (bundle / COMPILED_FOLDER).is_dir() or shutil.which(COMPILER) is None:
+        return
     log = config.data_dir / "logs" / "tl2cgen.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     line = [sys.executable, "-m", "engine.model.compiled", str(bundle.resolve()), str(config.data_dir.resolve())]
     with open(log, "ab") as out:
-        subprocess.Popen(["nice", "-n", "10", *line], stdout=out, stderr=out, start_new_session=True)
+        subprocess.Popen(["nice", "-n", "19", *line], stdout=out, stderr=out, start_new_session=True)
 
 
 def _store_states(store: Store | None, registry: Registry, *model_ids: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import MediaType, Request, Response, get, post
 from litestar.params import Parameter
 
 from control import present
@@ -19,8 +19,12 @@ from control.services import Services
 from control.shapes import CommandDone, Confirm
 from control.shapes_data import Model, ModelDetail, Models
 from engine.errors import DataError
+from engine.model.registry import open_registry
+from engine.model.report import REPORT_NAME
 
 ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", description="the model's id")]
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+"""Of a page that runs nothing and loads nothing, but styles its plots inline."""
 COLUMNS = "model_id, state, toUnixTimestamp64Milli(time) AS since_ms, actor, url, manifest, metrics"
 
 
@@ -36,6 +40,13 @@ class Rollback(msgspec.Struct):
     """The body of a rollback."""
 
     reason: str = ""
+    confirm: str | None = None
+
+
+class Predictor(msgspec.Struct):
+    """The body of a choice of predictor."""
+
+    predictor: Literal["auto", "packed", "walk", "tl2cgen"]
     confirm: str | None = None
 
 
@@ -95,6 +106,41 @@ async def model(services: Services, model_id: ModelId) -> ModelDetail:
         _document(row["manifest"]),
         _document(row["metrics"]),
     )
+
+
+@get(
+    "/api/models/{model_id:str}/report",
+    tags=["models"],
+    summary="One model's evaluation as an HTML page",
+    media_type=MediaType.HTML,
+    responses=documented(400, 401, 404, 429, 503),
+)
+async def report(services: Services, model_id: ModelId) -> Response[bytes]:
+    """Return the page that the validation wrote into the bundle: one file, its plots inside."""
+    try:
+        page = await asyncio.to_thread(open_registry(services.config).read, model_id, REPORT_NAME)
+    except DataError as error:
+        raise ApiError(404, "no-report", f"{error}; `ta train --folds N` writes a report") from error
+    return Response(page, media_type=MediaType.HTML, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+@post(
+    "/api/models/predictor",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["models"],
+    summary="Choose what evaluates the model in use",
+    responses=PROBLEMS,
+)
+async def predictor(
+    request: Request[Any, Any, Any], services: Services, data: Predictor, key: Key = None
+) -> Response[CommandDone]:
+    """Let the engine open its model through another predictor and swap it in between two frames; not after a restart.
+
+    `tl2cgen` is there when its library was built (in the background, after a promotion) and passed the golden rows.
+    """
+    command = Command("predictor", {"predictor": data.predictor})
+    return await carry_out(request, services, command, key, Confirm(data.confirm))
 
 
 @post(
@@ -163,4 +209,4 @@ async def rollback(
     return await carry_out(request, services, command, key, Confirm(body.confirm))
 
 
-HANDLERS = [models, model, promote, rollback]
+HANDLERS = [models, model, report, predictor, promote, rollback]

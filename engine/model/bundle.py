@@ -20,7 +20,7 @@ from engine.model.labels import LabelSettings
 from engine.model.pack import missing_types, read_trees
 from engine.model.packed import read_packed, write_packed
 from engine.model.predictor import MANIFEST_NAME, PACKED_NAME, PackedPredictor, usable_backends
-from engine.model.report import render
+from engine.model.report import REPORT_NAME, render
 from engine.model.tables import forest_tables
 from engine.model.verify import GOLDEN_ROWS, planted_rows, reference, verify
 from kernels.compile import source_hash
@@ -29,7 +29,6 @@ from kernels.schema import FEATURES, SCHEMA_HASH, SCHEMA_VERSION, TARGETS
 Array = npt.NDArray[Any]
 
 FORMAT = 1
-REPORT_NAME = "report.html"
 
 
 def new_model_id(data_hash: str, now_ms: int) -> str:
@@ -138,6 +137,8 @@ def _write_forest(
         ensembles.append(read_trees(model, missing[target]))
     tables, warnings = forest_tables(ensembles)
     tables["nan_unseen"] = unseen.astype(np.uint8)
+    # The models share one Dataset, so a feature's missing type is the same wherever it is used.
+    tables["nan_as_zero"] = np.array(["none" in kinds for kinds in zip(*missing.values(), strict=True)], np.uint8)
     tables["golden_rows"], tables["golden_predictions"] = golden
     tables["model_id"] = np.frombuffer(model_id.encode(), np.uint8)
     tables["targets"] = np.frombuffer(",".join(missing).encode(), np.uint8)

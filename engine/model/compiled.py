@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from engine.errors import DataError
 from engine.model.packed import Packed
-from engine.model.predictor import COMPILED_FOLDER, PackedPredictor, open_packed, read_manifest
+from engine.model.predictor import COMPILED_FOLDER, PackedPredictor, open_packed
 from kernels.schema import FEATURES, TARGETS
 from kernels.walk import ZERO
 
@@ -46,7 +46,7 @@ def build(bundle: Path) -> Path:
         for target in TARGETS:
             model = treelite.Model.deserialize(str(bundle / f"{target}.treelite"))
             parameters = {"parallel_comp": max(1, model.num_tree // 25)}  # gcc is not linear in a file's size
-            tl2cgen.export_lib(model, COMPILER, str(partial / f"{target}.so"), params=parameters)
+            tl2cgen.export_lib(model, COMPILER, str(partial / f"{target}.so"), params=parameters, nthread=1)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         try:
@@ -66,14 +66,11 @@ class CompiledPredictor(PackedPredictor):
     def __init__(self, packed: Packed, model_id: str, bundle: Path) -> None:
         super().__init__(packed, model_id)
         self.backend = "tl2cgen"
-        where = bundle / COMPILED_FOLDER
-        self._libraries = [_library(where / f"{target}.so") for target in TARGETS]
+        self._libraries = [open_library(bundle, target) for target in TARGETS]
         self._entries = np.zeros(len(FEATURES))
         self._first_words = self._entries.view(np.int32)[::2]
         self._address = ctypes.c_void_p(self._entries.ctypes.data)
-        kinds = read_manifest(bundle)["missing_types"]
-        # The models share one Dataset, so a feature's missing type is the same wherever it is used.
-        self._as_zero = np.array([any(kinds[t][name] == "none" for t in TARGETS) for name in FEATURES])
+        self._as_zero = packed.arrays["nan_as_zero"].astype(bool)
         self._result = ctypes.c_double()
         self._pointer = ctypes.byref(self._result)
 
@@ -89,7 +86,9 @@ class CompiledPredictor(PackedPredictor):
             out[column] = self._result.value
 
 
-def _library(path: Path) -> Any:
+def open_library(bundle: Path, target: str) -> Any:
+    """Return the compiled `predict` of one target. Raises DataError where it was not built."""
+    path = bundle / COMPILED_FOLDER / f"{target}.so"
     if not path.is_file():
         raise DataError(f"{path}: not built yet: run `python -m engine.model.compiled BUNDLE DATA_DIR`")
     predict = ctypes.CDLL(os.fspath(path)).predict
@@ -99,19 +98,27 @@ def _library(path: Path) -> Any:
 
 
 def build_and_select(bundle: Path, data_dir: Path) -> str:
-    """Build, then ask the engine that runs on `data_dir` to open the bundle again: it now finds the libraries.
+    """Build; if the engine that runs on `data_dir` serves this bundle and is to use tl2cgen, ask it to switch now.
 
     Returns the backend that serves then, or why no engine was asked.
     """
     from engine.link import command
 
     build(bundle)
-    args = {"model_id": bundle.name, "bundle_path": str(bundle.resolve())}
+
+    def ask(verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        answer = command(data_dir, verb, actor="tl2cgen build", args=args, command_id=secrets.token_hex(16))
+        if not answer.get("ok"):
+            raise DataError(f"the engine refused: {answer.get('error')}")
+        return dict(answer["result"])
+
     try:
-        answer = command(data_dir, "promote", actor="tl2cgen build", args=args, command_id=secrets.token_hex(16))
+        status = ask("status", {})
+        if status["model_id"] != bundle.name or status["predictor"] != "tl2cgen":
+            return str(status["backend"])
+        return str(ask("predictor", {"predictor": "tl2cgen"})["backend"])
     except ConnectionError:
         return "no engine runs"
-    return "tl2cgen" if answer.get("ok") else str(answer.get("error"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ if has_vbmi():  # importing compiles: for another target that would end the proc
 
 Array = npt.NDArray[Any]
 
-CARRIED = ("nodes", "leaves", "roots", "first_tree", "nan_unseen", "golden_rows", "model_id", "targets")
+CARRIED = ("nodes", "leaves", "roots", "first_tree", "nan_unseen", "nan_as_zero", "golden_rows", "model_id", "targets")
 GOLDEN_STEP = 4  # golden rows proved in one go: well under a millisecond on every backend
 PACKED_NAME = "forest.bin"
 MANIFEST_NAME = "manifest.json"
@@ -36,6 +36,9 @@ VBMI_TABLES = ("used", "levels", "vbmi_tables", "vbmi_spans", "vbmi_leaves")
 BATCH_TABLES = ("used", "levels", "mask_nodes", "mask_trees", "first_tree", "leaves")
 GOLDEN_TOLERANCE = 1e-12  # of the target's largest |reference|: another order of summation, nothing else
 
+
+PREDICTORS = ("auto", "packed", "walk", "tl2cgen")
+"""What configuration and operators choose from; 'auto' and 'packed' are the fastest packed backend of the machine."""
 
 BACKENDS = ("vbmi", "lockstep", "walk")
 """How one row is evaluated, fastest first. Batches take mask propagation, or the walk where the tables do not fit."""
@@ -146,6 +149,12 @@ async def open_between_frames(bundle_path: str | Path, backend: str = "auto") ->
     """
     bundle = Path(bundle_path)
     packed = await asyncio.to_thread(read_packed, bundle / PACKED_NAME)
+    if backend == "tl2cgen":
+        from engine.model.compiled import open_library
+
+        for target in TARGETS:  # opened one by one, then held by the loader: opening all at once would take too long
+            open_library(bundle, target)
+            await asyncio.sleep(0)
     predictor = _identified(packed, bundle, backend)
     for _ in _golden_checks(predictor, bundle):
         await asyncio.sleep(0)

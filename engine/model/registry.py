@@ -18,7 +18,7 @@ from typing import Any
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.files import check_files
-from engine.model.predictor import MANIFEST_NAME
+from engine.model.predictor import MANIFEST_NAME, read_manifest
 
 MAX_EVENTS = 100_000  # one per publication, promotion, refusal and rollback: a person's lifetime of them
 ACTIONS = ("candidate", "production", "refused", "rollback")
@@ -159,6 +159,13 @@ class Registry:
                     self._fs.get_file(name, str(folder / name.rsplit("/", 1)[-1]))
         check_files(folder)
         return folder
+
+    def read(self, model_id: str, name: str) -> bytes:
+        """Return one file of a bundle, checked. Raises DataError when the bundle has no such file."""
+        path = self.path(model_id) / name
+        if name not in read_manifest(path.parent)["files"]:
+            raise DataError(f"{model_id}: its bundle holds no {name}")
+        return path.read_bytes()
 
     def _bundle(self, model_id: str) -> str:
         return f"{self._root}/{model_id}"

@@ -18,6 +18,7 @@ STYLE = (
     ".warning{background:#fff4d6;padding:.5rem .8rem;border-left:4px solid #b07d00}"
 )
 TOP = 20
+REPORT_NAME = "report.html"
 
 
 def render(manifest: dict[str, Any], evaluation: dict[str, Any]) -> str:

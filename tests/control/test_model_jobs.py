@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,7 @@ def candles(seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("jobs")
-    return load(None, data_dir=folder, market={"symbols": ["BTCUSDT", "ETHUSDT"]})
+    return load(None, data_dir=folder, market={"symbols": ["BTCUSDT", "ETHUSDT"]}, model={"compile": False})
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,21 @@ def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, con
     assert dict(store.rows("SELECT state, count() FROM training_jobs GROUP BY state")) == {"failed": 1, "done": 2}
     with pytest.raises(DataError, match="nothing to roll back to"):
         models_job.rollback(store, config, "test")
+
+
+def test_a_promotion_builds_the_compiled_library_in_the_background(store: Store, config: Config) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("tl2cgen needs gcc, and there is none")
+    registry = models_job.open_registry(config)
+    newest = registry.entries()[0].model_id
+    compiling = config.model_copy(update={"model": config.model.model_copy(update={"compile": True})})
+    models_job.promote(store, compiling, newest, "test", force=True, reason="build")
+    models_job.rollback(store, config, "test")
+    built, deadline = registry.path(newest) / "compiled", time.monotonic() + 120
+    while not built.is_dir():
+        assert time.monotonic() < deadline, (config.data_dir / "logs" / "tl2cgen.log").read_text()
+        time.sleep(0.1)
+    assert engine.model.load(built.parent, "tl2cgen").backend == "tl2cgen"
 
 
 def test_the_running_engine_is_told_and_its_refusal_changes_nothing(config: Config) -> None:

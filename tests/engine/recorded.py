@@ -188,6 +188,7 @@ class Day:
                 self.blocked.clear()
                 self.command("close", symbol="BTCUSDT")
                 self.command("promote", bundle_path=f"/models/second-{minute}")
+                self.command("predictor", predictor="walk")
             if minute % 90 == 45:
                 self.command("flatten", reason="test")
                 self.command("start")

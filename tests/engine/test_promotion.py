@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.model.bundle import write_bundle
+from engine.model.compiled import build_and_select
+from engine.model.train import describe, train
+from kernels.records import Kind
 from kernels.schema import SCHEMA_HASH
 from tests.engine.recorded import Day, Market
-from tests.model_rig import Trained, make_trained
+from tests.model_rig import NOW_MS, SMALL, Trained, make_trained
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    day = Day(tmp_path / "day", Market(4))
+    day = Day(tmp_path / "day", Market(6))
     day.operator.open_model = day.operator._open_warm  # what an engine has; a Day stubs it
     return day
 
@@ -51,3 +56,28 @@ def test_a_broken_bundle_is_refused_and_the_running_model_stays(day: Day, traine
         promote(day, broken)
     assert day.core.predictor is serving
     assert day.operator.status()["model_id"] == trained.bundle.name
+
+
+def choose(day: Day, name: str) -> dict[str, object]:
+    return asyncio.run(day.operator.handle("predictor", "test", {"predictor": name}, f"predictor-{name}"))
+
+
+def test_a_predictor_is_chosen_while_the_engine_runs(day: Day, trained: Trained, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("tl2cgen needs gcc, and there is none")
+    boosters = train(trained.data, settings=replace(SMALL, rounds=2))
+    bundle = write_bundle(tmp_path / "bundles", boosters, trained.data, describe(SMALL, 2), NOW_MS)
+    with pytest.raises(ValueError, match="expected one of auto, packed, walk, tl2cgen, got 'onnx'"):
+        choose(day, "onnx")
+    promote(day, bundle)
+    with pytest.raises(ValueError, match="predictor tl2cgen: its libraries are not built"):
+        choose(day, "tl2cgen")
+    assert build_and_select(bundle, tmp_path) == "no engine runs"
+    day.pass_minute(0)
+    packed = day.operator.status()["backend"]
+    for minute, (name, backend) in enumerate((("tl2cgen", "tl2cgen"), ("walk", "walk"), ("packed", packed)), 1):
+        status = choose(day, name)
+        assert (status["backend"], status["predictor"], status["model_id"]) == (backend, name, bundle.name)
+        day.pass_minute(minute)
+    assert day.operator.previous_path != str(bundle)  # another predictor is not another model: rollback still works
+    assert day.journal.counts[Kind.MODEL] == 5  # the day's first model, the promotion, and each choice
