@@ -54,6 +54,23 @@ def last_bars(store: Store, symbol: str, timeframe: int, count: int) -> npt.NDAr
     return found[-count:]
 
 
+def newest_bars(store: Store, names: list[str], timeframe: int, count: int) -> dict[str, npt.NDArray]:
+    """Return per symbol the BAR[n] among the `count` newest intervals of the table, in time order, with one query."""
+    table, row = f"candles_{TIMEFRAMES[timeframe]}", np.dtype([("which", "<u8"), ("bar", BAR)])
+    newest = store.scalar(
+        f"SELECT toUnixTimestamp64Milli(max(open_time)) FROM {table} WHERE symbol IN {{names:Array(String)}}",
+        {"names": names},
+    )
+    sql = (
+        f"SELECT indexOf({{names:Array(String)}}, symbol) AS which, {_fields(BAR)} FROM {table} "
+        "WHERE symbol IN {names:Array(String)} AND open_time > fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
+        "ORDER BY symbol, open_time"
+    )
+    from_ms = int(newest or 0) - count * TIMEFRAME_MS[timeframe]
+    rows = np.frombuffer(store.raw(sql, "RowBinary", {"names": names, "from_ms": from_ms}), row)
+    return {name: rows["bar"][rows["which"] == index].copy() for index, name in enumerate(names, 1)}
+
+
 def bars_seen(
     store: Store, symbol: str, timeframe: int, engine_id: str, run_id: str, from_ms: int = 0, to_ms: int = EVER_MS
 ) -> npt.NDArray:

@@ -1,4 +1,4 @@
-"""`ta collect`: history over REST into the store."""
+"""`ta collect`: history over REST into the store. `ta seed`: from the store into the engine's bar files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import typer
 from control.cli.app import console, fail, settings
 from control.cli.data import open_store
 from control.cli.model import progress_bar
-from engine.errors import ConfigError, ExchangeError
+from engine.errors import ConfigError, DataError, ExchangeError
 from kernels.records import TIMEFRAMES
+from store.errors import StoreError
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command("collect")(collect)
+    app.command("seed")(seed)
 
 
 def parse_time(name: str, text: str) -> int:
@@ -87,3 +89,26 @@ def collect(
         console.print(f"{summary.symbols} symbols in {summary.seconds:.1f} s: {stored or 'nothing new'}")
     if summary.faults:
         fail(*summary.faults, code=1)
+
+
+def seed(json: Annotated[bool, typer.Option("--json", help="print one JSON summary")] = False) -> None:
+    """Complete the engine's bar files from the store, so that its start asks REST for the rest only.
+
+    `ta up` does this by itself. The engine of the data folder must not be running.
+    """
+    from control.jobs.seed import seed as fill
+    from engine.main import lock_folder
+
+    config = settings()
+    written = {"bars": 0, "rates": 0}
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        if config.store.url != "embedded" or (config.data_dir / "store" / "db").is_dir():
+            with lock_folder(config.data_dir), open_store() as store:
+                written = fill(store, config)
+    except (StoreError, ConfigError, DataError) as error:
+        fail(str(error), code=1)
+    if json:
+        print(orjson.dumps(written).decode())
+    else:
+        console.print(f"{written['bars']:,} candles and {written['rates']:,} funding rates from the store")

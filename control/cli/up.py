@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from types import FrameType
@@ -13,6 +15,8 @@ import typer
 
 from control.cli.app import Settings, console, fail, settings
 from control.cli.engine import overrides
+
+SEED_S = 180.0  # 600 symbols take some seconds
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +45,7 @@ def up(
     supervisor = Supervisor([control, engine], say, lambda child: reduce_only(config.data_dir, child.name))
     stop_on_signals(supervisor)
     try:
+        seed_bar_files(ta_command(config.data_dir, "seed", config=Settings.file), variables)
         control.spawn()
         engine.spawn()
         say(f"control: http://{config.control.host}:{config.control.port}; logs: {logs}")
@@ -51,6 +56,18 @@ def up(
             time.sleep(0.2)
     finally:
         supervisor.stop()
+
+
+def seed_bar_files(command: list[str], variables: dict[str, str]) -> None:
+    """Fill the engine's bar files from the store before either starts; what fails here REST brings instead."""
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=SEED_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        say(f"bar files: not seeded from the store within {SEED_S:g} s")
+    else:
+        say(f"bar files: {done.stderr.strip()}")
 
 
 def say(text: str) -> None:

@@ -26,7 +26,7 @@ from control.shapes_data import (
     FeatureVector,
     Gap,
 )
-from kernels.records import TIMEFRAMES
+from kernels.records import TIMEFRAME_MS, TIMEFRAMES
 from kernels.schema import NAMES
 
 Timeframe = Literal["1m", "15m", "1h"]
@@ -46,6 +46,20 @@ def _range(from_ms: int | None, to_ms: int | None, column: str) -> tuple[str, di
     )
 
 
+_IN_RANGE = (
+    "WHERE symbol = {symbol:String} AND open_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
+    "AND open_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') "
+)
+_NEWEST = (
+    f"SELECT {MS}(open_time) AS open_ms FROM candles_? {_IN_RANGE}"
+    "ORDER BY symbol DESC, open_time DESC LIMIT 1 SETTINGS final = 0"
+)
+_CANDLES = (
+    f"SELECT {MS}(open_time) AS open_ms, open, high, low, close, volume, quote_volume, taker_volume, trades, source "
+    f"FROM candles_? {_IN_RANGE}ORDER BY open_time DESC LIMIT {{limit:UInt32}}"
+)
+
+
 @get("/api/candles", tags=["market"], summary="Closed candles of a symbol", responses=PROBLEMS)
 async def candles(
     request: Request[Any, Any, Any],
@@ -57,14 +71,15 @@ async def candles(
     limit: CandleLimit = 500,
 ) -> Response[Candles]:
     """Return the newest `limit` closed candles of the range, oldest first; `open_ms` is the open time."""
-    where, parameters = _range(from_ms, to_ms, "open_time")
-    sql = (
-        f"SELECT {MS}(open_time) AS open_ms, open, high, low, close, volume, quote_volume, taker_volume, trades, "
-        "source "
-        f"FROM candles_{timeframe} WHERE symbol = {{symbol:String}} AND {where} "
-        "ORDER BY open_time DESC LIMIT {limit:UInt32}"
-    )
-    rows = await services.reader.rows(sql, parameters | {"symbol": symbol, "limit": limit})
+    sql, newest = _CANDLES.replace("?", timeframe), _NEWEST.replace("?", timeframe)
+    first_ms, end_ms = from_ms or 0, TIME_MAX if to_ms is None else to_ms
+    values = {"symbol": symbol, "limit": limit, "from_ms": first_ms, "to_ms": end_ms}
+    # reading a key once rules out reading backwards, so the range is narrowed to what holds `limit` candles at best
+    last = await services.reader.rows(newest, values)
+    since_ms = int(last[0]["open_ms"]) - 2 * limit * TIMEFRAME_MS[TIMEFRAMES.index(timeframe)] if last else 0
+    rows = await services.reader.rows(sql, values | {"from_ms": max(first_ms, since_ms)})
+    if len(rows) < limit and since_ms > first_ms:
+        rows = await services.reader.rows(sql, values)
     items = msgspec.convert(rows[::-1], list[Candle], strict=False)
     return tagged(request, Candles(symbol, timeframe, items))
 

@@ -125,13 +125,18 @@ class Worker:
                 kept = unbroken(kept[-1:], timeframe)[0][:0]
             server_ms = await self._recent_ms()
             first_ms = server_ms // step * step - need * step
-            usable = len(kept) and kept["open_ms"][0] <= first_ms and kept["open_ms"][-1] + step >= first_ms
-            from_ms = int(kept["open_ms"][-1]) + step if usable else first_ms
-            fetched = await self._rest.history(symbol, timeframe, from_ms, server_ms // step * step)
-            fetched = closed(fetched, timeframe, server_ms)
-            whole, filled = unbroken(np.concatenate([kept, fetched]) if usable else fetched, timeframe)
+            if len(kept) and kept["open_ms"][-1] + step < first_ms:
+                kept = kept[:0]  # too old to be joined with the warm-up
+            starts = int(kept["open_ms"][0]) if len(kept) else server_ms // step * step
+            follows = int(kept["open_ms"][-1]) + step if len(kept) else starts
+            before, after = await asyncio.gather(
+                self._rest.history(symbol, timeframe, first_ms, starts),
+                self._rest.history(symbol, timeframe, follows, server_ms // step * step),
+            )
+            before, after = closed(before, timeframe, server_ms), closed(after, timeframe, server_ms)
+            whole, filled = unbroken(np.concatenate([before, kept, after]), timeframe)
             file.rewrite(whole)
-            result["bars"] += len(fetched)
+            result["bars"] += len(before) + len(after)
             result["filled"] += filled
             if len(whole) < need - 1:
                 result["short"].append([symbol, timeframe, len(whole)])
