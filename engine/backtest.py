@@ -19,11 +19,12 @@ from engine.assemble import Preamble, wire
 from engine.clock import EventClock
 from engine.config import Config
 from engine.core import Core, Vector, instrument_facts
-from engine.history import Batch, Grid, History, lay_out
-from engine.journal import Writer
+from engine.history import Batch, History, Progress, lay_out
 from engine.market.events import BOOK_ROW
 from engine.restore import Restored
 from engine.results import Result
+from engine.tape import Given, Tape, instrument_rows
+from engine.trading.account import Account
 from engine.trading.limits import limits_row
 from engine.trading.shadow import ShadowGateway
 from kernels.decide import FACTS, PLAN
@@ -41,7 +42,7 @@ from kernels.quiet import (
     READY,
     stride,
 )
-from kernels.records import FEATURE_COUNT, INSTRUMENT, RECORDS, Kind, RunState
+from kernels.records import FEATURE_COUNT, Kind, RunState
 from kernels.stops import POSITION
 
 __all__ = ["History", "Result", "run"]
@@ -49,7 +50,7 @@ __all__ = ["History", "Result", "run"]
 KNOTS_MS = (0, 20_000, 40_000, LAST_TICK_MS)  # when a minute's path is at its open, its two extremes, its close
 DEPTH = 1e15  # quantity at the best level: stored bars know no book, so its size never limits an order
 FOREVER_MS = 1 << 42
-KEPT_KINDS = (Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE)
+MINUTES_PER_REPORT = 5_000
 
 
 def run(
@@ -62,75 +63,23 @@ def run(
     from_ms: int = 0,
     to_ms: int = FOREVER_MS,
     every_minute: bool = False,
+    wallet_usdt: float = 0.0,
+    progress: Progress = lambda what, done, total: None,
 ) -> Result:
     """Trade `histories` with `predictor` under `config` and return what came of it.
 
     histories: one per symbol, with the warm-up before `from_ms`; btc: BTCUSDT's history if it is not among them;
     instruments: INSTRUMENT[] that name the symbols (default: an unlimited instrument with fine steps);
-    [from_ms, to_ms): the minutes to trade, UTC; every_minute: no stride over quiet minutes. Raises DataError when there
-    is nothing to trade or BTCUSDT is missing, ValueError for an instrument that is missing.
+    [from_ms, to_ms): the minutes to trade, UTC; every_minute: no stride over quiet minutes; wallet_usdt: to begin with
+    (default: the configured one); progress(what, done, total) is told of symbols laid out and of minutes. Raises
+    DataError when there is nothing to trade or BTCUSDT is missing, ValueError for an instrument that is missing.
     """
-    driver = Driver(config, histories, predictor, instruments, btc=btc, from_ms=from_ms, to_ms=to_ms)
+    driver = Driver(
+        config, histories, predictor, instruments, btc=btc, from_ms=from_ms, to_ms=to_ms, wallet_usdt=wallet_usdt,
+        progress=progress,
+    )  # fmt: skip
     driver.drive(every_minute)
     return driver.result()
-
-
-class Tape(Writer):
-    """A journal in memory: what the result is made of, and nothing else. No file is opened."""
-
-    def __init__(self, grid: Grid) -> None:
-        self.engine_id, self.run_id, self.seq = "bt", 1, 0
-        self.full, self.dropped = False, 0
-        self.counts = {kind: 0 for kind in Kind}
-        self.rows: dict[Kind, list[tuple[Any, ...]]] = {kind: [] for kind in KEPT_KINDS}
-        self.sides = np.zeros((len(grid.symbols), grid.minutes), np.int8)
-        self.gates = np.zeros((len(grid.symbols), grid.minutes), np.uint64)
-        self._first_ms = grid.first_ms
-        self._blank = bytes(max(dtype.itemsize for dtype in RECORDS.values()))
-
-    def write(self, kind: Kind, mono_ns: int, time_ms: int, *fields: Any) -> int:
-        """Keep what the result needs; seq counts that alone, so that both ways through a backtest name orders alike."""
-        if kind is Kind.SIGNAL:
-            at = (fields[6] - self._first_ms) // MINUTE_MS - 1
-            self.sides[fields[0], at], self.gates[fields[0], at] = fields[1], fields[15]
-            if fields[15]:
-                return self.seq or 1
-        elif kind in self.rows:
-            self.rows[kind].append((self.seq + 1, 0, int(kind), 0, 0, time_ms, *fields))
-        else:
-            return self.seq or 1
-        self.seq += 1
-        self.counts[kind] += 1
-        return self.seq
-
-    def newest(self, size: int) -> bytes:
-        """Return zeros: nobody watches a backtest."""
-        return self._blank[:size]
-
-    def flush(self) -> None:
-        """Nothing is written."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def table(self, kind: Kind) -> npt.NDArray[Any]:
-        """Return the records of one kind."""
-        return np.array(self.rows[kind], RECORDS[kind])
-
-
-class _Given:
-    """Stands for the model inside the core: its answers were made in one batch."""
-
-    backend = "batch"
-
-    def __init__(self, model_id: str) -> None:
-        self.model_id = model_id
-        self.nan_unseen = np.zeros(FEATURE_COUNT, bool)
-        self.nan_unseen[0] = True  # the row's first value is NaN where the real row had an unseen NaN
-        self.answer = np.zeros(0)
-
-    def predict_into(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> None:
-        out[:] = self.answer
 
 
 class Driver:
@@ -146,27 +95,32 @@ class Driver:
         btc: History | None,
         from_ms: int,
         to_ms: int,
+        wallet_usdt: float = 0.0,
+        progress: Progress = lambda what, done, total: None,
     ) -> None:
         base = btc or next((h for h in histories if h.symbol == config.market.btc_symbol), None)
         if base is None:
             raise ValueError(f"btc: the features need the history of {config.market.btc_symbol}")
         self.config = config
-        self.grid = lay_out(histories, base, predictor, from_ms, to_ms)
+        self._progress = progress
+        self.grid = lay_out(histories, base, predictor, from_ms, to_ms, progress)
         self.clock = EventClock()
         self.clock.observe(self.grid.first_ms)
         symbols = self.grid.symbols
-        self.instruments = _rows_of(instruments, symbols)
+        self.instruments = instrument_rows(instruments, symbols)
         self.books: npt.NDArray[Any] = np.zeros(len(symbols), BOOK_ROW)
         self.tape = Tape(self.grid)
 
         def open_journal(preamble: Preamble) -> Tape:
             return self.tape
 
-        parts = wire(config, symbols, self.instruments, self.books, self.clock, Restored(), open_journal)
+        self.start_equity_usdt = wallet_usdt or config.risk.start_equity_usdt
+        begin = Restored(account=Account(self.start_equity_usdt))
+        parts = wire(config, symbols, self.instruments, self.books, self.clock, begin, open_journal)
         self.core: Core = parts.core
         assert isinstance(parts.gateway, ShadowGateway)
         self.gateway: ShadowGateway = parts.gateway
-        self.given = _Given(predictor.model_id)
+        self.given = Given(predictor.model_id)
         self.core.predictor = self.given
         self.core.desk.account.run_state = int(RunState.RUNNING)
         self.equity = np.full(self.grid.minutes, np.nan)
@@ -181,7 +135,11 @@ class Driver:
     def drive(self, every_minute: bool = False) -> None:
         """Go through all minutes."""
         desk, at, end = self.core.desk, 0, self.grid.minutes
+        told = 0
         while at < end:
+            if at >= told:
+                self._progress("minutes", at, end)
+                told = at + MINUTES_PER_REPORT
             if not every_minute and not desk.orders and not desk.exits:
                 passed = self._stride.go(at, end)
                 self.strided += passed - at
@@ -190,6 +148,7 @@ class Driver:
                     break
             self.play(at)
             at += 1
+        self._progress("minutes", end, end)
         self._end()
 
     def play(self, at: int) -> None:
@@ -325,7 +284,7 @@ class Driver:
             model_id=self.given.model_id,
             config_hash=self.config.hash(),
             first_ms=grid.first_ms,
-            start_equity_usdt=self.config.risk.start_equity_usdt,
+            start_equity_usdt=self.start_equity_usdt,
             trades=tape.table(Kind.TRADE),
             fills=tape.table(Kind.FILL),
             orders=tape.table(Kind.ORDER),
@@ -385,21 +344,3 @@ class _Stride:
         account.day_ms = int(money[4])
         driver.clock.observe(grid.first_ms + passed * MINUTE_MS)
         return passed
-
-
-def _rows_of(instruments: npt.NDArray[Any] | None, symbols: list[str]) -> npt.NDArray[Any]:
-    """Return the instruments in the order of `symbols`; without any, ones that limit nothing."""
-    rows = np.zeros(len(symbols), INSTRUMENT)
-    if instruments is None:
-        rows["symbol"] = [name.encode() for name in symbols]
-        rows["tick_size"] = rows["step_size"] = 1e-8
-        rows["maintenance_rate"], rows["funding_hours"] = 0.004, 8
-        rows["trading"] = rows["perpetual"] = 1
-        return rows
-    known = {bytes(row["symbol"]).decode(): row for row in instruments}
-    absent = [name for name in symbols if name not in known]
-    if absent:
-        raise ValueError(f"instruments: expected {', '.join(symbols)}, got none for {', '.join(absent)}")
-    for at, name in enumerate(symbols):
-        rows[at] = known[name]
-    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from kernels.records import SAMPLE, TARGET_COUNT, TIMEFRAME_MS, BarFlag
 from kernels.schema import INDEX, READY_BTC_BARS, READY_OWN_BARS
 
 Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
 MINUTE_MS = 60_000
 ROWS_AT_ONCE = 65_536  # float32 rows made for the forests at a time
 
@@ -80,7 +82,14 @@ class Grid:
         )  # fmt: skip
 
 
-def lay_out(histories: list[History], btc: History, model: Batch, from_ms: int, to_ms: int) -> Grid:
+def lay_out(
+    histories: list[History],
+    btc: History,
+    model: Batch,
+    from_ms: int,
+    to_ms: int,
+    progress: Progress = lambda what, done, total: None,
+) -> Grid:
     """Fold, predict and lay out the decision minutes [from_ms, to_ms); the fold starts at each history's first bar.
 
     Raises DataError when no symbol has a bar in the range.
@@ -93,6 +102,7 @@ def lay_out(histories: list[History], btc: History, model: Batch, from_ms: int, 
     minutes = (int(max(o[-1] for o in found)) - first_ms) // MINUTE_MS + 1
     grid = Grid.empty([h.symbol for h in histories], first_ms, minutes)
     for s, history in enumerate(histories):
+        progress(f"features of {history.symbol}", s, len(histories))
         _lay_out_symbol(grid, s, history, btc, model)
     return grid
 

@@ -299,6 +299,21 @@ def read_records(segment: SegmentFile, wanted: frozenset[Kind] | None = None) ->
             return out
 
 
+def read_kind(segment: SegmentFile, kind: Kind) -> npt.NDArray[Any]:
+    """Return all records of one kind in a segment as an array of its dtype, in order: the fast way to many of them."""
+    raw = np.fromfile(segment.path, np.uint8)
+    words, grid = raw.view(np.uint64), raw.reshape(-1, SLOT_BYTES)
+    offsets, kinds = np.empty(65_536, np.int64), np.empty(65_536, np.uint16)
+    dtype, slots = RECORDS[kind], SLOTS[kind]
+    slot, seq, verdict, parts = FIRST_SLOT, segment.first_seq, layout.OUT_FULL, []
+    while verdict == layout.OUT_FULL:
+        count, slot, seq, verdict = layout.scan(words, slot, np.uint64(seq), offsets, kinds)
+        first = offsets[:count][kinds[:count] == kind] // SLOT_BYTES
+        taken = grid[first[:, None] + np.arange(slots)].reshape(len(first), slots * SLOT_BYTES)
+        parts.append(np.ascontiguousarray(taken[:, : dtype.itemsize]).view(dtype)[:, 0])
+    return np.concatenate(parts)
+
+
 def read_durable(path: Path) -> list[tuple[Kind, np.void]]:
     """Return the whole records of a durable file; a torn last one (power loss) ends the list."""
     raw = np.fromfile(path, np.uint8)

@@ -57,6 +57,23 @@ def test_demo_trades_and_the_store_has_everything_once_after_control_was_killed(
             assert total == distinct == summary["records"][RECORD_OF.get(table, table.rstrip("s"))]
         ((gross,),) = store.rows("SELECT sum(net_usdt) FROM trades")
         assert gross == pytest.approx(summary["net_usdt"])
+    assert_backtest_gives_its_trades(folder, summary)
+
+
+def assert_backtest_gives_its_trades(folder: Path, summary: dict) -> None:
+    """Backtest what the demonstration stored of its own time: what differs from its shadow trades is explained."""
+    done = subprocess.run(
+        ta(folder, "backtest", "--compare-run", "last", "--json"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["decisions"] == found["predictions_equal"] == summary["signals"]
+    assert found["run_trades"] == summary["trades"]
+    assert found["run_net_usdt"] == pytest.approx(summary["net_usdt"])
+    assert found["same_exit"] >= 0.8 * len(found["pairs"])
+    assert "unexplained" not in found["by_cause"]
+    difference = found["run_net_usdt"] - found["backtest_net_usdt"]
+    assert sum(row["net_usdt"] for row in found["by_cause"].values()) == pytest.approx(difference, abs=1e-6)
 
 
 RECORD_OF = {"bars_seen": "bar"}

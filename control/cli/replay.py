@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -59,15 +60,21 @@ def backtest(
     model: Annotated[str, typer.Option(help="id, or the beginning of one (default: the production model)")] = "",
     bundle: Annotated[Path | None, typer.Option(help="a bundle's folder instead of a registered model")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the result (default: in <data-dir>/backtests)")] = None,
+    compare_run: Annotated[
+        str, typer.Option(help="a recorded run (id, or 'last'): backtest its time and explain what differs")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Trade the stored past with the engine's own core and the shadow gateway; writes result, trades, tear sheet."""
     from control.jobs import backtest as job
 
     config = settings()
+    if compare_run:
+        _compare(compare_run, moment_ms(begin, 0), moment_ms(end, FOREVER_MS), bundle, out, json)
+        return
     request = job.Request(symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), model, bundle)
-    with open_store() as store:
-        result, sheet = job.run(store, config, request, out)
+    with open_store() as store, progress_bar("backtest") as progress:
+        result, sheet = job.run(store, config, request, out, progress)
     if json:
         import orjson
 
@@ -78,3 +85,30 @@ def backtest(
     for row in result.by_symbol():
         console.print(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
     console.print(f"result {result.hash()}; tear sheet {sheet}", highlight=False, soft_wrap=True)
+
+
+def _compare(run: str, from_ms: int, to_ms: int, bundle: Path | None, out: Path | None, json: bool) -> None:
+    from control.jobs import compare as job
+    from engine.comparison import CAUSES
+
+    with open_store() as store, progress_bar("backtest") as progress:
+        compared = job.run(store, settings(), job.Request(run, from_ms, to_ms, bundle), out, progress)
+    found = compared.comparison
+    if json:
+        import orjson
+
+        print(orjson.dumps(compared.as_dict()).decode())
+        return
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(f"run {compared.run_id}: {found.decisions:,} decisions of {compared.model_id}")
+    say(
+        f"  {found.predictions_equal:,} predicted alike, {found.gates_equal:,} with the same refusals, "
+        f"{found.decisions_missing:,} not decided by the backtest"
+    )
+    say(f"trades: {found.run_trades} in the run, {found.backtest_trades} in the backtest, {len(found.pairs)} in both, ")
+    say(f"  {found.same} of them with the same exit in the same minute")
+    total = found.run_net_usdt - found.backtest_net_usdt
+    say(f"net: run {found.run_net_usdt:,.2f}, backtest {found.backtest_net_usdt:,.2f}, difference {total:,.2f} USDT:")
+    for cause, row in found.by_cause().items():
+        say(f"  {cause:<13} {row['net_usdt']:>+12,.2f} USDT in {row['trades']:>5} trades: {CAUSES[cause]}")
+    say(f"every trade in {compared.folder / 'comparison.json'}")

@@ -14,6 +14,7 @@ from engine import backtest
 from engine.backtest import History, Result
 from engine.config import Config
 from engine.errors import DataError
+from engine.history import Progress
 from engine.model import load
 from engine.model.registry import open_registry
 from store import queries
@@ -47,7 +48,10 @@ def history(store: Store, symbol: str, to_ms: int) -> History:
     )
 
 
-def run(store: Store, config: Config, request: Request, folder: Path | None = None) -> tuple[Result, Path]:
+def run(
+    store: Store, config: Config, request: Request, folder: Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Result, Path]:  # fmt: skip
     """Run a backtest and save it; returns the result and where its tear sheet is.
 
     Raises DataError when nothing is stored, or no model is there to trade with.
@@ -60,8 +64,9 @@ def run(store: Store, config: Config, request: Request, folder: Path | None = No
     if not len(btc.bars):
         raise DataError(f"the features need {btc_symbol}'s 1m candles, and none are stored")
     result = backtest.run(
-        config, histories, model, instruments(store, symbols), btc=btc, from_ms=request.from_ms, to_ms=request.to_ms
-    )
+        config, histories, model, instruments(store, symbols), btc=btc, from_ms=request.from_ms, to_ms=request.to_ms,
+        progress=progress,
+    )  # fmt: skip
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{result.hash()[:8]}"
     return result, result.save(folder or config.data_dir / "backtests" / name)
 

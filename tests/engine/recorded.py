@@ -79,6 +79,8 @@ class Market:
 class Day:
     """Records a run into `folder`: marks each second or so, books, bars, samples, commands, a gap, a late sample."""
 
+    funding_minutes = 30  # between settlements, whose rates never arrive: vectors are late by them
+
     def __init__(self, folder: Path, market: Market, settings: Config | None = None) -> None:
         self.folder, self.market = folder, market
         self.config = settings or load(
@@ -102,7 +104,7 @@ class Day:
         self.operator = Operator(self.parts, SYMBOLS, Mode.SHADOW)
         self.operator.open_model = lambda path: PickyModel(Path(path).name)  # type: ignore[assignment, return-value]
         self.operator.load_model("/models/picky", "test")
-        self.next_funding_ms = self.clock.now_ms() + 30 * MINUTE_MS
+        self.next_funding_ms = self.clock.now_ms() + self.funding_minutes * MINUTE_MS
 
     @property
     def journal(self) -> Writer:
@@ -141,7 +143,7 @@ class Day:
     def tick(self, symbol: int, price: float, now_ms: int) -> None:
         """One mark, then a book around it; the book's size is often too small for a whole order."""
         if now_ms >= self.next_funding_ms:
-            self.next_funding_ms += 30 * MINUTE_MS
+            self.next_funding_ms += self.funding_minutes * MINUTE_MS
         rate = round(float(self.random.normal(1e-4, 5e-5)), 8)
         self.sink.on_mark(symbol, price * 1.0001, rate, self.next_funding_ms, now_ms, 1)
         half = price * 5e-5
