@@ -23,6 +23,7 @@ GROUPS: tuple[str, ...] = (
     "ops",
     "tokens",
     "top",
+    "market",
     "alerts",
     "simulator",
     "model",

@@ -84,6 +84,19 @@ async def candles(
     return tagged(request, Candles(symbol, timeframe, items))
 
 
+@get("/api/market", tags=["market"], summary="How the market data arrives", responses=documented(400, 401, 429, 503))
+async def market(services: Services) -> dict[str, Any]:
+    """Return the league of connections, counts of frames and faults, repairs, late closes and the exchange's clock."""
+    try:
+        answer = await services.engine.command("market", "control", {}, "")
+    except (ConnectionError, TimeoutError) as error:
+        raise ApiError(503, "engine-unreachable", "no engine answers") from error
+    if not answer.get("ok"):
+        raise ApiError(503, "engine-refused", str(answer.get("error") or "refused"))
+    report: dict[str, Any] = answer["result"]
+    return report
+
+
 @get("/api/features/{symbol:str}", tags=["market"], summary="Newest feature vectors", responses=PROBLEMS)
 async def features(services: Services, symbol: SymbolPath) -> Features:
     """Return the newest stored 44 features of each timeframe; empty unless `market.store_features` names the symbol."""
@@ -173,4 +186,4 @@ async def audit(
     return Audits(msgspec.convert(rows, list[Audit], strict=False))
 
 
-HANDLERS = [candles, features, feature_series, coverage, gaps, audit]
+HANDLERS = [market, candles, features, feature_series, coverage, gaps, audit]

@@ -18,6 +18,7 @@ class FakeEngine:
     """Writes a snapshot and answers commands on the socket from a thread with its own loop."""
 
     def __init__(self, data_dir: Path, mode: Mode = Mode.SHADOW) -> None:
+        self.answers: dict[str, dict[str, Any]] = {}
         self.commands: list[tuple[str, str, dict[str, Any], str]] = []
         self.refuse: str | None = None
         self.delay_s = 0.0
@@ -79,7 +80,7 @@ class FakeEngine:
             status["run_state"] = states[verb]
         if verb in ("flatten", "close"):
             status["open_positions"] = 0
-        return {"verb": verb, **args}
+        return self.answers.get(verb, {"verb": verb, **args})
 
     def _run(self, ready: threading.Event) -> None:
         async def body() -> None:

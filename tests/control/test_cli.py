@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from control.auth import TokenBook
 from control.cli.app import app, load_groups
+from engine.market.stream import Streams
+from engine.market.wire import Decoder
+from engine.repair import Repairer
 
 load_groups()
 
@@ -104,3 +107,29 @@ def test_an_occupied_port_is_one_clear_message() -> None:
     with pytest.raises(ConfigError, match="Address already in use"):
         listen("127.0.0.1", opened.getsockname()[1])
     opened.close()
+
+
+@pytest.fixture
+def market_report() -> dict[str, Any]:
+    """What an engine answers, made by its own parts."""
+    decoder = Decoder(["BTCUSDT"], None, 1)  # type: ignore[arg-type]
+    streams = Streams("ws://127.0.0.1:9", decoder)
+    decoder.feed(b"{", 1, streams.links[0].retired)
+    streams.links[0].retired.firsts = 5
+    repairer = Repairer(None, None, ["BTCUSDT"])  # type: ignore[arg-type]
+    return {
+        "frames": decoder.counts(), "connections": streams.league(), "resubscribed": 1, "moved": 0,
+        "repairs": repairer.status() | {"revisions": 2}, "late_1m": [{"symbol": "BTCUSDT", "bars": 9, "late": 3}],
+        "clock": {"offset_ms": -1.25, "good": True, "error_ms": None, "drift_ppm": None},
+    }  # fmt: skip
+
+
+def test_market_shows_the_league_and_what_is_late(ta: Any, engine: Any, market_report: dict[str, Any]) -> None:
+    engine.answers["market"] = market_report
+    shown = ta("market")
+    assert shown.exit_code == 0, shown.output
+    first = next(line for line in shown.output.splitlines() if line.split()[:2] == ["0", "public"])
+    assert first.split() == ["0", "public", "idle", "1", "5", "0", "0", "1", "0", "0"]
+    for said in ("BTCUSDT 3 of 9", "not_json 1", "revisions 2", "-1.2 ms", "good"):
+        assert said in shown.output
+    assert json.loads(ta("market", "--json").output) == json.loads(json.dumps(market_report))

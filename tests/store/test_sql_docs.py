@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.market.lateness import EDGES_MS
 from kernels.records import GATES, LABEL, BarFlag, Reason
 from kernels.schema import NAMES
 from store import writer
 from store.client import Store
 from store.schema import tables
-from store.views import meanings, views
+from store.views import LATENESS_MS, meanings, views
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 DAY_MS = 86_400_000
@@ -102,8 +103,10 @@ def filled(store: Store, trades, make_bars) -> Store:
     features = [{"seq": 20_000 + i, "symbol": "BTCUSDT", "close_time": T0 + i * 3_600_000,
                  **{name: float(i >= 48) * 3 + float(rng.normal()) for name in NAMES}} for i in range(60)]  # fmt: skip
     insert(store, "features_1m", features)
-    seen = {"symbol": "BTCUSDT", "open_time": T0, "close": 1.0, "timeframe": 0, "time": T0, "seq": 1}
-    insert(store, "bars_seen", [seen])
+    seen = {"symbol": "BTCUSDT", "open_time": T0, "close": 1.0, "timeframe": 0, "time": T0}
+    late = [(30, 1), (50, 1), (51, 1), (2_600, 2), (70_000, 2), (-4, 1), (90_000, 1 | 16), (80_000, 1 | 32)]
+    bars = [seen | {"seq": 1 + i, "late_ms": ms, "flags": flags} for i, (ms, flags) in enumerate(late)]
+    insert(store, "bars_seen", bars)
     return store
 
 
@@ -177,6 +180,16 @@ def test_refusals_costs_latency_completeness(filled: Store) -> None:
     assert [(row["symbol"], row["candles"], row["missing"]) for row in days] == [
         ("BTCUSDT", 1_440, 0), ("BTCUSDT", 1_440, 0), ("ETHUSDT", 1_410, 30), ("ETHUSDT", 1_440, 0),
     ]  # fmt: skip
+
+
+def test_lateness_is_a_histogram_with_the_engine_s_edges(filled: Store) -> None:
+    assert LATENESS_MS == EDGES_MS
+    rows = named(filled, "SELECT * FROM v_lateness ORDER BY up_to_ms NULLS LAST")
+    assert {(row["symbol"], row["bar_length"]) for row in rows} == {("BTCUSDT", "1m")}  # without fillings and revisions
+    assert [(row["up_to_ms"], row["bars"], row["from_stream"]) for row in rows] == [
+        (25, 1, 1), (50, 2, 2), (100, 1, 1), (5_000, 1, 0), (None, 1, 0),
+    ]  # fmt: skip
+    assert rows[-1]["worst_ms"] == 70_000
 
 
 def test_drift_entries_equity_and_sessions(filled: Store, trades) -> None:
