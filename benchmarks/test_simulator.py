@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from engine.simulator.certificate import make_certificate
 from engine.simulator.exchange import Exchange
 from engine.simulator.instruments import MONEY
 from engine.simulator.options import Options
@@ -24,7 +25,7 @@ from engine.simulator.orders import Order
 from engine.simulator.streams import Connection, Target
 from engine.simulator.warm import warm
 from tests.engine.simulator.conftest import spawn
-from tests.engine.simulator.harness import Rig, make_certificate
+from tests.engine.simulator.harness import Rig
 
 FRAMES_PER_S = 100_000
 ORDERS_PER_S = 20_000

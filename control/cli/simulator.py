@@ -33,7 +33,7 @@ def simulator(
     weight_limit: Annotated[int | None, Option(help="request weight per minute and address")] = None,
     profile: Annotated[str, Option(help="production, or demo: unrouted addresses carry everything")] = "production",
     latency: Annotated[float, Option(help="scale of the exchange's internal delays")] = 1.0,
-    tls: Annotated[bool, Option(help="serve https and wss; needs --tls-cert and --tls-key")] = False,
+    tls: Annotated[bool, Option(help="serve https and wss; without --tls-cert by a self-signed one")] = False,
     tls_cert: Annotated[Path | None, Option(help="certificate chain, PEM")] = None,
     tls_key: Annotated[Path | None, Option(help="private key, PEM")] = None,
     admin_port: Annotated[int | None, Option(help="fault injection; off by default")] = None,
@@ -44,10 +44,10 @@ def simulator(
     """Serve a simulated exchange: REST and WS API on PORT, streams on PORT + 1. Prints one JSON line when ready."""
     from engine.errors import ConfigError
     from engine.simulator.main import run
-    from engine.simulator.options import Options, check, parse_account
+    from engine.simulator.options import Options, check, parse_account, self_signed
 
-    if tls and not (tls_cert and tls_key):
-        raise ConfigError(["--tls: needs --tls-cert and --tls-key"])
+    if tls and not (tls_cert or tls_key):
+        tls_cert, tls_key = self_signed()
     if clock not in (None, "wall", "replay"):
         raise ConfigError([f"--clock: expected wall or replay, got {clock}"])
     if profile not in ("production", "demo"):

@@ -122,7 +122,7 @@ class AlgoService:
             raise Refusal(-4116, "ClientOrderId is duplicated.")
         if len(mine) >= MAX_OPEN:
             raise Refusal(-4045, "Reach max stop order limit.")
-        if algo.close_position:
+        if algo.tif == "GTE_GTC":  # every closePosition order is one
             self._check_close(algo, mine)
         if self._would_trigger(algo):
             raise Refusal(-2021, "Order would immediately trigger.")
@@ -139,7 +139,7 @@ class AlgoService:
             raise Refusal(-4509, message + "Please ensure that open orders or positions are available.")
         for other in mine:
             same = (other.s, other.sign, other.position_side) == (algo.s, algo.sign, algo.position_side)
-            if other.close_position and same and _family(other.type) == _family(algo.type):
+            if algo.close_position and other.close_position and same and _family(other.type) == _family(algo.type):
                 if other.status == "TRIGGERING":
                     raise Refusal(-4117, "This stop order is in triggering, please try again later.")
                 raise Refusal(-4130, "An open stop or take profit order with GTE and closePosition in the direction"
@@ -233,7 +233,7 @@ class AlgoService:
             self._end(algo, "expire", reason)
 
     def sees(self, account: Account, s: int, side: str, qty: int) -> None:
-        """Learn of a position; a flat one expires its closePosition orders some time later, if it is still flat."""
+        """Learn of a position; a flat one expires its GTE_GTC orders some time later, if it is still flat."""
         self.seen[account.key, s, side] = qty
         if not qty:
             self.host.later("gone", lambda: self._expire_gone(account, s, side))
@@ -241,7 +241,7 @@ class AlgoService:
     def _expire_gone(self, account: Account, s: int, side: str) -> None:
         qty = self.seen.get((account.key, s, side), 0)
         for algo in self.open_of(account):
-            if algo.close_position and algo.is_open and (algo.s, algo.position_side) == (s, side):
+            if algo.tif == "GTE_GTC" and algo.is_open and (algo.s, algo.position_side) == (s, side):
                 if qty * algo.sign < 0:
                     continue  # re-entered meanwhile: the old stop lives on
                 self._end(algo, "expire", "")

@@ -2,11 +2,12 @@
 
 A fault is started by `Faults.begin(name, **arguments)`: from a test, the admin endpoint, or a scenario file.
 `count` says how often it happens (default 1), `path` which requests it concerns (a part of the address;
-default: the order endpoints).
+default: the order endpoints). A WS API request has the address `/ws-fapi/v1/<method>`, so both doors are reached.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from engine.simulator.instruments import tiers
 from engine.simulator.streams import Connection, Hub, text_frame
 from engine.simulator.userdata import EventFilter
 from engine.simulator.venue import Venue
@@ -34,7 +36,7 @@ THROTTLED = _body(-1008, "Server is currently overloaded with other requests. Pl
 AHEAD = _body(-1021, "Timestamp for this request is outside of the recvWindow.")
 LIMITED = _body(-1003, "Too many requests.")
 
-# name: (before the request is looked at, HTTP status, body); status 0 cuts the connection
+# name: (before the request is looked at, status, body); status 0: no answer ever, which over HTTP is a cut connection
 ANSWERS: dict[str, tuple[bool, int, bytes]] = {
     "lost_acknowledgement": (False, 0, b""),
     "timeout_after_acceptance": (False, 408, TIMEOUT),
@@ -45,6 +47,7 @@ ANSWERS: dict[str, tuple[bool, int, bytes]] = {
     "timestamp_rejected": (True, 400, AHEAD),
     "rate_limited": (True, 429, LIMITED),
     "lost_request": (True, 0, b""),
+    "cut_mid_order": (False, 0, b""),  # the daily cut of every connection, after the order and before its answer
 }
 STREAM = (
     "drop_frame",
@@ -81,7 +84,7 @@ class _Wire:
 
 
 class Faults:
-    """The injector. `cut` closes sockets and is given by the server."""
+    """The injector. `cut` and `deafen` work on sockets and are given by the server."""
 
     def __init__(self, venue: Venue, hub: Hub, private: Any, weights: Any, seed: int) -> None:
         self.venue = venue
@@ -92,8 +95,8 @@ class Faults:
         self.answers: list[_Answer] = []
         self.wires: list[_Wire] = []
         self.done: dict[str, int] = {}
-        self.cut: Callable[[str, float], None] = lambda route, seconds: None
-        self.refuse_until_s = 0.0
+        self.cut: Callable[[str, float, bool], None] = lambda route, seconds, politely: None
+        self.deafen: Callable[[bool], None] = lambda dead: None
 
     def begin(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Start a fault. Raises ValueError naming what is wrong."""
@@ -117,8 +120,9 @@ class Faults:
         self.wires.clear()
         self.venue.users.faults.clear()
         self.private.skew_ms = 0
+        self.deafen(False)
         for connection in self.hub.connections:
-            connection.fault = None
+            connection.fault, connection.dead = None, False
 
     def _count(self, name: str) -> None:
         self.done[name] = self.done.get(name, 0) + 1
@@ -133,6 +137,8 @@ class Faults:
                 if fault.count <= 0:
                     self.answers.remove(fault)
                 self._count(fault.name)
+                if fault.name == "cut_mid_order":
+                    self.cut("", 0.0, True)
                 return status, body
         return None
 
@@ -140,7 +146,7 @@ class Faults:
         """Return what to answer instead of looking at the request."""
         return self._answer(True, path)
 
-    async def after(self, method: str, path: str) -> tuple[int, bytes] | None:
+    def after(self, method: str, path: str) -> tuple[int, bytes] | None:
         """Return what to answer although the request was carried out."""
         return self._answer(False, path)
 
@@ -151,12 +157,15 @@ class Faults:
         self.wires.append(fault)
         for connection in self.hub.connections:
             if not route or connection.route == route:
-                connection.fault = lambda frames, connection=connection: self._frames(fault, connection, frames)
+                connection.fault = functools.partial(self._frames, fault, connection)
+                connection.dead = name == "half_open"
+        if name == "half_open" and route in ("", "ws-api"):
+            self.deafen(True)
 
-    def _frames(self, fault: _Wire, connection: Connection, frames: bytes) -> bytes:
-        """Return the bytes that reach the wire instead of `frames`."""
+    def _frames(self, fault: _Wire, connection: Connection, frames: bytes, control: bool) -> bytes:
+        """Return the bytes that reach the wire instead of `frames`; `control`: they answer a control message."""
         if fault.name in ("silent_stream", "half_open"):
-            return b""
+            return frames if control and fault.name == "silent_stream" else b""
         if fault.name == "hold_frames":  # kept back, then sent late and in reversed order
             fault.held.append(frames)
             if len(fault.held) < fault.count:
@@ -207,10 +216,10 @@ class Faults:
     # --- connections, clocks, limits ---
 
     def _cut_connections(self, count: int, arguments: dict[str, Any]) -> None:
-        self.cut(str(arguments.pop("route", "")), 0.0)
+        self.cut(str(arguments.pop("route", "")), 0.0, False)
 
     def _connection_storm(self, count: int, arguments: dict[str, Any]) -> None:
-        self.cut("", float(arguments.pop("seconds", 5.0)))
+        self.cut("", float(arguments.pop("seconds", 5.0)), False)
 
     def _clock_skew(self, count: int, arguments: dict[str, Any]) -> None:
         self.private.skew_ms = int(arguments.pop("skew_ms", 5_000))
@@ -231,6 +240,9 @@ class Faults:
         item.tick *= int(arguments.pop("tick_factor", 10))
         item.step *= int(arguments.pop("step_factor", 1))
         item.min_notional_usdt = int(arguments.pop("min_notional", item.min_notional_usdt))
+        item.market_max_qty = int(float(arguments.pop("market_max_qty", 0)) * 10**item.qty_decimals) or (
+            item.market_max_qty
+        )
         self.venue.risk.contract_info(item, False)
 
     def _status_change(self, count: int, arguments: dict[str, Any]) -> None:
@@ -241,6 +253,7 @@ class Faults:
     def _bracket_change(self, count: int, arguments: dict[str, Any]) -> None:
         item = self._item(arguments)
         item.max_leverage = int(arguments.pop("max_leverage", max(1, item.max_leverage // 2)))
+        item.brackets = tiers(item.max_leverage)
         self.venue.risk.contract_info(item, True)
 
     def _settlement(self, count: int, arguments: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def instrument(symbol: str, price: float, decimals: int | None = None) -> Instru
         min_price=max(tick, int(price * unit / 150) // tick * tick),
         max_price=int(price * unit * 50) // tick * tick,
         max_leverage=max_leverage,
-        brackets=_brackets(max_leverage),
+        brackets=tiers(max_leverage),
     )
 
 
@@ -118,18 +118,18 @@ def _decimals_for(price: float) -> int:
     return 2 if price > 500 else 3 if price > 20 else 4 if price > 1 else 5 if price > 0.1 else 6
 
 
-def _brackets(max_leverage: int) -> list[Bracket]:
+def tiers(max_leverage: int) -> list[Bracket]:
     """Return tiers whose shape is the exchange's: each cap a multiple of the last, leverage falling, cum continuous."""
-    tiers: list[Bracket] = []
+    found: list[Bracket] = []
     floor, cum, last_ppm = 0, 0, 0
     caps = (50_000, 600_000, 3_000_000, 12_000_000, 70_000_000, 100_000_000, 230_000_000, 480_000_000)
     for cap, divisor in zip(caps, (1, 1.25, 1.667, 2.5, 5, 8, 16, 40), strict=True):
         leverage = max(1, int(max_leverage / divisor))
         ppm = max(4_000, 500_000 // leverage)
         cum += floor * MONEY * (ppm - last_ppm) // 1_000_000
-        tiers.append(Bracket(floor, cap, leverage, ppm, cum))
+        found.append(Bracket(floor, cap, leverage, ppm, cum))
         floor, last_ppm = cap, ppm
-    return tiers
+    return found
 
 
 def decimal(value: int, decimals: int) -> str:

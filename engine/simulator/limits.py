@@ -24,13 +24,14 @@ class _Address:
 
 @dataclass
 class WeightLimit:
-    """Request weight per minute and address."""
+    """Request weight per window and address."""
 
     limit: int
+    window_s: int = 60
     addresses: dict[str, _Address] = field(default_factory=dict)
 
     def charge(self, address: str, weight: int, now_s: float) -> int:
-        """Count `weight`; return what the minute has used. Raises Refusal 429 or 418 with `retry_s` set."""
+        """Count `weight`; return what the window has used. Raises Refusal 429 or 418 with `retry_s` set."""
         entry = self.addresses.setdefault(address, _Address())
         if now_s < entry.banned_until_s:
             until = int(entry.banned_until_s * 1_000)
@@ -38,7 +39,7 @@ class WeightLimit:
                 f"Way too many requests; IP({address}) banned until {until}. Please use the websocket for live updates."
             )
             raise Limited(-1003, message, 418, entry.banned_until_s - now_s)
-        window = int(now_s // 60)
+        window = int(now_s // self.window_s)
         if window != entry.window:
             entry.window, entry.used, entry.ignored = window, 0, 0
         entry.used += weight
@@ -48,8 +49,9 @@ class WeightLimit:
         if entry.ignored > IGNORED_BEFORE_BAN:
             entry.bans += 1
             entry.banned_until_s = now_s + min(LONGEST_BAN_S, FIRST_BAN_S * 2 ** (entry.bans - 1))
-        message = f"Too many requests; current limit of IP({address}) is {self.limit} requests per minute."
-        raise Limited(-1003, message, 429, 60 - now_s % 60)
+        span = "minute" if self.window_s == 60 else f"{self.window_s // 60} minutes"
+        message = f"Too many requests; current limit of IP({address}) is {self.limit} requests per {span}."
+        raise Limited(-1003, message, 429, self.window_s - now_s % self.window_s)
 
     def ban_all(self, seconds: float) -> None:
         """Ban everybody who has ever asked (a fault)."""

@@ -37,6 +37,7 @@ async def serve(options: Options, ready: Any = None) -> None:
         "rest_url": f"{scheme[0]}://{options.host}:{server.port}",
         "stream_url": f"{scheme[1]}://{options.host}:{server.stream_port}",
         "ws_api_url": f"{scheme[1]}://{options.host}:{server.port}/ws-fapi/v1",
+        **({"tls_cert": str(options.tls_cert)} if options.tls_cert else {}),
         **exchange.summary(),
     }
     if ready is not None:

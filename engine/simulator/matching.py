@@ -107,8 +107,8 @@ class Matcher:
     def _settle_rest(self, order: Order) -> None:
         if not order.is_open:
             return
-        if order.closing and self._reducible(order) <= 0:
-            self._finish(order, "expire", "EXPIRED", "4")
+        if self._pointless(order):
+            self._finish(order, "expire", "EXPIRED", "6" if order.tif == "GTE_GTC" else "4")
         elif order.type == "MARKET":
             self._finish(order, "expire", "EXPIRED", "9")
         elif order.tif in ("IOC", "FOK"):
@@ -131,6 +131,10 @@ class Matcher:
         """Return how much of the order would reduce the position it is for."""
         position = order.account.positions.get((order.s, order.position_side))
         return max(0, -order.sign * position.qty) if position else 0
+
+    def _pointless(self, order: Order) -> bool:
+        """Whether the order may only reduce, or lives only with a position, and there is none for it."""
+        return (order.closing or order.tif == "GTE_GTC") and self._reducible(order) <= 0
 
     def _crosses(self, order: Order) -> bool:
         bids, asks, _ = self.quotes.levels(order.s)
@@ -193,7 +197,7 @@ class Matcher:
         if order.stp in ("EXPIRE_MAKER", "EXPIRE_BOTH"):
             self._finish(maker, "self_trade", "EXPIRED", "1")
         if order.stp in ("EXPIRE_TAKER", "EXPIRE_BOTH"):
-            self._finish(order, "self_trade", "EXPIRED", "1")
+            self._finish(order, "self_trade", "EXPIRED", "3" if order.tif == "IOC" else "1")
 
     # --- executing ---
 
@@ -260,8 +264,8 @@ class Matcher:
         for account, s, side in touched:
             by_account.setdefault(account.key, (account, []))[1].append((s, side))
             for order in list(self.of(account).open.values()):
-                if order.s == s and order.closing and order.position_side == side and not self._reducible(order):
-                    self._finish(order, "expire", "EXPIRED", "4")
+                if order.s == s and order.position_side == side and self._pointless(order):
+                    self._finish(order, "expire", "EXPIRED", "6" if order.tif == "GTE_GTC" else "4")
         for account, keys in by_account.values():
             self.sink.account_event(account, "ORDER", keys)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.simulator.certificate import make_certificate
 
 HISTORY_DAYS = 61
 AHEAD_DAYS = 30
@@ -67,6 +71,13 @@ def parse_account(text: str) -> AccountOption:
     return AccountOption(key, secret, int(balance or 10_000))
 
 
+def self_signed() -> tuple[Path, Path]:
+    """Return a new self-signed certificate and key, removed when the program ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ta-simulator-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_certificate(folder)
+
+
 def parse(argv: list[str]) -> Options:
     """Parse the command line of `python -m engine.simulator`. Raises ConfigError with every fault."""
     parser = argparse.ArgumentParser(prog="python -m engine.simulator", description=__doc__)
@@ -90,6 +101,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--weight-limit", type=int, help="request weight per minute; default 2400, replay: 1000000")
     parser.add_argument("--profile", choices=("production", "demo"), default="production")
     parser.add_argument("--account", action="append", default=[], metavar="KEY:SECRET[:USDT]")
+    parser.add_argument("--tls", action="store_true", help="https and wss; without --tls-cert by a self-signed one")
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--admin-port", type=int, help="fault injection; off by default")
@@ -99,6 +111,8 @@ def parse(argv: list[str]) -> Options:
     values = vars(parser.parse_args(argv))
     accounts = tuple(parse_account(text) for text in values.pop("account"))
     names = values.pop("symbols")
+    if values.pop("tls") and not (values["tls_cert"] or values["tls_key"]):
+        values["tls_cert"], values["tls_key"] = self_signed()
     values["clock"] = values["clock"] or ("wall" if accounts else "replay")
     options = Options(
         accounts=accounts, symbols=[name.strip().upper() for name in names.split(",")] if names else None, **values

@@ -63,6 +63,7 @@ class Order:
     amendments: int = 0
     history: list[tuple[int, tuple[int, int], tuple[int, int]]] = field(default_factory=list)  # newest 100
     modify_id: int | None = None
+    modifying: bool = False  # a modification is on its way to matching
     algo_id: int = 0
     reason: str = "0"  # er of the last event
 

@@ -1,4 +1,5 @@
-"""Recorded frames, replayed verbatim: lines `<receive ns> {"stream": name, "data": payload}`, plain or gzip.
+"""Recorded frames, replayed verbatim: lines `<receive ns> {"stream": name, "data": payload}`, or the JSON lines of a
+recorded session (`{"t": "recv", "ts": seconds, "data": frame as text}`, other kinds passed over); plain, gzip or zstd.
 
 Streams that the recording holds are sent byte for byte at the recorded pace (times the speed); everything
 else, REST too, comes from a generated market of the same symbols that begins at the recording's first event
@@ -8,12 +9,15 @@ time and first price.
 from __future__ import annotations
 
 import gzip
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+import zstandard
 
 from engine.errors import DataError
 
@@ -44,22 +48,23 @@ def read_recording(path: Path) -> Recording:
     payloads: list[bytes] = []
     prices: dict[str, float] = {}
     start_ms = 0
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            stamp, _, text = line.strip().partition(b" ")
             try:
+                stamp_ns, text = _split(line.strip())
+                if not text:
+                    continue
                 frame = orjson.loads(text)
                 if "lastUpdateId" in frame and "stream" not in frame:
                     continue  # a depth snapshot that recorders keep between the frames
                 name, data = frame["stream"], frame["data"]
                 begin = text.index(b'"data":') + 7
-                stamps.append(int(stamp))
+                stamps.append(stamp_ns)
                 start_ms = start_ms or int(data["E"])
                 _note_price(prices, data)
-            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 got = line[:60].decode("utf-8", "replace")
                 raise DataError(f'{path}: line {number}: expected "<ns> {{stream, data}}", got {got!r}') from error
             streams.append(str(name))
@@ -70,6 +75,25 @@ def read_recording(path: Path) -> Recording:
         raise DataError(f"{path}: expected frames with prices, found {len(stamps)} frames")
     times = (np.array(stamps, np.int64) - stamps[0]) // 1_000_000 + start_ms
     return Recording(np.maximum.accumulate(times), streams, payloads, sorted(prices), prices, start_ms)
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        return cast(BinaryIO, io.BufferedReader(zstandard.open(path, "rb")))
+    return open(path, "rb")
+
+
+def _split(line: bytes) -> tuple[int, bytes]:
+    """Return (receive time in ns, frame); an empty frame for a session's line that holds none."""
+    if not line.startswith(b'{"t":'):
+        stamp, _, text = line.partition(b" ")
+        return int(stamp), text
+    entry = orjson.loads(line)
+    if entry["t"] != "recv":
+        return 0, b""
+    return round(entry["ts"] * 1e9), entry["data"].strip().encode()
 
 
 def _note_price(prices: dict[str, float], data: dict[str, object]) -> None:

@@ -23,6 +23,7 @@ from engine.simulator.params import Params
 from engine.simulator.private import Private
 
 MAX_BODY_BYTES = 1 << 20
+POOLS = {"funding": 500, "statistics": 1_000}  # requests per address in 5 minutes, beside the weight
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Route:
     answer: Callable[[Params], Any]
     weight: Callable[[Params], int]
     key: bool = False  # whether an API key must be sent (any)
-    header: bool = True  # whether the reply carries the used-weight header
+    pool: str = ""  # a limit of its own, in requests; its replies carry no used-weight header
 
 
 def _fixed(weight: int) -> Callable[[Params], int]:
@@ -51,6 +52,7 @@ class Rest:
         options = exchange.options
         limit = options.weight_limit or (2_400 if options.clock == "wall" else 1_000_000)
         self.weights = WeightLimit(limit)
+        self.pools = {name: WeightLimit(count * limit // 2_400, 300) for name, count in POOLS.items()}
         self.order_limits = (300, 1_200)
         self.routes: dict[tuple[str, str], Route] = {}
         self.private: Private | None = None
@@ -61,11 +63,9 @@ class Rest:
     def _add_market(self) -> None:
         tape = self.exchange.tape
 
-        def get(
-            path: str, answer: Callable[[Params], Any], weight: Any = 1, header: bool = True, key: bool = False
-        ) -> None:
+        def get(path: str, answer: Callable[[Params], Any], weight: Any = 1, pool: str = "", key: bool = False) -> None:
             cost = _fixed(weight) if isinstance(weight, int) else weight
-            self.routes["GET", path] = Route(answer, cost, key, header)
+            self.routes["GET", path] = Route(answer, cost, key, pool)
 
         def rows(make: Callable[[Any, int], Any]) -> Callable[[Params], Any]:
             def answer(params: Params) -> Any:
@@ -91,17 +91,19 @@ class Rest:
         get("/fapi/v1/ticker/price", rows(rest_market.price_ticker), _per_symbol(1, 2))
         get("/fapi/v2/ticker/price", rows(rest_market.price_ticker), _per_symbol(1, 2))
         get("/fapi/v1/ticker/24hr", rows(tickers.rest_ticker), _per_symbol(1, 40))
-        get("/fapi/v1/fundingRate", lambda params: rest_market.funding_rate(tape, params), 0, False)
-        get("/fapi/v1/fundingInfo", lambda _: rest_market.funding_info(tape), 0, False)
+        get("/fapi/v1/fundingRate", lambda params: rest_market.funding_rate(tape, params), 0, "funding")
+        get("/fapi/v1/fundingInfo", lambda _: rest_market.funding_info(tape), 0, "funding")
         get("/fapi/v1/openInterest", lambda params: rest_market.open_interest(tape, params))
-        get("/futures/data/openInterestHist", lambda p: rest_market.open_interest_history(tape, p), 0, False)
+        get("/futures/data/openInterestHist", lambda p: rest_market.open_interest_history(tape, p), 0, "statistics")
         get("/fapi/v1/trades", lambda params: statistics.recent_trades(tape, params), 5)
         get("/fapi/v1/historicalTrades", lambda params: statistics.historical_trades(tape, params), 200, key=True)
         get("/fapi/v1/aggTrades", lambda params: statistics.aggregate_trades(tape, params), 20)
         for kind in statistics.RATIOS:
-            get(f"/futures/data/{kind}", functools.partial(statistics.ratio, tape, kind), 0, False, "top" in kind)
-        get("/futures/data/takerlongshortRatio", lambda params: statistics.taker_ratio(tape, params), 0, False)
-        get("/futures/data/basis", lambda params: statistics.basis(tape, params), 0, False)
+            get(
+                f"/futures/data/{kind}", functools.partial(statistics.ratio, tape, kind), 0, "statistics", "top" in kind
+            )
+        get("/futures/data/takerlongshortRatio", lambda params: statistics.taker_ratio(tape, params), 0, "statistics")
+        get("/futures/data/basis", lambda params: statistics.basis(tape, params), 0, "statistics")
         get("/fapi/v1/symbolAdlRisk", lambda params: statistics.adl_risk(tape, params))
         get("/fapi/v1/tradingSchedule", lambda _: statistics.trading_schedule(tape), 5)
         get("/api/v3/ping", lambda _: {})
@@ -124,7 +126,7 @@ class Rest:
                 return self._public(request, body, headers)
             value = await self.private.handle(request, body, headers)
             if self.faults is not None:
-                answer = await self.faults.after(request.method, request.path)
+                answer = self.faults.after(request.method, request.path)
                 if answer is not None:
                     return answered(request, answer, headers)
             return reply(value, headers)
@@ -153,7 +155,9 @@ class Rest:
             known = any(path == request.path for _, path in self.routes)
             raise Refusal(-1000 if known else -5000, f"Path {request.path}, Method {request.method} is invalid", 404)
         params = Params(request.raw_path.partition("?")[2], body)
-        self.charge(request, route.weight(params), headers if route.header else {})
+        if route.pool:
+            self.pools[route.pool].charge(request.remote or "127.0.0.1", 1, time.time())
+        self.charge(request, route.weight(params), {} if route.pool else headers)
         if route.key and not request.headers.get("X-MBX-APIKEY"):
             raise Refusal(-2014, "API-key format invalid.", 401)
         return reply(route.answer(params), headers)

@@ -117,7 +117,10 @@ class AccountDesk:
         if wanted == account.multi_assets:
             raise Refusal(-4171, "No need to change margin mode.")
         if wanted and any(setting.isolated for setting in account.settings.values()):
-            raise Refusal(-4168, "Unable to adjust to Multi-Assets mode with symbols under isolated-margin mode.")
+            message = "Unable to adjust to Multi-Assets mode with symbols of USDⓈ-M Futures under isolated-margin mode."
+            raise Refusal(-4167, message)
+        if self._open_orders(account):
+            raise Refusal(-4170, "Unable to adjust Multi-Assets Mode with open orders in USDⓈ-M Futures")
         account.multi_assets = wanted
         self._config(account, {"ai": {"j": wanted}})
         self.venue.views.at_once(account)

@@ -4,7 +4,7 @@ orders."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import orjson
@@ -30,9 +30,6 @@ class OrderDesk:
     def __init__(self, venue: Venue, costs: bool) -> None:
         self.venue = venue
         self.costs = costs
-        self.after_match: Callable[[str], Awaitable[None]] | None = (
-            None  # faults: what may happen between match and reply
-        )
 
     async def pause(self, name: str) -> None:
         """Wait one of the exchange's own delays."""
@@ -44,11 +41,6 @@ class OrderDesk:
 
         self.venue.later(name, finish)
         await done
-
-    async def _reply(self) -> None:
-        if self.after_match is not None:
-            await self.after_match("order")
-        await self.pause("reply")
 
     def _json(self, order: Order, full: bool = False) -> dict[str, Any]:
         return order_json(order, self.venue.instrument(order.s), full, self.costs or full)
@@ -68,7 +60,7 @@ class OrderDesk:
         if not result or (order.type == "LIMIT" and order.tif not in ("IOC", "FOK")):
             lots = {"executedQty": "0", "cumQty": "0"} | ({"cumQuote": "0", "avgPrice": "0.00"} if self.costs else {})
             body |= lots | {"status": "NEW"}
-        await self._reply()
+        await self.pause("reply")
         return body
 
     async def test(self, account: Account, params: Params) -> Any:
@@ -90,17 +82,22 @@ class OrderDesk:
         order = self._known(account, params, -2013, NO_ORDER)
         if order.type != "LIMIT":
             raise Refusal(-5025, "Only limit order is supported.")
+        if order.modifying:
+            raise Refusal(-5043, "A pending modification already exists for this order.")
         modify_id = params.integer("modifyId", 0, 0, 2**53) if params.has("modifyId") else None
-        await self.pause("request")
-        qty, price = intake.amend_terms(self.venue, order, params)
-        before, order.modify_id = order.modify_id, modify_id
+        before, order.modifying = order.modify_id, True
         try:
+            await self.pause("request")
+            qty, price = intake.amend_terms(self.venue, order, params)
+            order.modify_id = modify_id
             self.venue.matcher.amend(order, qty, price)
         except Refusal:
             order.modify_id = before
             raise
+        finally:
+            order.modifying = False
         body = self._json(order) | {"pair": self.venue.instrument(order.s).symbol}
-        await self._reply()
+        await self.pause("reply")
         return body
 
     async def amendments(self, account: Account, params: Params) -> Any:
@@ -128,7 +125,7 @@ class OrderDesk:
         await self.pause("request")
         self.venue.matcher.cancel(order)
         body = self._json(order)
-        await self._reply()
+        await self.pause("reply")
         return body
 
     async def query(self, account: Account, params: Params) -> Any:
@@ -255,7 +252,7 @@ class OrderDesk:
         await self.pause("algo_request")
         self.venue.algos.place(algo)
         body = algo_json(algo, self.venue.instrument(algo.s), False)
-        await self._reply()
+        await self.pause("reply")
         return body
 
     async def query_algo(self, account: Account, params: Params) -> Any:
@@ -270,7 +267,7 @@ class OrderDesk:
         algo = self.venue.algos.find(account, *_ids(params, "algoId", "clientAlgoId"))
         await self.pause("algo_request")
         algo = self.venue.algos.cancel(algo)
-        await self._reply()
+        await self.pause("reply")
         return {"algoId": algo.id, "clientAlgoId": algo.client_id, "code": "200", "msg": "success"}
 
     async def cancel_algos(self, account: Account, params: Params) -> Any:

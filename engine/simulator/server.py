@@ -9,13 +9,13 @@ import functools
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-from aiohttp import WSMsgType as HttpMessage
 from aiohttp import web
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows import WSCloseCode, WSUpgradeRequest, ws_create_server
 
 from engine.errors import ConfigError
 from engine.simulator.errors import Refusal
@@ -24,72 +24,9 @@ from engine.simulator.faults import NAMES, Faults
 from engine.simulator.private import Private
 from engine.simulator.rest import Rest, refused
 from engine.simulator.rest_orders import OrderDesk
-from engine.simulator.streams import Connection, Hub, Target
+from engine.simulator.sockets import HttpSocket, StreamSocket
+from engine.simulator.streams import Connection, Target
 from engine.simulator.wsapi import Session
-
-PING_S = 180.0
-PONG_S = 600.0
-LIFE_S = 86_400.0
-SLOW_BYTES = 16 << 20  # unsent bytes at which a client under the wall clock is cut; a replay waits instead
-
-
-class StreamSocket(WSListener):  # type: ignore[misc]
-    """One picows connection: frames in and out of a `Connection`; pings, pongs and the 24 h cut."""
-
-    def __init__(self, hub: Hub, target: Target, sockets: set[StreamSocket], wall: bool) -> None:
-        self.hub = hub
-        self.target = target
-        self.sockets = sockets
-        self.wall = wall
-        self.transport: WSTransport | None = None
-        self.connection: Connection | None = None
-        self.opened_s = self.ponged_s = self.pinged_s = time.monotonic()
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        """Subscribe to what the address names."""
-        self.transport = transport
-        raw = transport.underlying_transport
-        self.connection = Connection(self.hub, self.target, raw.write, raw.get_write_buffer_size)
-        self.connection.start()
-        self.sockets.add(self)
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Handle a control message, ping, pong or close. The frame's memory is borrowed and dies here."""
-        if self.connection is None:
-            return
-        if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-            return
-        if self.connection.too_fast(time.monotonic()):
-            transport.send_close(WSCloseCode.POLICY_VIOLATION, b"Too many requests")
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type == WSMsgType.PONG:
-            self.ponged_s = time.monotonic()
-        elif frame.msg_type == WSMsgType.TEXT:
-            self.connection.on_text(frame.get_payload_as_bytes())
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Forget the connection."""
-        self.sockets.discard(self)
-        if self.connection is not None:
-            self.hub.detach(self.connection)
-            self.connection = None
-
-    def tend(self, now_s: float) -> None:
-        """Ping when due; cut who does not answer, and everybody after 24 hours."""
-        if self.transport is None:
-            return
-        if self.wall and self.transport.underlying_transport.get_write_buffer_size() > SLOW_BYTES:
-            self.transport.disconnect(graceful=False)
-        elif now_s - self.opened_s > LIFE_S or now_s - max(self.ponged_s, self.opened_s) > PONG_S:
-            self.transport.send_close(WSCloseCode.GOING_AWAY)
-            self.transport.disconnect()
-        elif now_s - self.pinged_s > PING_S:
-            self.pinged_s = now_s
-            self.transport.send_ping(str(int(time.time() * 1_000)).encode())
 
 
 class Server:
@@ -104,11 +41,11 @@ class Server:
         self.private = Private(venue, desk, replay_speed, self.rest.charge)
         self.rest.private = self.private
         self.faults = Faults(venue, exchange.hub, self.private, self.rest.weights, options.seed)
-        self.faults.cut = self._cut
+        self.faults.cut, self.faults.deafen = self._cut, self._deafen
         self.rest.faults = self.faults
         self.admin_port = 0
         self._refuse_until_s = 0.0
-        self._http_sockets: dict[Any, Connection | None] = {}
+        self._http_sockets: set[HttpSocket] = set()
         self._admin: web.AppRunner | None = None
         self.sockets: set[StreamSocket] = set()
         self.port = 0
@@ -163,33 +100,39 @@ class Server:
             await asyncio.sleep(1.0)
             for stream in list(self.sockets):
                 stream.tend(time.monotonic())
+            for http in list(self._http_sockets):
+                http.tend(time.monotonic())
 
     async def _http_stream(self, request: web.Request) -> web.StreamResponse:
         """Serve a stream route on the REST port too."""
-        ws = web.WebSocketResponse(compress=False, heartbeat=None)
-        if not ws.can_prepare(request).ok:
+        ws = web.WebSocketResponse(compress=False, heartbeat=None, autoping=False)
+        if not ws.can_prepare(request).ok or time.monotonic() < self._refuse_until_s:
             return await self.rest.handle(request)
         await ws.prepare(request)
         transport: Any = request.transport
         target = Target(request.raw_path)
         connection = Connection(self.exchange.hub, target, transport.write, transport.get_write_buffer_size)
         connection.start()
-        self._http_sockets[ws] = connection
-        try:
-            async for message in ws:
-                if connection.too_fast(time.monotonic()):
-                    await ws.close(code=1008, message=b"Too many requests")
-                elif message.type == HttpMessage.TEXT:
-                    connection.on_text(message.data.encode())
-        finally:
-            self._http_sockets.pop(ws, None)
-            self.exchange.hub.detach(connection)
+        with self._known(HttpSocket(ws, transport, connection)) as http:
+            try:
+                async for text in http.texts():
+                    connection.on_text(text.encode() if isinstance(text, str) else text)
+            finally:
+                self.exchange.hub.detach(connection)
         return ws
+
+    @contextlib.contextmanager
+    def _known(self, http: HttpSocket) -> Iterator[HttpSocket]:
+        self._http_sockets.add(http)
+        try:
+            yield http
+        finally:
+            self._http_sockets.discard(http)
 
     async def _ws_api(self, request: web.Request) -> web.StreamResponse:
         """Serve one WS API connection; requests are worked on concurrently, each answer when it is there."""
-        ws = web.WebSocketResponse(compress=False, heartbeat=None)
-        if not ws.can_prepare(request).ok:
+        ws = web.WebSocketResponse(compress=False, heartbeat=None, autoping=False)
+        if not ws.can_prepare(request).ok or time.monotonic() < self._refuse_until_s:
             return await self.rest.handle(request)
         try:
             self.rest.charge(request, 5, {})
@@ -198,23 +141,19 @@ class Server:
         await ws.prepare(request)
         quiet = request.query.get("returnRateLimits") == "false"
         session = Session(self.rest, self.private, request.remote or "127.0.0.1", quiet)
-        self._http_sockets[ws] = None
         running: set[asyncio.Task[None]] = set()
 
-        async def work(text: str | bytes) -> None:
+        async def work(http: HttpSocket, text: str | bytes) -> None:
             answer = await session.answer(text)
-            if not ws.closed:
+            if answer is not None and not http.dead and not ws.closed:
                 with contextlib.suppress(ConnectionError):
                     await ws.send_str(answer.decode())
 
-        try:
-            async for message in ws:
-                if message.type in (HttpMessage.TEXT, HttpMessage.BINARY):
-                    task = asyncio.create_task(work(message.data))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-        finally:
-            self._http_sockets.pop(ws, None)
+        with self._known(HttpSocket(ws, request.transport, None)) as http:
+            async for text in http.texts():
+                task = asyncio.create_task(work(http, text))
+                running.add(task)
+                task.add_done_callback(running.discard)
         return ws
 
     # --- delays, faults ---
@@ -224,17 +163,23 @@ class Server:
         loop = asyncio.get_running_loop()
         loop.call_later(max(0.0, (due_ms - scheduler.now()) / 1_000), lambda: scheduler.run(scheduler.now()))
 
-    def _cut(self, route: str, seconds: float) -> None:
-        """Cut stream connections (of one route); refuse new ones for some seconds."""
+    def _cut(self, route: str, seconds: float, politely: bool) -> None:
+        """Cut connections (of one route): at once, or with a close frame; refuse new ones for some seconds."""
         self._refuse_until_s = time.monotonic() + seconds
         for stream in list(self.sockets):
             if stream.transport is not None and route in ("", stream.target.route):
-                stream.transport.disconnect(graceful=False)
-        for ws, connection in list(self._http_sockets.items()):
-            if route in ("", connection.target.route if connection else "ws-api"):
-                transport = ws._req.transport if ws._req is not None else None
-                if transport is not None:
-                    transport.abort()
+                if politely:
+                    stream.transport.send_close(WSCloseCode.GOING_AWAY)
+                stream.transport.disconnect(graceful=politely)
+        for http in list(self._http_sockets):
+            if route in ("", http.route):
+                http.cut(politely)
+
+    def _deafen(self, dead: bool) -> None:
+        """Let the WS API connections of now neither hear nor answer, or end that."""
+        for http in self._http_sockets:
+            if http.connection is None:
+                http.dead = dead
 
     async def _start_admin(self, host: str, port: int) -> None:
         app = web.Application()
@@ -282,8 +227,8 @@ class Server:
         for stream in list(self.sockets):
             if stream.transport is not None:
                 stream.transport.disconnect(graceful=False)
-        for ws in list(self._http_sockets):
-            await ws.close()
+        for http in list(self._http_sockets):
+            await http.ws.close()
         if self._admin is not None:
             await self._admin.cleanup()
         if self._streams is not None:

@@ -121,14 +121,14 @@ class Connection:
         self.names: dict[str, None] = {}
         self._write = write
         self.backlog = backlog
-        self.fault: Callable[[bytes], bytes] | None = None
-        self.closed = False
+        self.fault: Callable[[bytes, bool], bytes] | None = None  # (frames, whether they answer a control message)
+        self.dead = False  # half open: nothing is heard or answered
         self._window: list[float] = []
 
-    def write(self, frames: bytes) -> None:
+    def write(self, frames: bytes, control: bool = False) -> None:
         """Send whole frames, unless a fault has its way with them."""
         if self.fault is not None:
-            frames = self.fault(frames)
+            frames = self.fault(frames, control)
         if frames:
             self._write(frames)
 
@@ -213,7 +213,7 @@ class Connection:
 
     def on_text(self, payload: bytes) -> None:
         """Answer one control message."""
-        self.write(text_frame(orjson.dumps(self._answer(payload))))
+        self.write(text_frame(orjson.dumps(self._answer(payload))), control=True)
 
     def _answer(self, payload: bytes) -> dict[str, Any]:
         try:

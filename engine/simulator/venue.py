@@ -141,7 +141,7 @@ class Venue:
         reduce = (algo.reduce_only or algo.close_position) and algo.position_side == "BOTH"
         order = Order(
             self.matcher.next_id(), algo.account, algo.s, algo.client_id, algo.sign, "MARKET" if market else "LIMIT",
-            "GTC" if algo.tif == "GTE_GTC" or market else algo.tif, qty, 0 if market else algo.price,
+            "GTC" if market else algo.tif, qty, 0 if market else algo.price,
             reduce_only=reduce, close_position=algo.close_position, position_side=algo.position_side,
             orig_type=algo.type, working_type=algo.working_type, stop_price=algo.trigger,
             activate_price=algo.activate, callback_ppm=algo.callback_ppm, price_protect=algo.price_protect,

@@ -15,6 +15,7 @@ from engine.simulator.params import Params
 from engine.simulator.private import Private
 from engine.simulator.rest import Rest
 
+ADDRESS = "/ws-fapi/v1/"  # with the method behind it: how faults name a request
 ORDER_METHODS = ("order.place", "order.modify", "algoOrder.place")
 
 
@@ -50,8 +51,8 @@ class Session:
             "userDataStream.stop": desk.listen_close,
         }
 
-    async def answer(self, text: str | bytes) -> bytes:
-        """Answer one request; nothing a client sends makes anything but an answer."""
+    async def answer(self, text: str | bytes) -> bytes | None:
+        """Answer one request; nothing a client sends makes anything but an answer. None: a fault lost it."""
         number: Any = None
         headers: dict[str, str] = {}
         account: Account | None = None
@@ -63,8 +64,14 @@ class Session:
                 raise Refusal(-1102, "Mandatory parameter 'params' was not sent, was empty/null, or malformed.")
             if values.get("returnRateLimits", True) is False:
                 quiet = True
-            result, account = await self._call(method, values, headers)
-            body: dict[str, Any] = {"id": number, "status": 200, "result": result}
+            fault = self.rest.faults.before("WS", ADDRESS + method) if self.rest.faults else None
+            if fault is None:
+                result, account = await self._call(method, values, headers)
+                fault = self.rest.faults.after("WS", ADDRESS + method) if self.rest.faults else None
+            if fault is not None and not fault[0]:
+                return None
+            body: dict[str, Any] = {"id": number, "status": fault[0] if fault else 200}
+            body |= {"error": orjson.loads(fault[1])} if fault else {"result": result}
         except Refusal as refusal:
             body = {"id": number, "status": refusal.status, "error": {"code": refusal.code, "msg": refusal.message}}
         except (ArithmeticError, LookupError, TypeError, ValueError):

@@ -4,12 +4,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
 import orjson
 import pytest
+
+from engine.simulator.exchange import Exchange
+from engine.simulator.options import AccountOption, Options
+from engine.simulator.server import Server
+from engine.simulator.warm import warm
+from tests.engine.simulator.client import Client
 
 ROOT = Path(__file__).parents[3]
 ACCOUNTS = {"keyone": "secretone", "keytwo": "secrettwo", "keythree": "secretthree", "keyfour": "secretfour"}
@@ -42,3 +49,19 @@ def simulator() -> Iterator[SimpleNamespace]:
     yield facts
     process.terminate()
     process.wait(10)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """A simulator in this process with one account of 100,000 USDT and an admin port."""
+    options = Options(
+        port=0, clock="wall", symbol_count=2, history_days=1.0, ahead_days=1.0, latency=0.05, quiet=True, updates=240,
+        accounts=(AccountOption("k", "s", 100_000),), admin_port=0,
+    )  # fmt: skip
+    exchange = Exchange(options, say=lambda _: None)
+    warm(exchange)
+    server = Server(exchange)
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        yield Client(server, session)
+    await server.stop()

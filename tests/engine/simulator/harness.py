@@ -1,14 +1,8 @@
 """A small simulated exchange without sockets, and a listener that keeps what it is sent."""
 
-import datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from engine.simulator import intake
 from engine.simulator.algos import Algo
@@ -124,18 +118,3 @@ class Rig:
         """Money and positions balance to the last unit."""
         assert self.venue.ledger.total() == self.start
         assert all(self.venue.ledger.open_quantity(s) == 0 for s in range(len(self.tape.market.symbols)))
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for localhost and its key; returns both paths."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-    cert, private = folder / "cert.pem", folder / "key.pem"
-    cert.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    form, locked = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
-    return cert, private

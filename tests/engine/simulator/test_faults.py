@@ -1,76 +1,15 @@
 """Each fault over real sockets: what the client sees, and what really happened."""
 
 import asyncio
-import hashlib
-import hmac
 import time
-from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlencode
 
 import aiohttp
 import orjson
 import pytest
 
-from engine.simulator.exchange import Exchange
-from engine.simulator.options import AccountOption, Options
-from engine.simulator.server import Server
-from engine.simulator.warm import warm
-
-
-class Client:
-    """A bare client of one simulator in this process."""
-
-    def __init__(self, server: Server, session: aiohttp.ClientSession) -> None:
-        self.server = server
-        self.session = session
-        self.base = f"http://127.0.0.1:{server.port}"
-        self.streams = f"ws://127.0.0.1:{server.stream_port}"
-
-    async def call(self, method: str, path: str, **params: Any) -> tuple[int, Any]:
-        """Send a signed request; the status and the decoded body."""
-        stamp = params.pop("timestamp", int(time.time() * 1_000))
-        query = urlencode(params | {"timestamp": stamp})
-        signature = hmac.new(b"s", query.encode(), hashlib.sha256).hexdigest()
-        url = f"{self.base}{path}?{query}&signature={signature}"
-        async with self.session.request(method, url, headers={"X-MBX-APIKEY": "k"}) as reply:
-            return reply.status, orjson.loads(await reply.read())
-
-    async def buy(self, **params: Any) -> tuple[int, Any]:
-        """Buy 0.01 BTC at market."""
-        terms = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.01"} | params
-        return await self.call("POST", "/fapi/v1/order", **terms)
-
-    def qty(self) -> int:
-        """The position as it really is."""
-        venue = self.server.exchange.venue
-        return venue.ledger.accounts["k"].position(0, "BOTH").qty
-
-    async def listen(self, path: str) -> aiohttp.ClientWebSocketResponse:
-        """Open a stream."""
-        return await self.session.ws_connect(self.streams + path)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    options = Options(
-        port=0, clock="wall", symbol_count=2, history_days=1.0, ahead_days=1.0, latency=0.05, quiet=True, updates=240,
-        accounts=(AccountOption("k", "s", 100_000),), admin_port=0,
-    )  # fmt: skip
-    exchange = Exchange(options, say=lambda _: None)
-    warm(exchange)
-    server = Server(exchange)
-    await server.start()
-    async with aiohttp.ClientSession() as session:
-        yield Client(server, session)
-    await server.stop()
-
-
-async def until(read: Any, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not read():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+from engine.simulator.options import Options
+from tests.engine.simulator.client import Client, until
 
 
 @pytest.mark.parametrize(

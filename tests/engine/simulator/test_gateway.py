@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from engine.simulator import signing
+from engine.simulator.certificate import make_certificate
 from engine.simulator.errors import Refusal
 from engine.simulator.exchange import Exchange
 from engine.simulator.limits import Limited, OrderLimit, WeightLimit
@@ -23,8 +24,7 @@ from engine.simulator.options import AccountOption, Options
 from engine.simulator.server import Server
 from engine.simulator.warm import warm
 from tests.conftest import long_run
-from tests.engine.simulator.harness import make_certificate
-from tests.engine.simulator.test_faults import Client
+from tests.engine.simulator.client import Client
 
 
 def test_the_documented_signature() -> None:

@@ -4,7 +4,9 @@ import gzip
 import itertools
 from pathlib import Path
 
+import orjson
 import pytest
+import zstandard
 
 from engine.errors import DataError
 from engine.simulator.exchange import Exchange
@@ -48,6 +50,33 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: bytes) -> None:
     file.write_bytes((line(1, "btcusdt@bookTicker", BOOK) if bad else b"") + bad)
     with pytest.raises(DataError, match="line 2" if bad else "found 0 frames"):
         read_recording(file)
+
+
+def test_a_recorded_session_is_read_and_its_other_lines_are_passed_over(tmp_path: Path) -> None:
+    lines = [
+        {"t": "header", "format": 2},
+        {"t": "http", "ts": 1.0, "url": "depth", "data": '{"lastUpdateId":1}'},
+        {"t": "recv", "ts": 1626992741.5, "data": '{"stream":"btcusdt@bookTicker","data":' + BOOK + "}"},
+        {"t": "recv", "ts": 1626992741.75, "data": '{"stream":"btcusdt@trade","data":' + TRADE + "}\n"},
+    ]
+    file = tmp_path / "session.jsonl.zst"
+    file.write_bytes(zstandard.compress(b"\n".join(orjson.dumps(entry) for entry in lines)))
+    recording = read_recording(file)
+    assert recording.streams == ["btcusdt@bookTicker", "btcusdt@trade"]
+    assert recording.payloads == [BOOK.encode(), TRADE.encode()]
+    assert (recording.stamps_ms - recording.start_ms).tolist() == [0, 250]
+
+
+@pytest.mark.shared_data
+def test_a_recorded_session_of_four_symbols(shared_data: Path) -> None:
+    exchange = Exchange(Options(frames=shared_data / "frames" / "alts_20210722.jsonl.zst", quiet=True))
+    assert exchange.market.symbols == ["AKROUSDT", "CTKUSDT", "KEEPUSDT", "SUSHIUSDT"]
+    klines = Recorder(exchange, "/market/stream?streams=sushiusdt@kline_1m/ctkusdt@kline_1m/akrousdt@kline_1m")
+    books = Recorder(exchange, "/public/ws/sushiusdt@bookTicker")
+    exchange.pump.advance(exchange.last_ms)
+    closed = [frame["data"]["k"] for frame in klines.payloads() if frame["data"]["k"]["x"]]
+    assert {kline["s"] for kline in closed} >= {"SUSHIUSDT", "CTKUSDT"}
+    assert len(books.payloads()) > 100
 
 
 @pytest.mark.shared_data

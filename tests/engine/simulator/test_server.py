@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.market.rings import BarFile
-from engine.simulator import server as server_module
+from engine.simulator import sockets as server_module
 from engine.simulator.exchange import Exchange, weeks_to_now
 from engine.simulator.main import main
 from engine.simulator.options import Options
