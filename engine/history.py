@@ -12,7 +12,7 @@ import numpy.typing as npt
 from engine.errors import DataError
 from kernels.features import fold_vectors
 from kernels.quiet import FILLED, HAS_BAR, HAS_VECTOR, NAN_UNSEEN, READY
-from kernels.records import SAMPLE, TARGET_COUNT, TIMEFRAME_MS, BarFlag
+from kernels.records import FEATURE_COUNT, SAMPLE, TARGET_COUNT, TIMEFRAME_MS, BarFlag
 from kernels.schema import INDEX, READY_BTC_BARS, READY_OWN_BARS
 
 Array = npt.NDArray[Any]
@@ -30,6 +30,30 @@ class Batch(Protocol):
     def predict(self, rows: Array) -> Array:
         """Return float64[n, 8] of float32[n, 132]."""
         ...
+
+
+@dataclass
+class Given:
+    """Predictions made beforehand, as a model: by symbol close times int64[n], ascending, and float64[n, 8].
+
+    Where none was made, all 8 are NaN: the decision finds no side.
+    """
+
+    model_id: str
+    by_symbol: dict[str, tuple[Array, Array]]
+    nan_unseen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(FEATURE_COUNT, bool))
+
+    def predict(self, rows: Array) -> Array:
+        """Return NaN: rows without a symbol and a time have no prediction."""
+        return np.full((len(rows), TARGET_COUNT), np.nan)
+
+    def at(self, symbol: str, close_ms: Array) -> Array:
+        """Return float64[n, 8] of one symbol's closes."""
+        times, predictions = self.by_symbol.get(symbol, (np.zeros(0, np.int64), np.zeros((0, TARGET_COUNT))))
+        answers = np.full((len(close_ms), TARGET_COUNT), np.nan)
+        known = np.flatnonzero(np.isin(close_ms, times))
+        answers[known] = predictions[np.searchsorted(times, close_ms[known])]
+        return answers
 
 
 def _no_samples() -> Array:
@@ -124,6 +148,8 @@ def _lay_out_symbol(grid: Grid, s: int, history: History, btc: History, model: B
         grid.predictions[s, where] = model.predict(rows)
         unseen = (np.isnan(rows) & model.nan_unseen).any(axis=1)
         grid.flags[s, where] |= np.where(unseen, NAN_UNSEEN, 0).astype(np.uint8)
+    if isinstance(model, Given):
+        grid.predictions[s, at] = model.at(own.symbol, bars["open_ms"][inside] + MINUTE_MS)
     grid.atr[s, at] = vectors[inside, INDEX["atr_15m"]]
     grid.closes[s, at, 0], grid.closes[s, at, 1] = bars["open"][inside], bars["close"][inside]
     stepped = np.isfinite(vectors[inside, INDEX["atr_15m"]])

@@ -21,8 +21,8 @@ START_MS = 1_699_999_980_000
 NOW_MS = 1_764_000_000_000
 
 
-def random_part(seed: int, symbol: str, minutes: int = 3_000) -> SymbolData:
-    """A random walk with vectors that know a little of it; NaN in every fifth feature."""
+def random_bars(seed: int, minutes: int) -> np.ndarray:
+    """A random walk from 100."""
     rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, minutes)))
     bars = np.zeros(minutes, BAR)
@@ -30,7 +30,14 @@ def random_part(seed: int, symbol: str, minutes: int = 3_000) -> SymbolData:
     bars["close"], bars["open"] = close, np.concatenate([[100.0], close[:-1]])
     bars["high"] = np.maximum(bars["open"], close) * 1.0004
     bars["low"] = np.minimum(bars["open"], close) * 0.9996
-    labels = label(bars, close * 0.004)
+    return bars
+
+
+def random_part(seed: int, symbol: str, minutes: int = 3_000) -> SymbolData:
+    """A random walk with vectors that know a little of it; NaN in every fifth feature."""
+    bars = random_bars(seed, minutes)
+    rng = np.random.default_rng(seed)
+    labels = label(bars, bars["close"] * 0.004)
     vectors = rng.normal(size=(minutes, len(FEATURES)))
     vectors[: len(labels.long), 3] += 300 * labels.long["net_return"]
     vectors[:, 7] = np.round(vectors[:, 7])  # a feature with exact zeros

@@ -1,43 +1,37 @@
-"""Run the promotion gate on stored candles and labels that neither model has seen."""
+"""Run the promotion gate on stored candles that neither model has seen, by the engine's own backtest."""
 
 from __future__ import annotations
 
-from control.jobs.inputs import choose_symbols, read_symbol
+from control.jobs.backtest import history, instruments
+from control.jobs.inputs import choose_symbols
 from engine.config import Config
-from engine.errors import DataError
 from engine.model import load
-from engine.model.dataset import Dataset, SymbolData, build
 from engine.model.gate import Verdict, judge, unseen_from
-from engine.model.policy import PolicySettings
+from engine.model.policy import Earned, Market, earn
 from engine.model.predictor import read_manifest
 from engine.model.registry import Entry, Event, Registry
-from store import queries
 from store.client import Store
 
 EVER_MS = 1 << 42
 
 
-def policy_settings(config: Config) -> PolicySettings:
-    """Return the decision's thresholds and sizes as configured."""
-    decision, risk = config.decision, config.risk
-    return PolicySettings(
-        decision.min_er,
-        decision.max_tail,
-        decision.max_mae_atr,
-        decision.min_hold_minutes,
-        decision.max_hold_minutes,
-        risk.risk_fraction,
-        risk.max_leverage,
-    )
+def stored_market(store: Store, config: Config, symbols: list[str], to_ms: int = EVER_MS) -> Market:
+    """Return what is stored of `symbols` before `to_ms`, for a backtest."""
+    histories = [history(store, symbol, to_ms) for symbol in symbols]
+    btc_symbol = config.market.btc_symbol
+    btc = next((found for found in histories if found.symbol == btc_symbol), None)
+    return Market(config, histories, btc or history(store, btc_symbol, to_ms), instruments(store, symbols))
 
 
 def examine(store: Store, config: Config, registry: Registry, candidate: Entry, production: Entry | None) -> Verdict:
     """Judge a candidate against the production model, or against not trading."""
     models = [candidate, *([production] if production is not None else [])]
-    manifests = [read_manifest(registry.path(entry.model_id)) for entry in models]
-    rows = _rows(store, config, unseen_from(manifests))
-    predictors = [load(registry.path(entry.model_id)) for entry in models]
-    return judge(rows, predictors[0], predictors[1] if production is not None else None, policy_settings(config))
+    from_ms = unseen_from([read_manifest(registry.path(entry.model_id)) for entry in models])
+    market = stored_market(store, config, choose_symbols(store, config, []))
+    if not any(len(found.bars) and found.bars["open_ms"][-1] >= from_ms for found in market.histories):
+        return judge(None, None)
+    earned: list[Earned] = [earn(market, load(registry.path(entry.model_id)), from_ms) for entry in models]
+    return judge(earned[0], earned[1] if production is not None else None)
 
 
 def already_tried(events: list[Event], candidate: str, found: Verdict) -> str:
@@ -54,17 +48,3 @@ def already_tried(events: list[Event], candidate: str, found: Verdict) -> str:
         if evidence["from_ms"] <= found.to_ms and found.from_ms <= evidence["to_ms"]:
             return f"the gate has already compared a model ({event.model_id}) on these days"
     return ""
-
-
-def _rows(store: Store, config: Config, from_ms: int) -> Dataset | None:
-    """Return the labelled rows at or after `from_ms`, in time order, or None."""
-    parts = []
-    for symbol in choose_symbols(store, config, []):
-        long, short = (queries.labels(store, side, symbol, from_ms, EVER_MS) for side in ("long", "short"))
-        if len(long):
-            inputs = read_symbol(store, config, symbol, EVER_MS)
-            parts.append(SymbolData(symbol, inputs.close_ms, inputs.vectors, long, short))
-    try:
-        return build(parts, config.barriers.time_limit_minutes)
-    except DataError:
-        return None  # labels without a ready vector beside them

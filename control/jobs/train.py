@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from control.jobs.gate import policy_settings
+from control.jobs.gate import stored_market
 from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
 from control.jobs.models import store_model
 from engine.config import Config
@@ -131,7 +131,8 @@ def _run(
         "cluster": request.cluster or None,
     }
     if found is not None:
-        extra["metrics"] = evaluate(data, found, boosters, policy_settings(config), settings.seed)
+        market = stored_market(store, config, list(data.symbols), request.to_ms)
+        extra["metrics"] = evaluate(data, found, boosters, market, settings.seed)
     parameters = describe(settings, rounds) | {"folds": request.folds}
     bundle = write_bundle(folder, boosters, data, parameters, started_ms, label_settings(config), extra)
     registry = open_registry(config)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.model.dataset import Dataset
-from engine.model.policy import PolicySettings, bootstrap, daily, trade
+from engine.model.policy import Earned, Market, bootstrap, earn, out_of_fold
 from engine.model.validate import Validation
 from kernels.schema import FEATURES, TARGETS
 
@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 
 QUANTILE = 0.05
 DECILES = 10
+MINUTE_MS = 60_000
 PSI_FLOOR = 1e-4  # share of an empty bin: the index stays finite
 
 
@@ -58,21 +59,18 @@ def calibration(actual: Array, predicted: Array) -> list[dict[str, float]]:
     ]
 
 
-def policy_figures(data: Dataset, predictions: Array, settings: PolicySettings, seed: int) -> dict[str, Any]:
-    """Return the policy's net PnL on these rows in fractions of equity, with a day-block bootstrap interval."""
-    trades = trade(data, predictions, settings)
-    days = np.unique(data.time_ms // 86_400_000)
-    per_day = daily(trades, days)
-    draws = bootstrap(per_day, seed)
+def policy_figures(earned: Earned, seed: int) -> dict[str, Any]:
+    """Return the policy's net PnL in fractions of the first equity, with a day-block bootstrap interval."""
+    draws = bootstrap(earned.pnl, seed)
     return {
-        "trades": len(trades.row),
-        "days": len(days),
-        "net": float(trades.pnl.sum()),
+        "trades": earned.trades,
+        "days": len(earned.days),
+        "net": float(earned.pnl.sum()),
         "net_q05": float(np.quantile(draws, 0.05)),
         "net_q95": float(np.quantile(draws, 0.95)),
-        "won": float((trades.pnl > 0).mean()) if len(trades.pnl) else 0.0,
-        "per_day": [round(float(value), 8) for value in per_day],
-        "first_day": int(days[0]),
+        "won": earned.won,
+        "per_day": [round(float(value), 8) for value in earned.pnl],
+        "first_day": int(earned.days[0]),
     }
 
 
@@ -115,10 +113,11 @@ def drift(bins: dict[str, Any], x: Array) -> dict[str, float]:
     return found
 
 
-def evaluate(
-    data: Dataset, result: Validation, boosters: dict[str, Any], policy: PolicySettings, seed: int
-) -> dict[str, Any]:
-    """Return the evaluation that is stored with the model. Figures come from the folds' test rows only."""
+def evaluate(data: Dataset, result: Validation, boosters: dict[str, Any], market: Market, seed: int) -> dict[str, Any]:
+    """Return the evaluation that is stored with the model. Figures come from the folds' test rows only.
+
+    market: what the policy is traded on, by backtest, with the test rows' predictions.
+    """
     tested = data.rows(result.rows)
     order = np.argsort(tested.time_ms, kind="stable")
     figures = {
@@ -132,6 +131,9 @@ def evaluate(
         for column, target in enumerate(TARGETS)
     }
     first_test = int(result.rows.min())
+    model = out_of_fold(tested.rows(order), result.predictions[order])
+    end_ms = int(tested.time_ms.max()) + data.horizon_minutes * MINUTE_MS  # the last position has its whole time
+    earned = earn(market, model, int(tested.time_ms.min()) - MINUTE_MS, end_ms)
     bins = training_bins(np.asarray(data.x[:first_test])) if first_test else training_bins(np.asarray(data.x))
     return {
         "rows": len(result.rows),
@@ -140,7 +142,7 @@ def evaluate(
         "rounds": result.rounds,
         "fold_rounds": result.fold_rounds,
         "targets": figures,
-        "policy": policy_figures(tested.rows(order), result.predictions[order], policy, seed),
+        "policy": policy_figures(earned, seed),
         "importance": importance(boosters),
         "drift": drift(bins, tested.x),
     }

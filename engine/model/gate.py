@@ -1,28 +1,18 @@
-"""May this candidate replace the production model? Paired, on rows that neither has seen, net of costs."""
+"""May this candidate replace the production model? Paired, on days that neither has seen, net of costs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.model.dataset import Dataset
-from engine.model.policy import DAY_MS, PolicySettings, bootstrap, daily, trade
-
-Array = npt.NDArray[Any]
+from engine.model.policy import DAY_MS, Earned, bootstrap
 
 EMBARGO_MS = DAY_MS
 MIN_DAYS = 14
 MIN_TRADES = 200
 QUANTILE = 0.05
-
-
-class Predicts(Protocol):
-    """A served model."""
-
-    def predict(self, rows: Array) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,43 +39,24 @@ def unseen_from(manifests: list[dict[str, Any]]) -> int:
     return max(int(manifest["labels_to_ms"]) for manifest in manifests) + EMBARGO_MS
 
 
-def judge(
-    data: Dataset | None, candidate: Predicts, production: Predicts | None, settings: PolicySettings, seed: int = 7
-) -> Verdict:
-    """Compare two models on rows in time order later than `unseen_from` of both (None: there are none).
+def judge(candidate: Earned | None, production: Earned | None, seed: int = 7) -> Verdict:
+    """Compare what two models earned on the same period later than `unseen_from` of both (None: there is no such bar).
 
     Without a production model the comparison is with not trading. Passes if the 5 % quantile of the paired day-block
     bootstrap of the net difference is above 0 and the candidate's net is too, on at least 14 days and 200 trades of the
     candidate.
     """
-    if data is None:
-        detail = "no labelled row is later than both models' training"
+    if candidate is None:
+        detail = "no stored bar is later than both models' training"
         return Verdict("insufficient evidence", detail, 0, 0, 0, 0, 0.0, 0.0, 0.0)
-    days = np.unique(data.time_ms // DAY_MS)
-    mine = trade(data, candidate.predict(np.asarray(data.x)), settings)
-    per_day = daily(mine, days)
-    other = np.zeros(len(days))
-    if production is not None:
-        other = daily(trade(data, production.predict(np.asarray(data.x)), settings), days)
-    low = float(np.quantile(bootstrap(per_day - other, seed), QUANTILE))
-    net, net_other = float(per_day.sum()), float(other.sum())
+    other = np.zeros(len(candidate.days)) if production is None else production.pnl
+    low = float(np.quantile(bootstrap(candidate.pnl - other, seed), QUANTILE))
+    net, net_other, days = float(candidate.pnl.sum()), float(other.sum()), candidate.whole_days
     verdict, detail = "pass", f"net {net:+.4f} against {net_other:+.4f} of equity"
-    if len(days) < MIN_DAYS or len(mine.row) < MIN_TRADES:
+    if days < MIN_DAYS or candidate.trades < MIN_TRADES:
         verdict = "insufficient evidence"
-        detail = (
-            f"{len(days)} days and {len(mine.row)} trades unseen by both models; needed {MIN_DAYS} and {MIN_TRADES}"
-        )
+        detail = f"{days} days and {candidate.trades} trades unseen by both models; needed {MIN_DAYS} and {MIN_TRADES}"
     elif low <= 0 or net <= 0:
         verdict = "not better"
         detail += f"; the 5 % quantile of the difference is {low:+.4f}, needed above 0 with a net above 0"
-    return Verdict(
-        verdict,
-        detail,
-        int(data.time_ms[0]),
-        int(data.time_ms[-1]),
-        len(days),
-        len(mine.row),
-        net,
-        net_other,
-        low,
-    )
+    return Verdict(verdict, detail, candidate.from_ms, candidate.to_ms - 1, days, candidate.trades, net, net_other, low)

@@ -1,8 +1,4 @@
-"""What the decision rule would have earned on labelled rows: one position per symbol, net of costs, sized by ATR.
-
-An approximation on labels (the backtest replays bars and books): entries at T, exits where the label says, every trade
-risks the same fraction of equity per ATR. PnL is in fractions of equity.
-"""
+"""What the decision rule earns with a model: the engine's backtest over stored bars, and the bootstrap of its days."""
 
 from __future__ import annotations
 
@@ -12,77 +8,75 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine import backtest
+from engine.config import Config
+from engine.history import Batch, Given, History
 from engine.model.dataset import Dataset
-from kernels.schema import TARGETS
 
 Array = npt.NDArray[Any]
 
-MINUTE_MS = 60_000
 DAY_MS = 86_400_000
-ER_LONG, ER_SHORT, Q_LONG, Q_SHORT, MAE_LONG, MAE_SHORT, HOLD_LONG, HOLD_SHORT = range(len(TARGETS))
+NEVER = 1_000_000  # losses in a row
 
 
 @dataclass(frozen=True, slots=True)
-class PolicySettings:
-    """The decision's thresholds, the equity risked per ATR, and the largest position as a multiple of equity."""
+class Market:
+    """What a policy is tried on: the arguments of `engine.backtest.run` but for the model and the period."""
 
-    min_er: float = 0.0
-    max_tail: float = 0.03
-    max_mae_atr: float = 1.0
-    min_hold_minutes: float = 1.0
-    max_hold_minutes: float = 360.0
-    risk_fraction: float = 0.005
-    max_leverage: float = 5.0
+    config: Config
+    histories: list[History]
+    btc: History | None = None
+    instruments: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Trades:
-    """Closed trades in entry order: row index, side (+1, −1), net PnL as a fraction of equity, day of entry."""
+class Earned:
+    """A policy's result on [from_ms, to_ms): per UTC day the change of marked equity over the first one."""
 
-    row: Array
-    side: Array
-    pnl: Array
-    day: Array
+    from_ms: int
+    to_ms: int
+    days: Array  # int64[d], days since the epoch
+    pnl: Array  # float64[d], net of fees, slippage and funding
+    trades: int
+    won: float
 
-
-def sides(predictions: Array, reach: Array, settings: PolicySettings) -> Array:
-    """Return int8[n]: +1, −1, or 0 where a gate refuses. predictions: float64[n, 8]; reach: ATR over price."""
-    p = predictions
-    long = p[:, ER_LONG] > p[:, ER_SHORT]
-    short = p[:, ER_SHORT] > p[:, ER_LONG]
-
-    def passes(er: Array, q05: Array, mae: Array, hold: Array) -> Array:
-        holds = (hold >= settings.min_hold_minutes) & (hold <= settings.max_hold_minutes)
-        return (er >= settings.min_er) & (q05 >= -settings.max_tail) & (mae <= settings.max_mae_atr * reach) & holds
-
-    long &= passes(p[:, ER_LONG], p[:, Q_LONG], p[:, MAE_LONG], p[:, HOLD_LONG])
-    short &= passes(p[:, ER_SHORT], p[:, Q_SHORT], p[:, MAE_SHORT], p[:, HOLD_SHORT])
-    return np.where(long, 1, np.where(short, -1, 0)).astype(np.int8)
+    @property
+    def whole_days(self) -> int:
+        """Days of data, a part of a day at either end not counted as one."""
+        return min(len(self.days), (self.to_ms - self.from_ms) // DAY_MS)
 
 
-def trade(data: Dataset, predictions: Array, settings: PolicySettings | None = None) -> Trades:
-    """Walk the rows in time order; a symbol is flat again after its label's holding time."""
-    settings = settings or PolicySettings()
-    side = sides(predictions, data.reach, settings)
-    busy_until = np.zeros(len(data.symbols), np.int64)
-    rows = []
-    for row in np.flatnonzero(side):
-        symbol, time_ms = data.symbol[row], data.time_ms[row]
-        if time_ms >= busy_until[symbol]:
-            hold = data.targets[row, HOLD_LONG if side[row] > 0 else HOLD_SHORT]
-            busy_until[symbol] = time_ms + int(hold) * MINUTE_MS
-            rows.append(row)
-    taken = np.array(rows, np.int64)
-    net = np.where(side[taken] > 0, data.targets[taken, ER_LONG], data.targets[taken, ER_SHORT])
-    size = np.minimum(settings.risk_fraction / data.reach[taken], settings.max_leverage)
-    return Trades(taken, side[taken], net * size, data.time_ms[taken] // DAY_MS)
+def earn(market: Market, model: Batch, from_ms: int = 0, to_ms: int = backtest.FOREVER_MS) -> Earned:
+    """Trade [from_ms, to_ms) with `model` as the engine would and return what every day brought.
+
+    The halts that wait for a person (losses in a row, drawdown) are left out: one bad stretch at the beginning would
+    make the rest of the period say nothing. Raises DataError without a bar in the period.
+    """
+    risk = market.config.risk.model_copy(update={"max_losing_streak": NEVER, "max_drawdown": 1.0})
+    config = market.config.model_copy(update={"risk": risk})
+    result = backtest.run(
+        config, market.histories, model, market.instruments, btc=market.btc, from_ms=from_ms, to_ms=to_ms
+    )
+    first_ms, equity = result.daily_equity()
+    start = result.start_equity_usdt
+    net = result.trades["net_usdt"]
+    return Earned(
+        result.first_ms,
+        result.first_ms + 60_000 * len(result.equity_usdt),
+        first_ms // DAY_MS,
+        np.diff(np.concatenate([[start], equity])) / start,
+        len(net),
+        float((net > 0).mean()) if len(net) else 0.0,
+    )
 
 
-def daily(trades: Trades, days: Array) -> Array:
-    """Return the PnL of each of `days`."""
-    total = np.zeros(len(days))
-    np.add.at(total, np.searchsorted(days, trades.day), trades.pnl)
-    return total
+def out_of_fold(data: Dataset, predictions: Array) -> Given:
+    """Return predictions of rows in time order as a model for `earn`: at any other minute it finds no side."""
+    by_symbol = {}
+    for index, symbol in enumerate(data.symbols):
+        mine = np.flatnonzero(data.symbol == index)
+        by_symbol[symbol] = (data.time_ms[mine], predictions[mine])
+    return Given("out-of-fold", by_symbol)
 
 
 def bootstrap(day_pnl: Array, seed: int, resamples: int = 4_000) -> Array:

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 
 import engine.model
+from engine.config import load as load_config
 from engine.errors import DataError
+from engine.history import History
 from engine.model.bundle import write_bundle
 from engine.model.evaluate import evaluate
 from engine.model.folds import walk_forward
 from engine.model.pack import float32_down, missing_types
 from engine.model.packed import HEADER, read_packed, write_packed
-from engine.model.policy import PolicySettings
+from engine.model.policy import Market
 from engine.model.train import describe, train
 from engine.model.validate import validate
 from engine.model.verify import planted_rows
 from kernels.schema import FEATURES, TARGETS
-from tests.model_rig import NOW_MS, SMALL, Trained
+from tests.model_rig import NOW_MS, SMALL, Trained, random_bars
 
 
 def test_predictions_equal_the_model_texts_read_by_lightgbm(trained: Trained) -> None:
@@ -204,7 +206,10 @@ def test_the_evaluation_is_stored_with_the_model_and_rendered(trained: Trained, 
     data = trained.data
     settings = replace(SMALL, rounds=3)
     found = validate(data, walk_forward(data.time_ms, 1, 60), settings)
-    metrics = evaluate(data, found, trained.boosters, PolicySettings(), 7)
+    market = Market(
+        load_config(), [History(name, random_bars(seed, 3_000)) for seed, name in enumerate(data.symbols, 1)]
+    )
+    metrics = evaluate(data, found, trained.boosters, market, 7)
     bundle = write_bundle(tmp_path, trained.boosters, data, describe(SMALL), NOW_MS, extra={"metrics": metrics})
     page = (bundle / "report.html").read_text()
     assert page.count("<svg") == 4 and all(target in page for target in TARGETS)

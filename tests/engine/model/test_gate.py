@@ -2,66 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from engine.model.dataset import Dataset
 from engine.model.gate import EMBARGO_MS, judge, unseen_from
-from engine.model.policy import DAY_MS, MINUTE_MS, PolicySettings
-from tests.engine.model.test_policy import GOOD, rows
+from engine.model.policy import DAY_MS, Earned
 
 
-class Says:
-    """A model that predicts long on some rows, never trades on the others."""
-
-    def __init__(self, chosen: np.ndarray) -> None:
-        self.chosen = chosen
-
-    def predict(self, matrix: np.ndarray) -> np.ndarray:
-        quiet = GOOD * [-1, -1, 1, 1, 1, 1, 1, 1]
-        return np.where(self.chosen[:, None], GOOD, quiet)
+def earned(pnl: np.ndarray, trades: int = 300) -> Earned:
+    return Earned(0, len(pnl) * DAY_MS, np.arange(len(pnl)), pnl, trades, 0.5)
 
 
-def market(days: int, seed: int = 3) -> Dataset:
-    """A trade opportunity an hour; half of them gain what the other half loses, at random."""
-    data = rows(days * 24)
-    rng = np.random.default_rng(seed)
-    targets = data.targets.copy()
-    targets[:, 0] = np.where(rng.random(len(targets)) < 0.5, 0.004, -0.0045)
-    return replace(data, targets=targets, time_ms=np.arange(len(targets)) * 60 * MINUTE_MS)
-
-
-SETTINGS = PolicySettings()
+def days(mean: float, spread: float = 0.01, count: int = 40, seed: int = 3) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, spread, count)
+    return mean + noise - noise.mean()
 
 
 def test_a_model_that_knows_the_gains_passes_and_luck_does_not() -> None:
-    data = market(40)
-    knows = Says(data.targets[:, 0] > 0)
-    always = Says(np.ones(len(data), bool))
-    assert judge(data, knows, None, SETTINGS).verdict == "pass"
-    assert judge(data, knows, always, SETTINGS).verdict == "pass"
-    lost = judge(data, always, None, SETTINGS)
-    assert lost.verdict == "not better" and lost.net < 0
-    worse = judge(data, always, knows, SETTINGS)
+    knows, lucky, loses = earned(days(0.01)), earned(days(0.001)), earned(days(-0.002))
+    assert judge(knows, None).verdict == "pass"
+    assert judge(knows, loses).verdict == "pass"
+    found = judge(lucky, None)
+    assert found.verdict == "not better" and found.net > 0 and found.difference_q05 < 0
+    worse = judge(lucky, knows)
     assert worse.verdict == "not better" and worse.difference_q05 < 0
 
 
+def test_losing_less_than_the_production_model_is_not_enough() -> None:
+    found = judge(earned(days(-0.001)), earned(days(-0.02)))
+    assert found.verdict == "not better" and found.difference_q05 > 0 > found.net
+
+
+def test_the_comparison_is_paired_by_day() -> None:
+    """A small steady advantage over a model whose days swing widely: the swings are common to both and cancel."""
+    swings = days(0.0, 0.05)
+    found = judge(earned(swings + 0.002), earned(swings))
+    assert found.verdict == "pass" and found.difference_q05 > 0
+
+
 def test_equal_models_are_not_better() -> None:
-    data = market(40)
-    knows = Says(data.targets[:, 0] > 0)
-    found = judge(data, knows, knows, SETTINGS)
+    found = judge(earned(days(0.01)), earned(days(0.01)))
     assert (found.verdict, found.difference_q05) == ("not better", 0.0)
 
 
 def test_little_data_is_insufficient_evidence() -> None:
-    few_days = market(13)
-    assert judge(few_days, Says(few_days.targets[:, 0] > 0), None, SETTINGS).verdict == "insufficient evidence"
-    data = market(30)
-    few_trades = judge(data, Says((np.arange(len(data)) % 24 < 6) & (data.targets[:, 0] > 0)), None, SETTINGS)
-    assert few_trades.verdict == "insufficient evidence" and few_trades.trades < 200
-    assert judge(None, Says(np.zeros(0, bool)), None, SETTINGS).verdict == "insufficient evidence"
+    assert judge(earned(days(0.01, count=13)), None).verdict == "insufficient evidence"
+    assert judge(earned(days(0.01, count=14)), None).verdict == "pass"
+    partly = Earned(DAY_MS // 2, 14 * DAY_MS, np.arange(14), days(0.01, count=14), 300, 0.5)
+    assert judge(partly, None).verdict == "insufficient evidence"  # 14 dates, 13.5 days
+    few = judge(earned(days(0.01), trades=199), None)
+    assert few.verdict == "insufficient evidence" and few.trades == 199
+    assert judge(None, None).verdict == "insufficient evidence"
 
 
-def test_unseen_rows_begin_a_day_after_the_later_of_both_models_labels() -> None:
+def test_unseen_days_begin_a_day_after_the_later_of_both_models_labels() -> None:
     assert unseen_from([{"labels_to_ms": 5}, {"labels_to_ms": 9}]) == 9 + EMBARGO_MS == 9 + DAY_MS

@@ -1,60 +1,89 @@
-"""The policy on labels and the bootstrap, on cases worked out by hand."""
+"""What a policy earns is what the engine's backtest says; bootstrap and figures on cases worked out by hand."""
 
 import numpy as np
 import pytest
 
+from engine import backtest
+from engine.history import Given, lay_out
 from engine.model.dataset import Dataset
-from engine.model.evaluate import calibration, drift, pinball, training_bins
-from engine.model.policy import DAY_MS, MINUTE_MS, PolicySettings, bootstrap, daily, sides, trade
+from engine.model.evaluate import calibration, drift, pinball, policy_figures, training_bins
+from engine.model.policy import DAY_MS, Earned, Market, bootstrap, earn, out_of_fold
 from kernels.schema import FEATURES
-
-GOOD = np.array([0.002, 0.001, -0.01, -0.01, 0.002, 0.002, 60.0, 60.0])
-
-
-def rows(n: int, hold: float = 10.0, reach: float = 0.005) -> Dataset:
-    targets = np.tile([0.004, -0.003, 0.0, 0.0, 0.0, 0.0, hold, hold], (n, 1))
-    none = np.empty((n, 0))
-    times = MINUTE_MS * np.arange(n)
-    return Dataset(none, targets, none, none, np.full(n, reach), times, np.zeros(n, np.uint16), ("BTCUSDT",), 360)
+from tests.engine.recorded import MINUTE_MS, instruments
+from tests.engine.recorded import Market as Bars
+from tests.engine.test_backtest import Rare, histories, settings
 
 
-@pytest.mark.parametrize(
-    ("change", "side"),
-    [
-        ({}, 1),
-        ({0: 0.0005}, -1),
-        ({0: 0.001}, 0),  # a tie
-        ({0: -0.1, 1: -0.2}, 0),
-        ({2: -0.04}, 0),
-        ({4: 0.006}, 0),
-        ({6: 361.0}, 0),
-        ({6: 0.5}, 0),
-    ],
-)
-def test_the_side_and_its_gates(change: dict, side: int) -> None:
-    prediction = GOOD.copy()
-    for column, value in change.items():
-        prediction[column] = value
-    assert sides(prediction[None], np.array([0.005]), PolicySettings()).tolist() == [side]
+@pytest.fixture(scope="module")
+def bars() -> Bars:
+    return Bars(900)
 
 
-def test_one_position_per_symbol_sized_by_atr() -> None:
-    data = rows(25)
-    trades = trade(data, np.tile(GOOD, (25, 1)), PolicySettings(risk_fraction=0.01, max_leverage=5.0))
-    assert trades.row.tolist() == [0, 10, 20]
-    assert trades.pnl.tolist() == pytest.approx([0.004 * 2.0] * 3)  # 0.01 / 0.005 of equity
-    tight = trade(rows(25, reach=0.0001), np.tile(GOOD * [1, 1, 1, 1, 0, 0, 1, 1], (25, 1)))
-    assert tight.pnl.tolist() == pytest.approx([0.004 * 5.0] * 3)  # capped by leverage
+def market_of(bars: Bars) -> Market:
+    return Market(settings(), histories(bars), None, instruments())
+
+
+def rare_rows(bars: Bars) -> tuple[Dataset, np.ndarray]:
+    """The predictions of `Rare` at every live minute, as rows in time order over all symbols."""
+    past = histories(bars)
+    grid = lay_out(past, past[0], Rare(), bars.live_from_ms, 1 << 42)
+    minutes = grid.first_ms + MINUTE_MS * np.arange(1, grid.minutes + 1)
+    time_ms, symbol = np.repeat(minutes, len(past)), np.tile(np.arange(len(past), dtype=np.uint16), len(minutes))
+    predictions = grid.predictions.transpose(1, 0, 2).reshape(-1, 8)
+    none, names = np.empty((0, 0)), tuple(item.symbol for item in past)
+    return Dataset(none, none, none, none, none, time_ms, symbol, names, 360), predictions
+
+
+def test_out_of_fold_predictions_trade_as_the_model_that_made_them(bars: Bars) -> None:
+    market = market_of(bars)
+    given = out_of_fold(*rare_rows(bars))
+    whole = backtest.run(market.config, market.histories, Rare(), market.instruments, from_ms=bars.live_from_ms)
+    again = backtest.run(market.config, market.histories, given, market.instruments, from_ms=bars.live_from_ms)
+    assert len(whole.trades) > 3
+    assert again.equity_usdt.tobytes() == whole.equity_usdt.tobytes()
+    assert again.gates.tobytes() == whole.gates.tobytes()
+
+
+def test_minutes_without_a_prediction_are_not_traded(bars: Bars) -> None:
+    data, predictions = rare_rows(bars)
+    half = int(np.median(data.time_ms))
+    late = data.time_ms > half
+    cut = Dataset(data.x, *(data.x,) * 4, data.time_ms[late], data.symbol[late], data.symbols, 360)
+    market, given = market_of(bars), out_of_fold(cut, predictions[late])
+    result = backtest.run(market.config, market.histories, given, market.instruments, from_ms=bars.live_from_ms)
+    assert len(result.trades) and result.trades["opened_ms"].min() > half
+
+
+def test_days_of_equity_sum_to_the_net_result(bars: Bars) -> None:
+    market = market_of(bars)
+    earned = earn(market, Rare(), bars.live_from_ms)
+    result = backtest.run(market.config, market.histories, Rare(), market.instruments, from_ms=bars.live_from_ms)
+    assert earned.pnl.sum() == pytest.approx(result.equity_usdt[-1] / result.start_equity_usdt - 1.0)
+    assert earned.trades == len(result.trades) and len(earned.days) == len(earned.pnl) == 2
+    assert earned.whole_days == 0 and earned.to_ms - earned.from_ms == 900 * MINUTE_MS
+    figures = policy_figures(earned, 7)
+    assert figures["net"] == pytest.approx(earned.pnl.sum()) and figures["first_day"] == earned.days[0]
+    assert figures["net_q05"] <= figures["net_q95"]
+
+
+def test_halts_that_wait_for_a_person_do_not_end_the_evidence(bars: Bars) -> None:
+    market = market_of(bars)
+    halting = Market(settings(risk={"max_losing_streak": 1}), market.histories, None, market.instruments)
+    free = earn(market, Rare(), bars.live_from_ms)
+    held = earn(halting, Rare(), bars.live_from_ms)
+    assert held.trades == free.trades
+
+
+def test_a_model_of_given_predictions_says_nothing_of_rows_without_a_time() -> None:
+    assert np.isnan(Given("none", {}).predict(np.zeros((2, 132)))).all()
+    assert np.isnan(Given("none", {}).at("BTCUSDT", np.array([1, 2]))).all()
 
 
 def test_days_and_bootstrap() -> None:
-    data = rows(3)
-    trades = trade(data, np.tile(GOOD, (3, 1)))
-    assert daily(trades, np.array([0, 1])).tolist() == [trades.pnl.sum(), 0.0]
     assert (bootstrap(np.full(20, 0.5), 1) == 10.0).all()
     spread = bootstrap(np.array([1.0, -1.0] * 50), 1)
     assert abs(spread.mean()) < 1.0 and 8.0 < spread.std() < 12.0  # sqrt(100)
-    assert DAY_MS == 24 * 60 * MINUTE_MS
+    assert Earned(0, 3 * DAY_MS + 5, np.arange(4), np.zeros(4), 0, 0.0).whole_days == 3
 
 
 def test_pinball_calibration_and_drift() -> None:
