@@ -43,6 +43,7 @@ class Keeper:
     def stop(self) -> None:
         """Finish the present batch and give the store up."""
         self._stopping.set()
+        self._store.hurry()
         self._thread.join(30)
         if self._follower is not None:
             self._follower.join(30)

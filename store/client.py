@@ -59,6 +59,7 @@ class Store:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._patient = True
         self._finalizer = weakref.finalize(self, _shut_down, self._idle, self._lock, source)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
@@ -93,6 +94,10 @@ class Store:
         settings = {"insert_deduplication_token": token or uuid.uuid4().hex, "insert_deduplicate": 1}
         self._retry(lambda client: client.raw_insert(table, list(columns), block, settings=settings, fmt="Native"))
 
+    def hurry(self) -> None:
+        """From now on no failure is waited out: this process is about to end."""
+        self._patient = False
+
     def close(self) -> None:
         """Close every client; an owner gives up the store."""
         self._closed = True
@@ -114,7 +119,8 @@ class Store:
             except StoreError:
                 raise
             except Exception as error:
-                if self._closed or not self._source.passing(error) or time.monotonic() > deadline:
+                waiting = self._patient and not self._closed and time.monotonic() < deadline
+                if not waiting or not self._source.passing(error):
                     raise StoreError(f"{self.where}: {error}") from error
                 self._forget()
                 time.sleep(pause)
