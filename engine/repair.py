@@ -95,6 +95,9 @@ class Repairer:
         except ExchangeError as error:
             self.failed_questions += 1
             log.warning("missing bars could not be fetched: %s", error)
+        except Exception:  # nobody awaits this task: a fault must be heard, and the question is asked again
+            self.failed_questions += 1
+            log.exception("missing bars could not be repaired")
         finally:
             self._asking = None
         ordered = sorted(
