@@ -78,8 +78,10 @@ def paths(rig: PathRig) -> dict[str, Callable[[], float]]:
         return run
 
     def decide_and_size() -> None:
-        side, _ = core._decide(core._predictions, core._facts, core._limits)
-        core._size(side, core._facts, core._limits, core._plan)
+        core._decide_on(
+            0, rig.now_ms, 0, core.books, core.marks, core._mark_ms, core._rates, core._next_ms, core._constants,
+            core._predictions, core._facts, core._limits, core._plan,
+        )  # fmt: skip
 
     return {
         "kline_frame_to_decision": kline,

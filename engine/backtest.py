@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engine.assemble import Preamble, wire
 from engine.clock import EventClock
 from engine.config import Config
-from engine.core import Core, Vector, instrument_facts
+from engine.core import Core, Vector, constants
 from engine.history import Batch, History, Progress, lay_out
 from engine.market.events import BOOK_ROW
 from engine.restore import Restored
@@ -305,11 +305,7 @@ class _Stride:
         core, config = driver.core, driver.config
         self._driver, self._limits = driver, limits_row(config)
         self._time_limit_ms = config.barriers.time_limit_minutes * 60_000
-        self._constants = np.zeros((len(driver.grid.symbols), 8))
-        for symbol, row in enumerate(driver.instruments):
-            delivery_ms, numbers = instrument_facts(row)
-            interval_ms = max(int(row["funding_hours"]), 1) * 3_600_000
-            self._constants[symbol] = (*numbers, interval_ms, delivery_ms)
+        self._constants = constants(driver.instruments).view(np.float64).reshape(len(driver.grid.symbols), -1)
         self._scratch = np.zeros(1, FACTS), np.zeros(1, PLAN), np.zeros(len(core.desk.positions.rows), POSITION)
 
     def go(self, at: int, end: int) -> int:
@@ -335,7 +331,7 @@ class _Stride:
         )  # fmt: skip
         if passed == at:
             return at
-        core.mark_ms[:], core.next_funding_ms[:] = mark_ms.tolist(), due_ms.tolist()
+        core.mark_ms[:], core.next_funding_ms[:] = mark_ms.data, due_ms.data
         for symbol in range(len(grid.symbols)):
             seen = np.flatnonzero(grid.flags[symbol, at:passed] & HAS_BAR)
             if len(seen):

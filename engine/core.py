@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,17 @@ from engine.trading.desk import Desk, Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
 from engine.trading.orders import Order
-from kernels import decide as deciding
-from kernels import risk, stops
+from kernels import decision, stops
 from kernels.compile import entry_point
+from kernels.decide import FACTS, PLAN
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
-SIGNAL_BYTES = RECORDS[Kind.SIGNAL].itemsize
+SIGNAL_WORDS = RECORDS[Kind.SIGNAL].itemsize // 8
+MODEL_ID_BYTES = RECORDS[Kind.SIGNAL]["model_id"].itemsize
+TOLD = (FACTS.names or ()).index("losing_streak") + 1  # facts that the core states; a kernel finds the others
+MARK_TO_EXIT, ORDER = int(Stage.MARK_TO_EXIT), int(Stage.ORDER)  # plain ints: an enum costs a call on the hot path
+RUNNING, ENTRIES_OFF = int(RunState.RUNNING), (int(RunState.REDUCE_ONLY), int(RunState.HALTED))
+GAP, CLOCK, FULL, AUDIT = int(Hold.GAP), int(Hold.CLOCK), int(Hold.FULL), int(Hold.AUDIT)
 
 
 class Predictor(Protocol):
@@ -96,26 +101,41 @@ class Core:
         self.books, self.marks = books, marks
         self.clock, self.journal, self.desk, self.gateway, self.latencies = clock, journal, desk, gateway, latencies
         self.counters = Counters()
-        self.predictor: Predictor | None = None
         self.entries_blocked: Callable[[int], bool] = lambda symbol: False  # a gap under repair, a suspect stream
-        self.mark_ms = [0] * len(symbols)
-        self.funding_rate = [float("nan")] * len(symbols)
-        self.next_funding_ms = [0] * len(symbols)
         self.last_signals: npt.NDArray[Any] = np.zeros(len(symbols), RECORDS[Kind.SIGNAL])
         self.audit_failed: set[int] = set()
-        self._limits = limits_row(config)
-        self._facts = np.zeros(1, deciding.FACTS)
+        self._mark_ms, self._next_ms = np.zeros(len(symbols), np.int64), np.zeros(len(symbols), np.int64)
+        self._rates = np.full(len(symbols), np.nan)
+        self._limits, self._facts, self._plan = limits_row(config), np.zeros(1, FACTS), np.zeros(1, PLAN)
         self._facts_memory = self._facts.view(np.uint8).data
-        self._pack_facts = struct.Struct(f"<{len(deciding.FACTS.names or ())}d").pack_into
-        self._instrument_facts = [instrument_facts(row) for row in instruments]
-        self._funding_interval_ms = [max(int(row["funding_hours"]), 1) * 3_600_000 for row in instruments]
-        self._plan = np.zeros(1, deciding.PLAN)
-        self._signals_memory = self.last_signals.view(np.uint8).data
-        self._predictions = np.zeros(TARGET_COUNT)
-        self._row32 = np.zeros(FEATURE_COUNT, np.float32)
+        self._tell = struct.Struct(f"<{TOLD}d").pack_into
+        self._constants = constants(instruments)
+        self._signal_words = self.last_signals.view(np.uint64)
+        self._predictions, self._row32 = np.zeros(TARGET_COUNT), np.zeros(FEATURE_COUNT, np.float32)
+        self._times, self._first_ms = np.zeros(5, np.int64), np.zeros(3, np.int64)
+        self._times_memory, self._first_memory = self._times.data, self._first_ms.data
+        # what Python reads and writes one by one, over the memory that the kernels read
+        self.mark_ms, self.next_funding_ms = self._mark_ms.data, self._next_ms.data
+        self.funding_rate: memoryview[float] = cast("memoryview[float]", self._rates.data)
+        self.predictor = None
         self._check = entry_point(stops.check)
-        self._decide = entry_point(deciding.decide)
-        self._size = entry_point(risk.size)
+        self._quote, self._sign = entry_point(decision.quote), entry_point(decision.sign)
+        self._decide_on = entry_point(decision.decide_on)
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """The model that decides; None: no entry is possible."""
+        return self._predictor
+
+    @predictor.setter
+    def predictor(self, predictor: Predictor | None) -> None:
+        self._predictor = predictor
+        unseen = np.zeros(FEATURE_COUNT, bool) if predictor is None else predictor.nan_unseen
+        self._had_no_nan = np.require(unseen, np.bool_, ["C"])
+        name = b"" if predictor is None else predictor.model_id.encode()
+        self._model_words = np.frombuffer(name[:MODEL_ID_BYTES].ljust(MODEL_ID_BYTES, b"\0"), np.uint64).copy()
+        if predictor is None:
+            self._predictions[:] = np.nan
 
     # --- mark prices: the guards ---
 
@@ -143,7 +163,7 @@ class Core:
         reason = self._check(self.desk.positions.rows, slot, price, now_ms)
         if reason:
             self.desk.exit(slot, Reason(reason), now_ms)
-            self.latencies.add(Stage.MARK_TO_EXIT, time.monotonic_ns() - recv_ns)
+            self.latencies.add(MARK_TO_EXIT, time.monotonic_ns() - recv_ns)
 
     def on_book(self, symbol: int, event_ms: int) -> None:
         """Take note that the symbol's book row changed; waiting shadow orders may meet it."""
@@ -156,96 +176,83 @@ class Core:
     def on_vector(self, vector: Vector, recv_ns: int) -> None:
         """Decide on a complete vector: predict, decide, size, journal, and send the entry if nothing refuses."""
         now_ms = self.clock.now_ms()
-        started = time.monotonic_ns()
-        self.counters.vectors += 1
-        self.counters.late_vectors += vector.late
-        self._predict(vector)
-        predicted = time.monotonic_ns()
-        self._collect_facts(vector, now_ms)
-        side, gates = self._decide(self._predictions, self._facts, self._limits)
-        gates |= self._size(side, self._facts, self._limits, self._plan)
-        plan = self._plan[0]
-        gates |= self.desk.entry_gates(
-            vector.symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
-        )
-        decided = time.monotonic_ns()
-        self.latencies.add(Stage.PREDICT, predicted - started)
-        self.latencies.add(Stage.DECIDE, decided - predicted)
-        self.latencies.add(Stage.FRAME_TO_DECISION, decided - recv_ns)
-        position_id = self._write_signal(vector, side, gates, now_ms, recv_ns, decided)
-        self.counters.signals += 1
+        times, predictor, symbol = self._times_memory, self._predictor, vector.symbol
+        times[0], times[1] = recv_ns, time.monotonic_ns()
+        unseen, hold = self._write_book(vector, now_ms)
+        if predictor is not None:
+            predictor.predict_into(self._row32, self._predictions)
+        times[2] = time.monotonic_ns()
+        self._state_facts(vector, now_ms, hold)
+        side, gates = self._decide_on(
+            symbol, now_ms, unseen, self.books, self.marks, self._mark_ms, self._rates, self._next_ms,
+            self._constants, self._predictions, self._facts, self._limits, self._plan,
+        )  # fmt: skip
+        if self.desk.observer is not None:
+            plan = self._plan[0]
+            gates |= self.desk.entry_gates(
+                symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
+            )
+        times[3] = time.monotonic_ns()
+        position_id = self._write_signal(vector, side, gates, now_ms)
+        counters = self.counters
+        counters.vectors += 1
+        counters.late_vectors += vector.late
+        counters.signals += 1
         if gates:
             self._count_refusals(gates)
         elif position_id:
+            decided_ns = times[3]
             self._enter(vector, side, position_id, now_ms)
-            self.latencies.add(Stage.ORDER, time.monotonic_ns() - decided)
+            self.latencies.add(ORDER, time.monotonic_ns() - decided_ns)
 
-    def _predict(self, vector: Vector) -> None:
-        self._row32[:] = vector.values
-        if self.predictor is None:
-            self._predictions[:] = np.nan
-        else:
-            self.predictor.predict_into(self._row32, self._predictions)
+    def _write_book(self, vector: Vector, now_ms: int) -> tuple[int, int]:
+        """Journal the book of this decision; return (1 if a NaN is new to the model, what outside holds it back)."""
+        symbol, journal = vector.symbol, self.journal
+        hold = GAP if self.entries_blocked(symbol) else 0
+        if not self.clock.good():
+            hold |= CLOCK
+        if journal.full:
+            hold |= FULL
+        if symbol in self.audit_failed:
+            hold |= AUDIT
+        at = journal.place(Kind.BOOK)
+        unseen = self._quote(
+            vector.values, self._had_no_nan, self._row32, self.books, symbol, journal.words, at, journal.seq + 1,
+            self._times_memory[1], now_ms, hold,
+        )  # fmt: skip
+        if at >= 0:
+            journal.placed(Kind.BOOK)
+        return unseen, hold
 
-    def _collect_facts(self, vector: Vector, now_ms: int) -> None:
-        symbol = vector.symbol
-        bid, bid_qty, ask, ask_qty, _, book_ms, *_ = self.books[symbol].item()
-        blocked, clock_bad, full = self.entries_blocked(symbol), not self.clock.good(), self.journal.full
-        failed = symbol in self.audit_failed
-        hold = (Hold.GAP if blocked else 0) | (Hold.CLOCK if clock_bad else 0)
-        hold |= (Hold.FULL if full else 0) | (Hold.AUDIT if failed else 0)
-        mono_ns = time.monotonic_ns()
-        self.journal.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, symbol, int(hold), 0)
-        desk, account = self.desk, self.desk.account
+    def _state_facts(self, vector: Vector, now_ms: int, hold: int) -> None:
+        desk, account, symbol = self.desk, self.desk.account, vector.symbol
         notional = desk.mark_account(now_ms)
-        delivery_ms, instrument = self._instrument_facts[symbol]
         state = account.run_state
-        self._pack_facts(
+        self._tell(
             self._facts_memory, 0,
-            now_ms, vector.close, self.marks[symbol], now_ms - self.mark_ms[symbol], bid, bid_qty, ask, ask_qty,
-            now_ms - book_ms, vector.atr_15m,
-            1.0, vector.late, vector.input_late, vector.ready, vector.filled,
-            self._nan_unseen(), self.predictor is not None,
-            state == RunState.RUNNING, state in (RunState.REDUCE_ONLY, RunState.HALTED), full,
-            symbol in account.halted_symbols, desk.unknown(symbol), blocked,
-            failed, clock_bad, 0.0, desk.flat(symbol),
-            account.cooldown_until_ms.get(symbol, 0), delivery_ms,
-            account.equity_usdt, account.day_start_equity_usdt,
-            account.peak_equity_usdt, notional, desk.positions.count + len(desk.entries), account.losing_streak,
-            *instrument, self._funding_due(symbol, now_ms),
+            now_ms, vector.close, vector.atr_15m, vector.late, vector.input_late, vector.ready, vector.filled,
+            self._predictor is not None, state == RUNNING, state in ENTRIES_OFF, hold & FULL,
+            symbol in account.halted_symbols, desk.unknown(symbol), hold & GAP, hold & AUDIT, hold & CLOCK,
+            desk.flat(symbol), account.cooldown_until_ms.get(symbol, 0), account.equity_usdt,
+            account.day_start_equity_usdt, account.peak_equity_usdt, notional,
+            desk.positions.count + len(desk.entries), account.losing_streak,
         )  # fmt: skip
 
-    def _nan_unseen(self) -> bool:
-        """Whether a feature is NaN that had no NaN in training: LightGBM would read it as 0."""
-        return self.predictor is not None and bool((np.isnan(self._row32) & self.predictor.nan_unseen).any())
-
-    def _funding_due(self, symbol: int, now_ms: int) -> float:
-        """Funding that a position opened now would pay before its time limit, as a fraction; positive: longs pay."""
-        rate, due_ms = self.funding_rate[symbol], self.next_funding_ms[symbol]
-        left_ms = self.config.barriers.time_limit_minutes * 60_000 - (due_ms - now_ms)
-        if rate != rate or due_ms <= 0 or left_ms < 0:
-            return 0.0
-        interval_ms = self._funding_interval_ms[symbol]
-        return rate * (1 + left_ms // interval_ms)
-
-    def _write_signal(self, vector: Vector, side: int, gates: int, now_ms: int, recv_ns: int, decided_ns: int) -> int:
-        qty, _, tp_price, sl_price, _ = self._plan[0].item()
-        bid, _, ask, *_ = self.books[vector.symbol].item()
-        model = self.predictor.model_id.encode() if self.predictor is not None else b""
-        predictions = self._predictions.tolist()
+    def _write_signal(self, vector: Vector, side: int, gates: int, now_ms: int) -> int:
+        journal, symbol = self.journal, vector.symbol
         # The signal's seq becomes the position's id; a full disk refuses entries, and its dropped records move no seq.
-        while self.desk.id_taken(self.journal.seq + 1) and not self.journal.full:
+        while self.desk.id_taken(journal.seq + 1) and not journal.full:
             self.desk.write_account(now_ms)
-        seq = self.journal.write(
-            Kind.SIGNAL, time.monotonic_ns(), now_ms, vector.symbol, side, gates == 0, vector.late, 0, 0,
-            vector.close_ms, *predictions, gates, vector.hash, model, vector.close, self.marks[vector.symbol],
-            vector.atr_15m, bid, ask, qty, tp_price, sl_price, recv_ns, decided_ns - recv_ns, *vector.first_ms,
+        first = self._first_memory
+        first[0], first[1], first[2] = vector.first_ms
+        at = journal.place(Kind.SIGNAL)
+        self._times_memory[4] = time.monotonic_ns()
+        self._sign(
+            journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
+            self._predictions, self._model_words, self._facts, self._plan, self._times, self._first_ms,
+            self.latencies.counts, self.latencies.sums, self._signal_words, symbol * SIGNAL_WORDS,
         )  # fmt: skip
-        if seq:
-            at = vector.symbol * SIGNAL_BYTES
-            self._signals_memory[at : at + SIGNAL_BYTES] = self.journal.newest(SIGNAL_BYTES)
-        self.latencies.add(Stage.JOURNAL, time.monotonic_ns() - decided_ns)
-        return seq
+        return journal.placed(Kind.SIGNAL) if at >= 0 else 0
 
     def _count_refusals(self, gates: int) -> None:
         while gates:
@@ -302,9 +309,11 @@ class Core:
         return int(hits)
 
 
-def instrument_facts(row: Any) -> tuple[float, tuple[float, ...]]:
-    """Return an INSTRUMENT row's delivery time and the six numbers that FACTS takes from it, in its order."""
-    return float(row["delivery_ms"]), (
-        float(row["tick_size"]), float(row["step_size"]), float(row["min_qty"]),
-        float(row["market_max_qty"]) or math.inf, float(row["min_notional_usdt"]), float(row["maintenance_rate"]),
-    )  # fmt: skip
+def constants(instruments: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return CONSTANT[n] of INSTRUMENT[n]: what decisions take from the instruments."""
+    rows = np.zeros(len(instruments), decision.CONSTANT)
+    for name in ("tick_size", "step_size", "min_qty", "min_notional_usdt", "maintenance_rate", "delivery_ms"):
+        rows[name] = instruments[name]
+    rows["max_qty"] = np.where(instruments["market_max_qty"] > 0.0, instruments["market_max_qty"], math.inf)
+    rows["funding_interval_ms"] = np.maximum(instruments["funding_hours"], 1) * 3_600_000.0
+    return rows

@@ -26,6 +26,7 @@ from kernels.compile import entry_point
 from kernels.records import HEAD, RECORDS, SLOT_BYTES, SLOTS, Kind, layout_hash
 
 FIRST_SLOT = layout.SEGMENT_HEADER_BYTES // SLOT_BYTES
+WORDS_PER_SLOT = layout.WORDS_PER_SLOT
 MADV_POPULATE_WRITE = 23
 DURABLE = frozenset({Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.COMMAND, Kind.ACCOUNT, Kind.SESSION})
 EXPENDABLE = frozenset({Kind.MARK, Kind.BOOK, Kind.LATENCY, Kind.FEATURES})  # not written while the disk is full
@@ -89,7 +90,11 @@ class Writer:
 
     preamble: called at the start of each segment with this writer; it writes the snapshot, instruments and
     configuration that make the segment readable by itself.
+
+    words: uint64 view of the present segment, for kernels that build their record in place.
     """
+
+    words: npt.NDArray[np.uint64]
 
     def __init__(
         self, folder: Path, engine_id: str, run_id: int, segment_bytes: int, preamble: Callable[[Writer], None]
@@ -117,7 +122,6 @@ class Writer:
         self._flushing: Future[int] | None = None
         self._next: Future[_Segment] | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._newest_offset = 0
         self._slot = self._end_slot = self._last_slot = FIRST_SLOT
         self._open(self._allocate(1))
 
@@ -138,8 +142,7 @@ class Writer:
         seq = self.seq + 1
         offset = self._slot * SLOT_BYTES
         packer.pack_into(self._mapped, offset, 0, 0, kind, slots, mono_ns, time_ms, *fields)
-        self._seal(self._words, offset // 8, slots * layout.WORDS_PER_SLOT, seq)
-        self._newest_offset = offset
+        self._seal(self.words, offset // 8, slots * layout.WORDS_PER_SLOT, seq)
         self._slot += slots
         self.seq = seq
         self.counts[kind] += 1
@@ -147,9 +150,27 @@ class Writer:
             self._durable += self._mapped[offset : offset + slots * SLOT_BYTES]
         return seq
 
-    def newest(self, size: int) -> bytes:
-        """Return the first `size` bytes of the record written last."""
-        return self._mapped[self._newest_offset : self._newest_offset + size]
+    def place(self, kind: Kind) -> int:
+        """Return the word of `words` at which a kernel may build a record of `kind`; −1: it must be dropped.
+
+        The kernel seals it with `seq` + 1; `placed` then counts it. Nothing else may be written in between.
+        """
+        _, slots, _, expendable = self._formats[kind]
+        if self._slot + slots >= self._end_slot and not self._roll(expendable):
+            self.dropped += 1
+            return -1
+        if self.full and expendable:
+            self.dropped += 1
+            return -1
+        return self._slot * WORDS_PER_SLOT
+
+    def placed(self, kind: Kind) -> int:
+        """Take the record that a kernel has built at `place` and return its seq. Not for durable kinds."""
+        slots = self._formats[kind][1]
+        self._slot += slots
+        self.seq += 1
+        self.counts[kind] += 1
+        return self.seq
 
     def flush(self) -> Future[int] | None:
         """Hand the durable bytes to the helper; called every flush interval. Never blocks."""
@@ -200,7 +221,7 @@ class Writer:
         self._formats[Kind.ROLL][0].pack_into(self._mapped, offset, 0, 0, Kind.ROLL, 1, now, 0, number)
         self.seq += 1
         self.counts[Kind.ROLL] += 1
-        self._seal(self._words, offset // 8, layout.WORDS_PER_SLOT, self.seq)
+        self._seal(self.words, offset // 8, layout.WORDS_PER_SLOT, self.seq)
 
     def _open(self, segment: _Segment) -> None:
         header = np.zeros(1, layout.SEGMENT_HEADER)
@@ -211,7 +232,7 @@ class Writer:
         )  # fmt: skip
         segment.mapped[: header.nbytes] = header.tobytes()
         segment.path.with_suffix(".new").rename(segment.path)
-        self._number, self._mapped, self._words = segment.number, segment.mapped, segment.words
+        self._number, self._mapped, self.words = segment.number, segment.mapped, segment.words
         self._slot = FIRST_SLOT
         self._last_slot = self._segment_bytes // SLOT_BYTES - 1  # one slot is kept for ROLL
         reserve = min(RESERVE_SLOTS, self._last_slot // 4)

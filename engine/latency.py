@@ -1,50 +1,58 @@
-"""Latency histograms: logarithmic buckets, allocated at start, one per stage; a value costs a shift and an addition."""
+"""Latency histograms, allocated at start, one per stage. Kernels add to `counts` and `sums` by themselves."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from kernels import histogram
+from kernels.compile import entry_point
+from kernels.histogram import BUCKETS, COUNT, MAX, SUB_BITS, SUM
 from kernels.records import Stage
 
-SUB_BITS = 3  # 8 buckets per power of two: a percentile is at most 12.5 % too high
-BUCKETS = 64 << SUB_BITS
 
+class Latencies:
+    """One histogram per stage: values ≥ 0 (nanoseconds, or milliseconds × 10⁶ for lateness).
 
-class Histogram:
-    """Counts of values ≥ 0 (nanoseconds, or milliseconds × 10⁶ for lateness)."""
-
-    __slots__ = ("count", "counts", "max_ns", "sum_ns")
+    counts int64[stages, BUCKETS]; sums int64[stages, 3]: number, sum and largest value.
+    """
 
     def __init__(self) -> None:
-        self.counts = [0] * BUCKETS
-        self.clear()
+        self.counts = np.zeros((len(Stage), BUCKETS), np.int64)
+        self.sums = np.zeros((len(Stage), 3), np.int64)
+        self._add = entry_point(histogram.add)
+
+    def add(self, stage: int, value_ns: int) -> None:
+        """Count one value of a `Stage`; a negative one (a clock that stepped) counts as 0."""
+        self._add(self.counts, self.sums, stage, value_ns)
+
+    def merge(self, other: Latencies) -> None:
+        """Add another set's values to this one."""
+        self.counts += other.counts
+        self.sums[:, COUNT] += other.sums[:, COUNT]
+        self.sums[:, SUM] += other.sums[:, SUM]
+        np.maximum(self.sums[:, MAX], other.sums[:, MAX], out=self.sums[:, MAX])
 
     def clear(self) -> None:
         """Forget everything."""
-        for i in range(BUCKETS):
-            self.counts[i] = 0
-        self.count = self.sum_ns = self.max_ns = 0
+        self.counts[:] = 0
+        self.sums[:] = 0
 
-    def add(self, value_ns: int) -> None:
-        """Count one value; a negative one (a clock that stepped) counts as 0."""
-        if value_ns < 8:
-            bucket = value_ns if value_ns > 0 else 0
-        else:
-            shift = value_ns.bit_length() - 4
-            bucket = ((shift + 1) << SUB_BITS) | ((value_ns >> shift) & 7)
-        self.counts[bucket] += 1
-        self.count += 1
-        self.sum_ns += value_ns
-        if value_ns > self.max_ns:
-            self.max_ns = value_ns
-
-    def percentile(self, fraction: float) -> int:
+    def percentile(self, stage: int, fraction: float) -> int:
         """Return the upper edge of the bucket that holds the quantile, never above the maximum; 0 when empty."""
-        wanted = fraction * self.count
-        seen = 0
-        for bucket, count in enumerate(self.counts):
-            seen += count
-            if count and seen >= wanted:
-                return min(_upper_edge(bucket), self.max_ns)
-        return 0
+        number, _, largest = self.sums[stage].tolist()
+        if not number:
+            return 0
+        bucket = int(np.searchsorted(np.cumsum(self.counts[stage]), fraction * number))
+        return min(_upper_edge(bucket), largest)
+
+    def rows(self) -> list[tuple[int, int, int, int, int, int, int]]:
+        """Return (stage, count, p50, p99, p99.9, max, sum) of each stage with values."""
+        out = []
+        for stage in np.flatnonzero(self.sums[:, COUNT]).tolist():
+            number, total, largest = self.sums[stage].tolist()
+            p50, p99, p999 = (self.percentile(stage, fraction) for fraction in (0.5, 0.99, 0.999))
+            out.append((stage, number, p50, p99, p999, largest, total))
+        return out
 
 
 def _upper_edge(bucket: int) -> int:
@@ -52,37 +60,3 @@ def _upper_edge(bucket: int) -> int:
         return bucket
     shift = (bucket >> SUB_BITS) - 1
     return ((8 + (bucket & 7) + 1) << shift) - 1
-
-
-class Latencies:
-    """One histogram per stage."""
-
-    def __init__(self) -> None:
-        self.stages = [Histogram() for _ in Stage]
-
-    def add(self, stage: Stage, value_ns: int) -> None:
-        """Count one value of `stage`."""
-        self.stages[stage].add(value_ns)
-
-    def merge(self, other: Latencies) -> None:
-        """Add another set's values to this one."""
-        for mine, theirs in zip(self.stages, other.stages, strict=True):
-            if theirs.count:
-                mine.counts[:] = [a + b for a, b in zip(mine.counts, theirs.counts, strict=True)]
-                mine.count += theirs.count
-                mine.sum_ns += theirs.sum_ns
-                mine.max_ns = max(mine.max_ns, theirs.max_ns)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        for stage in self.stages:
-            if stage.count:
-                stage.clear()
-
-    def rows(self) -> list[tuple[int, int, int, int, int, int, int]]:
-        """Return (stage, count, p50, p99, p99.9, max, sum) of each stage with values."""
-        return [
-            (stage, h.count, h.percentile(0.5), h.percentile(0.99), h.percentile(0.999), h.max_ns, h.sum_ns)
-            for stage, h in enumerate(self.stages)
-            if h.count
-        ]

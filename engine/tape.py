@@ -10,7 +10,7 @@ import numpy.typing as npt
 from engine.history import Grid
 from engine.journal import Writer
 from kernels.quiet import MINUTE_MS
-from kernels.records import FEATURE_COUNT, INSTRUMENT, RECORDS, Kind
+from kernels.records import FEATURE_COUNT, INSTRUMENT, MAX_RECORD_BYTES, RECORDS, Kind
 
 KEPT_KINDS = (Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE)
 
@@ -26,26 +26,33 @@ class Tape(Writer):
         self.sides = np.zeros((len(grid.symbols), grid.minutes), np.int8)
         self.gates = np.zeros((len(grid.symbols), grid.minutes), np.uint64)
         self._first_ms = grid.first_ms
-        self._blank = bytes(max(dtype.itemsize for dtype in RECORDS.values()))
+        self.words = np.zeros(MAX_RECORD_BYTES // 8, np.uint64)
+        self._signal = self.words.view(np.uint8)[: RECORDS[Kind.SIGNAL].itemsize].view(RECORDS[Kind.SIGNAL])
 
     def write(self, kind: Kind, mono_ns: int, time_ms: int, *fields: Any) -> int:
         """Keep what the result needs; seq counts that alone, so that both ways through a backtest name orders alike."""
-        if kind is Kind.SIGNAL:
-            at = (fields[6] - self._first_ms) // MINUTE_MS - 1
-            self.sides[fields[0], at], self.gates[fields[0], at] = fields[1], fields[15]
-            if fields[15]:
-                return self.seq or 1
-        elif kind in self.rows:
-            self.rows[kind].append((self.seq + 1, 0, int(kind), 0, 0, time_ms, *fields))
-        else:
+        if kind not in self.rows:
             return self.seq or 1
+        self.rows[kind].append((self.seq + 1, 0, int(kind), 0, 0, time_ms, *fields))
+        return self._count(kind)
+
+    def place(self, kind: Kind) -> int:
+        """Return where a kernel may build a record: always at the beginning of `words`."""
+        return 0
+
+    def placed(self, kind: Kind) -> int:
+        """Keep the side and the gates of a decision; only one that enters takes a seq."""
+        if kind is not Kind.SIGNAL:
+            return self.seq or 1
+        signal = self._signal[0]
+        symbol, at = signal["symbol"], (int(signal["decision_ms"]) - self._first_ms) // MINUTE_MS - 1
+        self.sides[symbol, at], self.gates[symbol, at] = signal["side"], signal["gates"]
+        return self._count(kind) if not signal["gates"] else self.seq or 1
+
+    def _count(self, kind: Kind) -> int:
         self.seq += 1
         self.counts[kind] += 1
         return self.seq
-
-    def newest(self, size: int) -> bytes:
-        """Return zeros: nobody watches a backtest."""
-        return self._blank[:size]
 
     def flush(self) -> None:
         """Nothing is written."""

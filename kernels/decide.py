@@ -14,25 +14,22 @@ FACTS = np.dtype(
     [
         (name, "<f8")
         for name in (
-            # market
-            "now_ms", "close", "mark_price", "mark_age_ms", "bid", "bid_qty", "ask", "ask_qty", "book_age_ms",
-            "atr_15m",
-            # vector: 0 or 1 each
-            "complete", "late", "input_late", "ready", "filled", "nan_unseen", "has_model",
-            # engine and symbol
-            "session", "reduce_only", "journal_full", "symbol_halted", "unknown_order", "gap", "audit_failed",
-            "clock_bad", "rate_exhausted", "flat", "cooldown_until_ms", "delivery_ms",
-            # account
-            "equity_usdt", "day_start_equity_usdt", "peak_equity_usdt", "total_notional_usdt", "open_positions",
-            "losing_streak",
+            # what the engine states, in this order
+            "now_ms", "close", "atr_15m", "late", "input_late", "ready", "filled", "has_model", "session",
+            "reduce_only", "journal_full", "symbol_halted", "unknown_order", "gap", "audit_failed", "clock_bad",
+            "flat", "cooldown_until_ms", "equity_usdt", "day_start_equity_usdt", "peak_equity_usdt",
+            "total_notional_usdt", "open_positions", "losing_streak",
+            # market and vector, as `kernels.decision.decide_on` finds them
+            "mark_price", "mark_age_ms", "bid", "bid_qty", "ask", "ask_qty", "book_age_ms", "complete", "nan_unseen",
+            "rate_exhausted",
             # instrument
-            "tick_size", "step_size", "min_qty", "max_qty", "min_notional_usdt", "maintenance_rate",
+            "delivery_ms", "tick_size", "step_size", "min_qty", "max_qty", "min_notional_usdt", "maintenance_rate",
             # funding due before the time limit, as a fraction of notional, positive: longs pay
             "funding_due",
         )
     ]
 )  # fmt: skip
-"""What a decision depends on besides the predictions; one row per decision. Booleans are 0.0 or 1.0."""
+"""What a decision depends on besides the predictions; one row per decision. A boolean is 0.0 or not."""
 
 LIMITS = np.dtype(
     [

@@ -8,9 +8,12 @@ segments, without holes. A writer fills a record's body first and its `seq` last
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.core import config as numba_config
+from numba.extending import intrinsic
 
 from kernels.compile import kernel
-from kernels.records import SLOT_BYTES
+from kernels.records import RECORDS, SLOT_BYTES, SLOTS, Kind
 
 MAGIC = b"TAJRNL01"
 SEGMENT_HEADER_BYTES = 4_096
@@ -51,12 +54,52 @@ def checksum(words, at, count, seq):
     return np.uint32(mixed & np.uint64(0xFFFFFFFF))
 
 
+if numba_config.DISABLE_JIT:  # the interpreter keeps the order of stores by itself
+
+    def _stores_done():
+        pass
+
+else:
+
+    @intrinsic
+    def _stores_done(typing_context):
+        """Keep the compiler from moving a later store before an earlier one; on x86 this costs no instruction."""
+
+        def generate(context, builder, signature, arguments):
+            builder.fence("release")
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+
 @kernel("void(uint64[::1], int64, int64, uint64)")
 def seal(words, at, count, seq):
     """Write checksum, then seq, of the record of `count` words whose body stands at word `at` with seq and check 0."""
     check = checksum(words, at, count, seq)
     words[at + 1] = (words[at + 1] & np.uint64(0xFFFFFFFF00000000)) | np.uint64(check)
+    _stores_done()
     words[at] = seq
+
+
+@kernel()
+def head(words, at, kind, slots, mono_ns, time_ms):
+    """Write the head of a record at word `at`, its seq and check still 0."""
+    words[at] = np.uint64(0)
+    words[at + 1] = (np.uint64(kind) << np.uint64(32)) | (np.uint64(slots) << np.uint64(48))
+    words[at + 2] = np.uint64(mono_ns)
+    words[at + 3] = np.uint64(time_ms)
+
+
+def word_of(kind: Kind, name: str) -> int:
+    """Return the word of a record in which a field begins: kernels that write records take their offsets from here."""
+    fields = RECORDS[kind].fields
+    assert fields is not None
+    return int(fields[name][1]) // 8
+
+
+def slots_of(kind: Kind) -> int:
+    """Return how many slots a record of this kind takes."""
+    return SLOTS[kind]
 
 
 @kernel("UniTuple(int64, 4)(uint64[::1], int64, uint64, int64[::1], uint16[::1])")

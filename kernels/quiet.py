@@ -18,7 +18,7 @@ from kernels.stops import POSITION_T, check, exposure
 WALLET, EQUITY, PEAK, DAY_START, DAY_MS, STREAK = range(6)  # of the account vector
 OPEN, HIGH, LOW, CLOSE = range(4)  # of a path's minute
 HAS_BAR, HAS_VECTOR, READY, FILLED, NAN_UNSEEN = 1, 2, 4, 8, 16  # bits of a minute's flags
-INSTRUMENT_FACTS, FUNDING_INTERVAL_MS, DELIVERY_MS = 6, 6, 7  # columns of `constants`
+INSTRUMENT_FACTS, FUNDING_INTERVAL_MS, DELIVERY_MS = 6, 6, 7  # columns of `constants`: kernels.decision.CONSTANT
 MINUTE_MS, LAST_TICK_MS, A_DAY_MS = 60_000, 59_999, 86_400_000
 
 _MATRIX = numba.float64[:, ::1]
@@ -60,7 +60,7 @@ def _mark(account, profit, now_ms):
 @kernel()
 def _fill_facts(f, s, at, now_ms, flags, closes, atr, marks, half_spread, depth, account, flat, cooldown_ms,
                 notional, count, constants, rate, due_ms, time_limit_ms):  # fmt: skip
-    """Write the facts of one decision: what `Core._collect_facts` writes on the backtest's book."""
+    """Write the facts of one decision: what `Core._state_facts` and `decide_on` write on the backtest's book."""
     close, bits = closes[s, at, 1], flags[s, at]
     f.now_ms = float(now_ms)
     f.close = close

@@ -5,21 +5,9 @@ from __future__ import annotations
 import enum
 from typing import Any, Protocol
 
-import numpy as np
+from kernels.records import BOOK_ROW
 
-BOOK_ROW = np.dtype(
-    [
-        ("bid", "<f8"),
-        ("bid_qty", "<f8"),
-        ("ask", "<f8"),
-        ("ask_qty", "<f8"),
-        ("update_id", "<i8"),
-        ("event_ms", "<i8"),
-        ("recv_ns", "<i8"),
-        ("updates", "<i8"),
-    ]
-)
-"""Best bid and ask of one symbol: 64 bytes, one cache line. `updates` 0 means that nothing has arrived yet."""
+__all__ = ["BOOK_ROW", "Fault", "Note", "Sink", "Source"]
 
 
 class Fault(enum.IntEnum):

@@ -26,7 +26,7 @@ class BlindGuard:
     blind: set[int] = field(default_factory=set)
     _next_ms: dict[int, int] = field(default_factory=dict)
 
-    def advance(self, held: list[int], stream_ms: list[int], source_ms: list[int], now_ms: int) -> None:
+    def advance(self, held: list[int], stream_ms: list[int] | memoryview, source_ms: list[int], now_ms: int) -> None:
         """Look at the held symbols. stream_ms, source_ms: newest mark by symbol, from the stream and by polling."""
         for symbol in held:
             if now_ms - stream_ms[symbol] <= STALE_MS:

@@ -17,7 +17,7 @@ from engine.trading.positions import Positions
 from engine.trading.records import Records
 from kernels import stops
 from kernels.compile import entry_point
-from kernels.records import PositionEvent, Reason
+from kernels.records import OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
 
 
@@ -154,6 +154,8 @@ class Desk:
     def advance(self, now_ms: int) -> None:
         """Let time pass: fills, time-outs, and the next round of exits that are not done."""
         self._gateway.advance(now_ms)
+        if not self.exits:
+            return
         for run in list(self.exits.values()):
             slot = self.positions.slot_of_id(run.position_id)
             if slot < 0:
@@ -172,7 +174,9 @@ class Desk:
 
     def flat(self, symbol: int) -> bool:
         """Whether the symbol has neither a position nor an order of ours, nor a stop left on the exchange."""
-        if self.positions.slot_of[symbol] >= 0 or any(order.symbol == symbol for order in self.orders.values()):
+        if self.positions.slot_of[symbol] >= 0:
+            return False
+        if self.orders and any(order.symbol == symbol for order in self.orders.values()):
             return False
         return self.observer is None or self.observer.may_enter(symbol)
 
@@ -183,7 +187,9 @@ class Desk:
 
     def unknown(self, symbol: int) -> bool:
         """Whether an order of the symbol has an unknown fate: entries wait, exits do not."""
-        return any(o.state.name == "UNKNOWN" and o.symbol == symbol for o in self.orders.values())
+        if not self.orders:
+            return False
+        return any(o.state is OrderState.UNKNOWN and o.symbol == symbol for o in self.orders.values())
 
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Return the gate bits that the venue adds to a decision; none in shadow mode."""
@@ -193,6 +199,8 @@ class Desk:
 
     def worst_case_notional(self) -> float:
         """Return the notional that open entry orders may still add, at their limit prices."""
+        if not self.orders:
+            return 0.0
         return sum((o.qty - o.filled_qty) * o.price for o in self.orders.values() if not o.reduce_only)
 
     # --- events in ---

@@ -67,7 +67,7 @@ class LiveTrading:
         symbols: list[str],
         instruments: npt.NDArray[Any],
         marks: npt.NDArray[np.float64],
-        mark_ms: list[int],
+        mark_ms: list[int] | memoryview,
         desk: Desk,
         gateway: LiveGateway,
         sender: Sender,
