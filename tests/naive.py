@@ -144,14 +144,48 @@ def macd(c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return line_array, signal, line_array - signal
 
 
+def from_newest(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(w − newest, its mean as a column): in extended precision the difference of two near doubles is exact."""
+    d = w - w[:, -1:]
+    return d, d.mean(axis=1)[:, None]
+
+
 def cci(typical: np.ndarray) -> np.ndarray:
     def rows(w: np.ndarray) -> np.ndarray:
-        middle = w.mean(axis=1)
-        spread = abs(w - middle[:, None]).mean(axis=1)
-        flat = (w == w[:, :1]).all(axis=1)
-        return np.where(flat, 0.0, (w[:, -1] - middle) / (0.015 * spread))
+        d, middle = from_newest(w)
+        spread = abs(d - middle).mean(axis=1)
+        return np.where(spread == 0, 0.0, -middle[:, 0] / (BIG(0.015) * spread))
 
     return over(typical, 20, rows)
+
+
+def bands(c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((upper − lower) / middle, (c − lower) / (upper − lower)) of Bollinger's bands at two deviations over 20."""
+
+    def parts(w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        d, middle = from_newest(w)
+        return w[:, -1], middle[:, 0], np.sqrt(((d - middle) ** 2).mean(axis=1))
+
+    def width(w: np.ndarray) -> np.ndarray:
+        newest, middle, spread = parts(w)
+        return 4 * spread / (newest + middle)
+
+    def place(w: np.ndarray) -> np.ndarray:
+        _, middle, spread = parts(w)
+        return np.where(spread == 0, np.nan, (2 * spread - middle) / (4 * spread))
+
+    return over(c, 20, width), over(c, 20, place)
+
+
+def z_score(x: np.ndarray) -> np.ndarray:
+    """(newest − mean) / population deviation over 60; NaN where the deviation is below 1e-9."""
+
+    def rows(w: np.ndarray) -> np.ndarray:
+        d, middle = from_newest(w)
+        spread = np.sqrt(((d - middle) ** 2).mean(axis=1))
+        return np.where(spread < 1e-9, np.nan, -middle[:, 0] / spread)
+
+    return over(x, 60, rows)
 
 
 def mfi(typical: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -236,9 +270,7 @@ def features(bars: np.ndarray, btc: np.ndarray | None) -> dict[str, np.ndarray]:
         f["range_pct"] = (h - low) / c
         f["parkinson_vol"] = np.sqrt(mean(np.log((h / low).astype(BIG)) ** 2, 20) / (4 * math.log(2)))
         f["vol_ratio"] = np.where(f["volatility"] == 0, np.nan, deviation(f["log_ret"], 15, 1) / f["volatility"])
-        middle, spread = mean(c, 20), deviation(c, 20)
-        f["bb_width"] = 4 * spread / middle
-        f["bb_pctb"] = np.where(spread == 0, np.nan, (c - (middle - 2 * spread)) / (4 * spread))
+        f["bb_width"], f["bb_pctb"] = bands(c)
         f |= directional(h, low, c)
         fast, slow = (np.array(ema(c.tolist(), k)) for k in (20, 50))
         f["trend"] = sign_against(c, fast, slow)
@@ -247,8 +279,7 @@ def features(bars: np.ndarray, btc: np.ndarray | None) -> dict[str, np.ndarray]:
         index = np.arange(20, dtype=BIG) - 9.5
         f["slope"] = over(np.log(c.astype(BIG)), 20, lambda w: (w * index).sum(axis=1) / 665)
         f["rsi"] = rsi(c)
-        spread = deviation(f["rsi"], 60)
-        f["rsi_z"] = np.where(spread < 1e-9, np.nan, (f["rsi"] - mean(f["rsi"], 60)) / spread)
+        f["rsi_z"] = z_score(f["rsi"])
         f["stoch_k"], f["stoch_d"] = stochastic(h, low, c)
         f["macd"], f["macd_signal"], f["macd_hist"] = (x / c for x in macd(c))
         typical = (h + low + c) / 3
