@@ -151,7 +151,10 @@ class Operator:
         return {**self.status(), "closing": 1}
 
     def _halt_symbol(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
-        self._core.desk.account.halted_symbols.add(self._symbol(args))
+        symbol = self._symbol(args)
+        self._core.desk.account.halted_symbols.add(symbol)
+        if args.get("reason") == "audit":  # the gate that its signals show; the halt itself outlives a restart
+            self._core.audit_failed.add(symbol)
         return self.status()
 
     def _allow_symbol(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:

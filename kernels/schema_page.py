@@ -57,8 +57,11 @@ Training does not read these tables: it folds candles (`benchmarks/test_features
 `ta audit [--symbol S] [--from T] [--to T]` recomputes the live vectors of a range from the candles as first seen, from
 the recorded first bars and with the samples as they arrived, and compares bit for bit: hashes of signals, stored
 feature columns, and stored candles against those seen. Its result goes to `audits`, `GET /api/audit` and the metrics
-`ta_audit_compared` and `ta_audit_differing`; `--halt` stops the entries of symbols that fail. It also reports how far
-the fold over the whole stored history is from the live one. `ta features --symbol S --out F` writes batch vectors.
+`ta_audit_compared` and `ta_audit_differing`; `--halt` tells the running engine to stop the entries of symbols that fail
+(gates `symbol_halted` and `audit_failed` in their signals; it outlives a restart), `ta allow SYMBOL` lifts it. It also
+reports how far the fold over the whole stored history is from the live one. `ta features --symbol S --out F` writes
+batch vectors. History that the engine was started on (bar and sample files) is stored by control when a run begins and
+by the audit itself, so an audit needs no collection before it.
 
 ## Targets
 

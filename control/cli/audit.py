@@ -1,4 +1,4 @@
-"""`ta audit` and `ta features`: parity of live and batch features, and batch vectors to a file."""
+"""`ta audit`, `ta allow` and `ta features`: parity of live and batch features, and batch vectors to a file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from control.cli.model import FOREVER_MS, From, Json, Symbols, To, moment_ms, pr
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command("audit")(audit)
+    app.command("allow")(allow)
     app.command("features")(features)
 
 
@@ -38,7 +39,7 @@ def audit(
         from control.cli.local import send
 
         for name in failed:
-            send(config, "halt_symbol", {"symbol": name})
+            send(config, "halt_symbol", {"symbol": name, "reason": "audit"})
     if json:
         rows = [asdict(report) | {"failed": report.failed} for report in reports]
         typer.echo(jsonlib.dumps({"reports": rows, "failed": failed, "halted": failed if halt else []}))
@@ -49,6 +50,14 @@ def audit(
             console.print("no signals in this range: nothing to audit")
     if failed:
         raise typer.Exit(1)
+
+
+def allow(symbol: Annotated[str, typer.Argument(help="a configured symbol")]) -> None:
+    """Allow entries of a symbol again that an audit, or the engine itself, had halted."""
+    from control.cli.local import send
+
+    send(settings(), "allow_symbol", {"symbol": symbol.upper()})
+    console.print(f"{symbol.upper()}: entries are allowed again")
 
 
 def _line(report: Any) -> str:

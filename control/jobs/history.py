@@ -10,18 +10,21 @@ import numpy.typing as npt
 from engine.config import Config
 from engine.errors import DataError
 from engine.market.rings import BarFile, bar_path
+from engine.market.samples import MINUTE_MS, read_held, sample_path
 from kernels.records import BAR, TIMEFRAMES
 from store import queries, writer
 from store.client import Store
 
 
 def adopt(store: Store, config: Config) -> int:
-    """Insert the bars of the bar files that the store lacks, or has without volumes; return their number.
+    """Insert what the engine's bar and sample files have and the store lacks; return the number of rows.
 
-    Stored complete candles stay as they are: the audit is to see where they differ.
+    Also bars that the store has without volumes. Stored complete candles stay as they are: the audit is to see where
+    they differ; so do stored samples, of which the tail brought the time when they arrived.
     """
     inserted = 0
     for symbol in config.market.symbols:
+        inserted += _adopt_samples(store, config, symbol)
         for timeframe in range(len(TIMEFRAMES)):
             bars = _read(config, symbol, timeframe)
             if not len(bars):
@@ -34,6 +37,28 @@ def adopt(store: Store, config: Config) -> int:
             if len(new):
                 inserted += writer.insert_bars(store, symbol, timeframe, new, "rest")
     return inserted
+
+
+def _adopt_samples(store: Store, config: Config, symbol: str) -> int:
+    open_interest, funding = (
+        _missing(held, stored(store, symbol))
+        for held, stored in zip(
+            read_held(sample_path(config.data_dir / "bars", symbol)),
+            (queries.open_interest, queries.funding),
+            strict=True,
+        )
+    )
+    if len(open_interest):
+        writer.insert_open_interest(store, symbol, open_interest, "engine")
+    if len(funding):
+        apart = np.diff(funding["stamp_ms"]) // MINUTE_MS / 60
+        hours = np.clip(np.rint(np.append(apart[:1], apart)), 1, 8) if len(apart) else np.full(1, 8.0)
+        writer.insert_funding(store, symbol, funding, "engine", interval_hours=hours.astype(np.int64))
+    return len(open_interest) + len(funding)
+
+
+def _missing(held: npt.NDArray[Any], stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return held[~np.isin(held["stamp_ms"] // MINUTE_MS, stored["stamp_ms"] // MINUTE_MS)]
 
 
 def _partial(bars: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -16,11 +16,39 @@ from kernels.records import SAMPLE
 OPEN_INTEREST, FUNDING = 0, 1
 CAPACITY = (256, 160)  # 1h oi_change reaches back 15 h (183 samples of 5 min), funding_z 90 rates
 SPARE = (32, 32)  # the oldest samples dropped at once when a buffer is full
+READINGS = 5  # of a file that is being written; two that agree end it
 MINUTE_MS = 60_000
 DELAY_MS = 300_000
 _MAGIC = b"TASAMP01"
 _HEADER = np.dtype([("magic", "S8"), ("counts", "<i8", (2,))])
 _BYTES = _HEADER.itemsize + sum(CAPACITY) * SAMPLE.itemsize
+
+
+def sample_path(folder: Path, symbol: str) -> Path:
+    """Return where a symbol's sample file lies beside its bar files."""
+    return folder / f"{symbol}.samples"
+
+
+def read_held(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return (open interest, funding) SAMPLE[] of a sample file that an engine may be writing; empty without one.
+
+    It maps nothing: the bytes are read until two readings agree, so no sample is half of one and half of another.
+    """
+    before = b""
+    for _ in range(READINGS):
+        content = path.read_bytes() if path.is_file() else b""
+        if content == before:
+            break
+        before = content
+    else:
+        content = b""
+    if len(content) != _BYTES or not content.startswith(_MAGIC):
+        return np.zeros(0, SAMPLE), np.zeros(0, SAMPLE)
+    counts = np.frombuffer(content, _HEADER, count=1)["counts"][0]
+    whole = np.frombuffer(content, SAMPLE, offset=_HEADER.itemsize)
+    kinds = whole[: CAPACITY[0]][: counts[0]], whole[CAPACITY[0] :][: counts[1]]
+    first = [np.unique(x["stamp_ms"] // MINUTE_MS, return_index=True)[1] for x in kinds]
+    return kinds[0][first[0]], kinds[1][first[1]]
 
 
 class SampleFile:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.market.rings import BarFile, bar_path
-from engine.market.samples import MINUTE_MS, SampleFile
+from engine.market.samples import MINUTE_MS, SampleFile, sample_path
 from kernels import features
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, TIMEFRAMES, BarFlag
 from kernels.schema import READY_BTC_BARS, READY_OWN_BARS
@@ -57,7 +57,7 @@ class States:
         self.warmup = [btc_warmup_bars if s == self.btc else warmup_bars for s in range(size)]
         rings = [btc_ring_bars if s == self.btc else ring_bars for s in range(size)]
         self.files = [[_open_file(folder, name, t, rings[s]) for s, name in enumerate(symbols)] for t in frames]
-        self.samples = [SampleFile(folder / f"{name}.samples") for name in symbols]
+        self.samples = [SampleFile(sample_path(folder, name)) for name in symbols]
         self.states = [new_state(size) for _ in frames]
         self.rows = [[np.full((size, FEATURES_PER_TIMEFRAME), np.nan) for _ in range(DEPTH)] for _ in frames]
         self.market = [list(np.full((MARKET_DEPTH, 3), np.nan)) for _ in frames]

@@ -178,10 +178,11 @@ def test_missing_first_bars_are_said_not_passed_over(store: Store, config: Confi
     assert "expected the first bar of the fold" in report.detail
 
 
-def test_history_that_only_the_bar_files_have_is_stored_first(store: Store, config: Config) -> None:
+def test_history_that_only_the_engines_files_have_is_stored_first(store: Store, config: Config) -> None:
     before = store.scalar("SELECT count() FROM candles_15m")
     store.command("TRUNCATE TABLE candles_15m")
     store.command("ALTER TABLE candles_1h DELETE WHERE symbol = 'BTCUSDT'")
+    store.command("TRUNCATE TABLE open_interest")
     for report in audit.run(store, config, [], 0, 1 << 42):
         assert (report.compared, report.unreachable, report.failed) == (LIVE, 0, False)
     assert store.scalar("SELECT count() FROM candles_15m") == before
@@ -205,17 +206,15 @@ def test_a_failing_symbol_is_halted_on_request(config: Config, monkeypatch: pyte
     monkeypatch.setattr(group, "settings", lambda: config)
     with pytest.raises(typer.Exit):
         group.audit(halt=True, json=True)
-    assert sent == [("halt_symbol", {"symbol": "ETHUSDT"})]
+    assert sent == [("halt_symbol", {"symbol": "ETHUSDT", "reason": "audit"})]
 
 
 def test_the_command_line(config: Config, tmp_path: Path) -> None:
     with connect("embedded", config.data_dir) as opened:
         record_a_run(opened, config.data_dir)
-    from control.cli import audit as group
-    from control.cli.app import Settings, app
+    from control.cli.app import Settings, app, load_groups
 
-    if "audit" not in {command.name for command in app.registered_commands}:
-        group.register(app)
+    load_groups()
     old = Settings.data_dir, Settings.file
     try:
         answer = CliRunner().invoke(app, ["--data-dir", str(tmp_path), "audit", "--symbol", "ETHUSDT", "--json"])
