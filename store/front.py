@@ -2,7 +2,7 @@
 
 Other processes (jobs, `ta sql`, a dashboard tool) speak to the owner through it with an unmodified clickhouse-connect.
 The read token may only read and has limits; the job token may do everything. Not offered: sessions (temporary tables,
-SET), ClickHouse's native block compression (`compress=1`), compressed answers.
+SET) and answers in an HTTP content encoding; answers in ClickHouse's own blocks are (`compress=1`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import threading
 import time
 import uuid
 from base64 import b64decode
+from collections.abc import Callable
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from store import blocks
 from store.embedded import Embedded, EngineError, Preset
 from store.owner import Tokens
 
@@ -157,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, b"Ok.\n", {})
                 return
             level = self._authorise(parameters)
+            if parameters.get("decompress") == "1":
+                body = self._undo(blocks.decompress, body)
             body = self._form(parameters, body)
             sql = parameters.get("query", "").encode() + (b"\n" if parameters.get("query") and body else b"") + body
             output, form = self._run(sql, parameters, level == "job" and writable)
@@ -176,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if form:
             headers["X-ClickHouse-Format"] = form
-        self._answer(200, output, headers)
+        self._answer(200, blocks.compress(output) if parameters.get("compress") == "1" else output, headers)
 
     def _authorise(self, parameters: dict[str, str]) -> str:
         given = self.headers.get("X-ClickHouse-Key") or parameters.get("password", "")
@@ -245,8 +249,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 raise HttpFault(413, 0, f"expected at most {MAX_BODY_BYTES} bytes, got {length}")
             raw = self.rfile.read(length)
+        return self._undo(lambda data: decompress(data, self.headers.get("Content-Encoding", "")), raw)
+
+    @staticmethod
+    def _undo(unpack: Callable[[bytes], bytes], raw: bytes) -> bytes:
         try:
-            return decompress(raw, self.headers.get("Content-Encoding", ""))
+            return unpack(raw)
         except (ValueError, RuntimeError, OSError, EOFError) as error:
             raise HttpFault(400, 271, f"Code: 271. DB::Exception: cannot decompress the body: {error}") from error
 
