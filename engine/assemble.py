@@ -26,6 +26,7 @@ from engine.trading.live import LiveGateway
 from engine.trading.orders import Order
 from engine.trading.positions import Positions
 from engine.trading.shadow import ShadowGateway
+from engine.trading.twin import Twins
 from kernels.records import Kind, Mode
 
 Preamble = Callable[[Writer], None]
@@ -84,11 +85,13 @@ def wire(
     reopen(restored, positions, symbols)
     session: dict[str, Any] = {}
     desks: list[Desk] = []
+    twins_of: list[Twins] = []
     model: dict[str, str] = {"path": restored.model_path}
 
     def state() -> bytes:
         open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
-        return pack_state(account, positions, symbols, model["path"], session, open_orders, entries)
+        twins = twins_of[0].state(symbols) if twins_of else list(restored.twins.values())
+        return pack_state(account, positions, symbols, model["path"], session, open_orders, entries, twins)
 
     def preamble(writer: Writer) -> None:
         mono_ns, now_ms = time.monotonic_ns(), clock.now_ms()
@@ -121,4 +124,7 @@ def wire(
     desk = Desk(writer, gateway, positions, account, rules)
     desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
+    if live is not None:
+        core.twins = desk.twins = Twins(books, marks, costs, writer, rules.time_limit_ms)
+        twins_of.append(core.twins)
     return Parts(core, writer, restored, gateway, session, model, state)

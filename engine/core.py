@@ -20,7 +20,7 @@ from engine.timers import Hold, Timer
 from engine.trading.desk import Desk, Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
-from engine.trading.orders import Order
+from engine.trading.twin import Twins
 from kernels import decision, stops
 from kernels.compile import entry_point
 from kernels.decide import FACTS, PLAN
@@ -101,6 +101,7 @@ class Core:
         self.books, self.marks = books, marks
         self.clock, self.journal, self.desk, self.gateway, self.latencies = clock, journal, desk, gateway, latencies
         self.counters = Counters()
+        self.twins: Twins | None = None  # live mode
         self.entries_blocked: Callable[[int], bool] = lambda symbol: False  # a gap under repair, a suspect stream
         self.last_signals: npt.NDArray[Any] = np.zeros(len(symbols), RECORDS[Kind.SIGNAL])
         self.audit_failed: set[int] = set()
@@ -151,12 +152,16 @@ class Core:
         self.mark_ms[symbol] = event_ms
         slot = self.desk.positions.slot_of[symbol]
         if slot >= 0:
+            if self.twins is not None:
+                self.twins.frame_ns = recv_ns
             self._guard(symbol, slot, price, now_ms, recv_ns)
             due_ms = self.next_funding_ms[symbol]
             if 0 < due_ms < next_funding_ms and due_ms <= event_ms:  # the stream has moved on to the next settlement
                 self.desk.pay_funding(symbol, self.funding_rate[symbol], price, now_ms)
         self.funding_rate[symbol] = funding_rate
         self.next_funding_ms[symbol] = next_funding_ms
+        if self.twins is not None:
+            self.twins.on_mark(symbol, price, now_ms)
         self.desk.advance(now_ms)
 
     def _guard(self, symbol: int, slot: int, price: float, now_ms: int, recv_ns: int) -> None:
@@ -202,8 +207,10 @@ class Core:
             self._count_refusals(gates)
         elif position_id:
             decided_ns = times[3]
-            self._enter(vector, side, position_id, now_ms)
+            entry = self._enter(vector, side, position_id, now_ms)
             self.latencies.add(ORDER, time.monotonic_ns() - decided_ns)
+            if self.twins is not None:
+                self.twins.enter(entry, vector.close, now_ms, recv_ns)
 
     def _write_book(self, vector: Vector, now_ms: int) -> tuple[int, int]:
         """Journal the book of this decision; return (1 if a NaN is new to the model, what outside holds it back)."""
@@ -260,7 +267,7 @@ class Core:
             self.counters.refusals[bit] = self.counters.refusals.get(bit, 0) + 1
             gates ^= bit
 
-    def _enter(self, vector: Vector, side: int, position_id: int, now_ms: int) -> Order:
+    def _enter(self, vector: Vector, side: int, position_id: int, now_ms: int) -> Entry:
         plan = self._plan[0]
         self.counters.entries += 1
         assert self.predictor is not None  # gate no_model
@@ -269,7 +276,8 @@ class Core:
             float(plan["tp_price"]), float(plan["sl_price"]), vector.atr_15m, vector.close_ms,
             self.predictor.model_id.encode(),
         )  # fmt: skip
-        return self.desk.enter(entry, now_ms)
+        self.desk.enter(entry, now_ms)
+        return entry
 
     # --- by time ---
 

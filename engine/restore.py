@@ -12,7 +12,7 @@ import orjson
 from engine import journal
 from engine.trading.account import Account
 from engine.trading.positions import Positions
-from kernels.records import RECORDS, Kind, OrderState, PositionEvent, Reason
+from kernels.records import HEAD, RECORDS, Kind, OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
 
 ORDER_FIELDS = (
@@ -29,6 +29,7 @@ APPLIED = frozenset(
         Kind.FILL,
         Kind.ACCOUNT,
         Kind.TRADE,
+        Kind.TWIN,
     }
 )
 SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
@@ -47,6 +48,7 @@ class Restored:
     model_path: str = ""
     session: dict[str, Any] = field(default_factory=dict)
     closed_trades: int = 0
+    twins: dict[int, dict[str, Any]] = field(default_factory=dict)  # by position id: the open ones
     trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions by client order id
 
 
@@ -58,6 +60,7 @@ def pack_state(
     session: dict[str, Any],
     open_orders: dict[str, dict[str, Any]],
     entries: dict[int, dict[str, Any]],
+    twins: list[dict[str, Any]],
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
     names = POSITION.names or ()
@@ -72,7 +75,7 @@ def pack_state(
     state["cooldown_until_ms"] = [(symbols[i], t) for i, t in state["cooldown_until_ms"]]
     return orjson.dumps(
         {"account": state, "positions": rows, "model_path": model_path, "session": session,
-         "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()}}
+         "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()}, "twins": twins}
     )  # fmt: skip
 
 
@@ -135,6 +138,7 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.model_path, result.session = state["model_path"], state["session"]
     result.open_orders = state["open_orders"]
     result.entries = {int(i): values for i, values in state["entries"].items()}
+    result.twins = {int(values["position_id"]): values for values in state["twins"]}
 
 
 def _durable_beyond(
@@ -175,6 +179,8 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
             _apply_account(result.account, record)
         elif kind is Kind.TRADE:
             result.closed_trades += 1
+        elif kind is Kind.TWIN:
+            _apply_twin(result.twins, record, names)
     result.positions = list(open_by_id.values())
 
 
@@ -190,6 +196,15 @@ def _apply_position(
     before = open_by_id.get(position_id, {})
     values["model_id"] = models.get(position_id) or before.get("model_id", "")
     open_by_id[position_id] = values
+
+
+def _apply_twin(twins: dict[int, dict[str, Any]], record: np.void, names: dict[int, str]) -> None:
+    position_id = int(record["position_id"])
+    if int(record["event"]) == PositionEvent.FINAL:
+        twins.pop(position_id, None)
+        return
+    own = [name for name in record.dtype.names or () if name not in (HEAD.names or ())]
+    twins[position_id] = {name: record[name].item() for name in own} | {"symbol": names[int(record["symbol"])]}
 
 
 def _apply_order(result: Restored, record: np.void, names: dict[int, str]) -> None:

@@ -224,6 +224,7 @@ class Kind(enum.IntEnum):
     LATENCY = 26
     FEATURES = 27
     ACCOUNT = 28
+    TWIN = 29
     SNAPSHOT = 30
     ROLL = 31
 
@@ -462,6 +463,50 @@ RECORDS: dict[Kind, np.dtype] = {
         ("losing_streak", "<u4"),
         ("spare", "<u4"),
         ("day_start_ms", "<i8"),
+    ),
+    Kind.TWIN: _record(  # a live trade and its shadow twin; `*_mid`: middle of the book, `live_*`: of the live trade
+        ("position_id", "<u8"),
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("event", "<u1"),
+        ("reason", "<u1"),
+        ("live_reason", "<u1"),
+        ("spare", "<u2"),
+        ("tp_price", "<f8"),
+        ("sl_price", "<f8"),
+        ("deadline_ms", "<i8"),
+        ("decision_ms", "<i8"),  # close of the bar that was decided on
+        ("decided_ms", "<i8"),
+        ("close", "<f8"),
+        ("decided_mid", "<f8"),
+        ("qty", "<f8"),
+        ("entry_price", "<f8"),
+        ("entry_mid", "<f8"),
+        ("opened_ms", "<i8"),
+        ("exit_decided_ms", "<i8"),
+        ("exit_decided_mid", "<f8"),
+        ("exit_price", "<f8"),
+        ("exit_mid", "<f8"),
+        ("closed_ms", "<i8"),
+        ("fees_usdt", "<f8"),
+        ("funding_usdt", "<f8"),
+        ("net_usdt", "<f8"),
+        ("live_qty", "<f8"),
+        ("live_entry_price", "<f8"),
+        ("live_entry_mid", "<f8"),
+        ("live_opened_ms", "<i8"),
+        ("live_exit_decided_ms", "<i8"),
+        ("live_exit_decided_mid", "<f8"),
+        ("live_exit_price", "<f8"),
+        ("live_exit_mid", "<f8"),
+        ("live_closed_ms", "<i8"),
+        ("live_fees_usdt", "<f8"),
+        ("live_funding_usdt", "<f8"),
+        ("live_net_usdt", "<f8"),
+        ("entry_compute_ns", "<i8"),  # frame received → live order handed to the socket
+        ("entry_network_ns", "<i8"),  # handed to the socket → its first fill told
+        ("exit_compute_ns", "<i8"),
+        ("exit_network_ns", "<i8"),  # handed to the socket → its last fill told
     ),
     Kind.SNAPSHOT: _record(("bytes", "<u4"), ("part", "<u2"), ("parts", "<u2"), ("payload", "V472")),
     Kind.ROLL: _record(

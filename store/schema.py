@@ -54,6 +54,7 @@ def _of(kind: type[enum.IntEnum]) -> str:
 ENUMS: dict[str, str] = {
     "side": _of(Side),
     "reason": _of(Reason),
+    "live_reason": _of(Reason),
     "state": _of(OrderState),
     "event": _of(PositionEvent),
     "mode": _of(Mode),
@@ -265,6 +266,7 @@ def tables() -> dict[str, Table]:
         _engine_table("fills", Kind.FILL),
         _engine_table("positions", Kind.POSITION),
         _engine_table("trades", Kind.TRADE),
+        _engine_table("twins", Kind.TWIN),
         _engine_table("sessions", Kind.SESSION, enums={"event": enum_type((("none", 0), ("start", 1), ("stop", 2)))}),
         _engine_table("commands", Kind.COMMAND),
         _engine_table("data_gaps", Kind.GAP),

@@ -15,6 +15,7 @@ from engine.trading.gateway import Gateway, OrderEvent
 from engine.trading.orders import Event, Order, OrderType, client_order_id
 from engine.trading.positions import Positions
 from engine.trading.records import Records
+from engine.trading.twin import NoTwins, Twins
 from kernels import stops
 from kernels.compile import entry_point
 from kernels.records import OrderState, PositionEvent, Reason
@@ -84,6 +85,7 @@ class Desk:
         self.exits: dict[int, ExitRun] = {}
         self.terms: Terms | None = None
         self.observer: Observer | None = None
+        self.twins: Twins | NoTwins = NoTwins()  # live: what shadow trading makes of the same decisions
         self.trades_closed = self.unknown_events = self.second_exits = 0
         self.net_usdt = self.booked_usdt = 0.0
         self._journal, self._gateway, self._rules = journal, gateway, rules
@@ -117,7 +119,9 @@ class Desk:
         if self.terms is not None and self.terms.stop_triggering(run.symbol):
             run.next_ms = now_ms + exits.TRIGGER_WAIT_MS
             return None
-        return self._exit_round(run, slot, now_ms)
+        order = self._exit_round(run, slot, now_ms)
+        self.twins.exit_decided(position_id, reason, now_ms)
+        return order
 
     def _exit_round(self, run: ExitRun, slot: int, now_ms: int) -> Order | None:
         row = self.positions.rows[slot]
@@ -154,6 +158,7 @@ class Desk:
     def advance(self, now_ms: int) -> None:
         """Let time pass: fills, time-outs, and the next round of exits that are not done."""
         self._gateway.advance(now_ms)
+        self.twins.advance(now_ms)
         if not self.exits:
             return
         for run in list(self.exits.values()):
@@ -232,6 +237,8 @@ class Desk:
         self.orders.pop(order.client_order_id, None)
         if not order.reduce_only:
             self.entries.pop(order.position_id, None)
+            if not order.filled_qty:
+                self.twins.live_gone(order.position_id, now_ms)
             return
         run = self.exits.get(order.position_id)
         if run is None:
@@ -266,6 +273,7 @@ class Desk:
             row[name] = value
         slot = self.positions.open(row, entry.model_id)
         self._records.position(self.positions, slot, PositionEvent.ENTRY, Reason.ENTRY, event.event_ms)
+        self.twins.live_filled(entry.position_id, event.event_ms)
         if self.observer is not None:
             self.observer.position_opened(slot, event.event_ms)
 
@@ -300,6 +308,7 @@ class Desk:
         hidden_ms = self.observer.unprotected_ms(position_id) if self.observer is not None else 0
         self._records.position(self.positions, slot, PositionEvent.FINAL, order.reason, now_ms)
         net = self._records.trade(self.positions, slot, order.reason, qty, price, hidden_ms, now_ms)
+        self.twins.live_closed(row, qty, price, net, order.reason, now_ms)
         self.account.trade_closed(order.symbol, net, order.reason in STOPPED, now_ms, self._rules.cooldown_ms)
         self.trades_closed += 1
         self.net_usdt += net
@@ -310,6 +319,7 @@ class Desk:
         self.positions.close(slot)
         self.mark_account(now_ms)
         self.write_account(now_ms)
+        self.twins.live_gone(position_id, now_ms)
         if self.observer is not None:
             self.observer.position_closed(position_id, symbol, now_ms)
 
@@ -371,6 +381,7 @@ class Desk:
     def pay_funding(self, symbol: int, rate: float, mark_price: float, now_ms: int) -> None:
         """Charge one funding settlement (a positive rate: longs pay) to the symbol's position, if there is one."""
         slot = self.positions.slot_of[symbol]
+        self.twins.pay_funding(symbol, rate, mark_price)
         if slot < 0 or rate != rate or self._rules.exchange_money:
             return
         row = self.positions.rows[slot]

@@ -188,6 +188,9 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
         restored.open_orders, restored.entries, restored.trade_ids, desk, trading.gateway, symbols, now_ms
     )
     held = [int(desk.positions.rows[slot]["symbol"]) for slot in range(desk.positions.count)]
+    open_ids = {int(row["position_id"]) for row in desk.positions.rows[: desk.positions.count]} | set(desk.entries)
+    if live.parts.core.twins is not None:
+        live.parts.core.twins.resume(list(restored.twins.values()), symbols, open_ids, now_ms)
     foreign = [index[row["symbol"]] for row in report.positions if row["symbol"] in index]
     trading.reconciler.on_read(report.positions, sorted({*held, *foreign}), now_ms)
     trading.active = True

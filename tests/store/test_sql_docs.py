@@ -107,6 +107,8 @@ def filled(store: Store, trades, make_bars) -> Store:
     late = [(30, 1), (50, 1), (51, 1), (2_600, 2), (70_000, 2), (-4, 1), (90_000, 1 | 16), (80_000, 1 | 32)]
     bars = [seen | {"seq": 1 + i, "late_ms": ms, "flags": flags} for i, (ms, flags) in enumerate(late)]
     insert(store, "bars_seen", bars)
+    twin = {"symbol": "BTCUSDT", "time": T0, "position_id": 1, "side": 1, "event": 3, "qty": 2.0, "live_qty": 2.0}
+    insert(store, "twins", [twin | {"seq": 1, "net_usdt": 5.0, "live_net_usdt": 4.0}])
     return store
 
 
