@@ -26,6 +26,7 @@ BEYOND = frozenset({-2021, -4142})
 TRIGGERING = -4117
 NO_SUCH = frozenset({-2011, -2013})
 RETRY_MS = (20, 50, 100, 200)
+ANSWER_WAIT_MS = 500  # no answer for this long: asked anew over the other lane; −4116, −4130 tell of a lost "yes"
 SLOW_RETRY_MS = 1_000  # after the deadline, while the exit works
 TRIGGERED_WAIT_MS = 300  # a finished stop must have closed the position by then
 EXPIRE_WAIT_MS = 2_000  # flat for this long and the stop still open: cancel it
@@ -65,6 +66,8 @@ class Slot:
     next_ms: int = 0
     attempts: int = 0
     waiting: bool = False  # a request's answer is outstanding
+    asked_ms: int = 0
+    question: int = 0  # the newest request; answers to earlier ones come too late
     naked_ms: int = 0
     algo_id: int = 0
     child_id: int = 0
@@ -175,6 +178,8 @@ class Protection:
         """Let time pass: retries, the two-second deadline, the end of a triggered stop, the clearing of an old one."""
         self._now_ms = now_ms
         for slot in list(self.slots.values()):
+            if slot.waiting and now_ms >= slot.asked_ms + ANSWER_WAIT_MS:
+                slot.waiting, slot.question, slot.next_ms = False, slot.question + 1, now_ms
             if slot.stage is Stage.CLEARING:
                 self._clear(slot, now_ms)
             elif slot.stage is Stage.TRIGGERED:
@@ -201,12 +206,17 @@ class Protection:
         self._ask(slot, request, self._placed, now_ms)
 
     def _ask(self, slot: Slot, request: Request, then: Callable[[Slot, Reply, int], None], now_ms: int) -> None:
+        slot.question += 1
+        number = slot.question
+
         def done(reply: Reply) -> None:
+            if slot.question != number:
+                return
             slot.waiting = False
             if self.slots.get(slot.symbol) is slot:
                 then(slot, reply, self._now_ms)
 
-        slot.waiting = True
+        slot.waiting, slot.asked_ms = True, now_ms
         if not self.sender.send(request, done, (slot.attempts + 1) % 2):
             slot.waiting = False
             slot.next_ms = now_ms + RETRY_MS[-1]

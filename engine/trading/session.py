@@ -229,6 +229,7 @@ class LiveTrading:
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Refuse entries without order budget, before a full reconcile, while blind, or whose stop is too near ruin."""
         gates = 0
+        self._note_stall()
         if not self.budget.room_for_entry(now_ms):
             gates |= BIT["rate_budget"]
         if symbol in self.untraded:
@@ -332,11 +333,7 @@ class LiveTrading:
     def advance(self, now_ms: int) -> None:
         """Let time pass; called by the ticker every few milliseconds and after each batch of events."""
         self._now_ms = now_ms
-        tick_ns = time.monotonic_ns()
-        if self._last_tick_ns and tick_ns - self._last_tick_ns > STALL_NS:
-            self.alarm("stall", -1, f"the loop stood still for {(tick_ns - self._last_tick_ns) / 1e9:.1f} s")
-            self.begin_reconcile()
-        self._last_tick_ns = tick_ns
+        self._note_stall()
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
         self.reconciler.advance(now_ms)
@@ -347,6 +344,14 @@ class LiveTrading:
         self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)
         self.check_invariant(now_ms)
         self.sweeps.advance(held, now_ms)
+
+    def _note_stall(self) -> None:
+        """Notice a loop that stood still; asked before entries too, since a frame may come before the first tick."""
+        tick_ns = time.monotonic_ns()
+        if self._last_tick_ns and tick_ns - self._last_tick_ns > STALL_NS:
+            self.alarm("stall", -1, f"the loop stood still for {(tick_ns - self._last_tick_ns) / 1e9:.1f} s")
+            self.begin_reconcile()
+        self._last_tick_ns = tick_ns
 
     def begin_reconcile(self) -> None:
         """Refuse entries until positions and stops have been read once more."""
