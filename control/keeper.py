@@ -6,6 +6,7 @@ import threading
 
 import structlog
 
+from control import priority
 from control.jobs.history import adopt
 from control.store_health import StoreHealth
 from engine.config import Config
@@ -50,6 +51,7 @@ class Keeper:
         self._store.close()
 
     def _run(self) -> None:
+        priority.for_database()  # before the store opens: its own threads inherit it
         while not self._stopping.is_set():
             try:
                 self._store.scalar("SELECT 1")

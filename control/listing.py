@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,9 +25,10 @@ class Listing(Generic[Row]):
     time: str
     shape: type[Row]
     expressions: dict[str, str]
-    convert: Callable[[dict[str, Any]], dict[str, Any]] = dict
     tie: str = "seq"
     run: str = "run_id"
+    windows_ms: tuple[int, ...] = ()
+    """How far back to look for a page before the whole table is searched: a page is full of the newest rows."""
 
     def select(self) -> str:
         """Return the select list; `x_ms` is epoch milliseconds of `x_time` unless stated otherwise."""
@@ -54,6 +54,14 @@ class Query:
     to_ms: int | None = None
     equals: dict[str, Any] | None = None
     conditions: tuple[str, ...] = ()
+    newest_ms: int | None = None
+    """The market's time now, where it is known: there the windows of a first page end."""
+
+
+class _Cursor(msgspec.Struct):
+    cursor_ms: int
+    cursor_run: str
+    cursor_tie: int
 
 
 async def page(reader: Reader, listing: Listing[Row], query: Query) -> Page[Row]:
@@ -64,36 +72,52 @@ async def page(reader: Reader, listing: Listing[Row], query: Query) -> Page[Row]
         if value is not None:
             where.append(f"{column} = {{{column}:String}}")
             parameters[column] = value
-    for bound, sign in ((query.from_ms, ">="), (query.to_ms, "<")):
-        if bound is not None:
-            name = "from_ms" if sign == ">=" else "to_ms"
-            where.append(f"{listing.time} {sign} fromUnixTimestamp64Milli({{{name}:Int64}}, 'UTC')")
-            parameters[name] = bound
+    if query.to_ms is not None:
+        where.append(f"{listing.time} < fromUnixTimestamp64Milli({{to_ms:Int64}}, 'UTC')")
+        parameters["to_ms"] = query.to_ms
+    end_ms = query.newest_ms if query.to_ms is None else query.to_ms
     if query.before is not None:
-        ms, run, tie = _open(query.before)
-        parameters |= {"c_ms": ms, "c_run": run, "c_tie": tie}
+        end_ms, run, tie = _open(query.before)
+        parameters |= {"c_ms": end_ms, "c_run": run, "c_tie": tie}
         where.append(
             f"({listing.time}, toString({listing.run}), toUInt64({listing.tie})) < "
             "(fromUnixTimestamp64Milli({c_ms:Int64}, 'UTC'), {c_run:String}, {c_tie:UInt64})"
         )
+    lines: list[bytes] = []
+    for since_ms in _beginnings(listing, query.from_ms, end_ms):
+        lines = await _read(reader, listing, where, parameters, since_ms)
+        if len(lines) > query.limit:
+            break
+    kept = lines[: query.limit]
+    items = msgspec.json.decode(b"[" + b",".join(kept) + b"]", type=list[listing.shape], strict=False)  # type: ignore[name-defined]
+    return Page(items=items, next=_seal(kept[-1]) if len(lines) > query.limit else None)
+
+
+def _beginnings(listing: Listing[Row], from_ms: int | None, end_ms: int | None) -> list[int | None]:
+    """Return the beginnings to try one after the other, the last being what was asked for."""
+    if end_ms is None:
+        return [from_ms]
+    tried = [end_ms - window for window in listing.windows_ms]
+    return [*(since for since in tried if since > (from_ms or 0)), from_ms]
+
+
+async def _read(
+    reader: Reader, listing: Listing[Row], where: list[str], parameters: dict[str, Any], since_ms: int | None
+) -> list[bytes]:
+    conditions = list(where)
+    if since_ms is not None:
+        conditions.append(f"{listing.time} >= fromUnixTimestamp64Milli({{from_ms:Int64}}, 'UTC')")
+        parameters = parameters | {"from_ms": since_ms}
     sql = f"SELECT {listing.select()} FROM {listing.table}"
-    if where:
-        sql += " WHERE " + " AND ".join(where)
+    if conditions:
+        sql += " WHERE " + " AND ".join(conditions)
     sql += f" ORDER BY {listing.time} DESC, cursor_run DESC, cursor_tie DESC LIMIT {{limit:UInt32}}"
-    rows = await reader.rows(sql, parameters)
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
-    following = _seal(rows[-1]) if more and rows else None
-    return Page(items=[_shaped(listing, row) for row in rows], next=following)
+    return await reader.lines(sql, parameters)
 
 
-def _shaped(listing: Listing[Row], row: dict[str, Any]) -> Row:
-    plain = {name: value for name, value in row.items() if not name.startswith("cursor_")}
-    return msgspec.convert(listing.convert(plain), listing.shape, strict=False)
-
-
-def _seal(row: dict[str, Any]) -> str:
-    text = msgspec.json.encode([row["cursor_ms"], row["cursor_run"], row["cursor_tie"]])
+def _seal(line: bytes) -> str:
+    last = msgspec.json.decode(line, type=_Cursor, strict=False)
+    text = msgspec.json.encode([last.cursor_ms, last.cursor_run, last.cursor_tie])
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 

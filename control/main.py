@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ipaddress
 import json
 import os
@@ -17,7 +18,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 
-from control import logs
+from control import logs, priority
 from control.alerts import apprise_notifier
 from control.app import create_app
 from control.auth import CookieSigner, TokenBook, now_ms
@@ -133,6 +134,7 @@ def serve(config: Config, config_file: Path | None = None) -> None:
     Raises ConfigError for an address that may not be used or a port that is taken.
     """
     check_bind(config)
+    priority.for_requests()
     opened = listen(config.control.host, config.control.port)
     logs.configure()
     try:
@@ -147,8 +149,11 @@ def serve(config: Config, config_file: Path | None = None) -> None:
     address.write_text(json.dumps({"pid": os.getpid(), "url": url}))
     logger.info("control serves", url=url, schema=f"{url}/schema", data_dir=str(config.data_dir))
     keeper.start()
+    app = create_app(services, notify)
+    gc.collect()
+    gc.freeze()  # a full collection over everything imported would hold every request for a tenth of a second
     try:
-        _Server(_server_config(create_app(services, notify), config)).run(sockets=[opened])
+        _Server(_server_config(app, config)).run(sockets=[opened])
     finally:
         keeper.stop()
         address.unlink(missing_ok=True)

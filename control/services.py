@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
+from control.answers import Answers
 from control.commands import Commands
 from control.door import EngineDoor
+from control.equity import EquityCurves
 from control.gate import Gate
 from control.jobs.runner import JobRunner
+from control.latest import LatestSignals
 from control.live import Hub
 from control.metrics import Metrics
 from control.reader import Reader
@@ -37,15 +38,9 @@ class Services:
     hub: Hub = field(default_factory=Hub)
     started_ms: int = 0
     metrics: Metrics = field(init=False)
-
-    _kept: dict[str, tuple[object, bytes]] = field(default_factory=dict, init=False, repr=False)
-
-    def encoded(self, name: str, view: object, build: Callable[[], Any]) -> bytes:
-        """Return the JSON of what `build` makes of a snapshot, made once for all requests that share the snapshot."""
-        kept = self._kept.get(name)
-        if kept is None or kept[0] is not view:
-            kept = self._kept[name] = (view, msgspec.json.encode(build()))
-        return kept[1]
+    answers: Answers = field(default_factory=Answers, init=False)
+    latest: LatestSignals = field(default_factory=LatestSignals, init=False)
+    equity: EquityCurves = field(default_factory=EquityCurves, init=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.engine, self.store, self.hub, self.commands)

@@ -138,7 +138,7 @@ class Gap(msgspec.Struct):
     time_ms: int
     symbol: str
     timeframe: str
-    gap_kind: int
+    gap_kind: str
     from_ms: int
     to_ms: int
     bars: int

@@ -34,7 +34,7 @@ def create_database(layout: Layout) -> str:
 
 def create_table(table: Table, layout: Layout) -> list[str]:
     """Return the statements that make `table`, idempotent."""
-    columns = ",\n  ".join(column.ddl for column in table.columns)
+    columns = ",\n  ".join([column.ddl for column in table.columns] + [_index(name) for name in table.indexes])
     name = f"`{layout.database}`.`{layout.local(table.name)}`"
     lines = [
         f"CREATE TABLE IF NOT EXISTS {name}{layout.on_cluster}\n(\n  {columns}\n)",
@@ -63,6 +63,16 @@ def add_column(table: Table, column: Column, after: str, layout: Layout) -> list
     return _alter(
         table, layout, f"ADD COLUMN IF NOT EXISTS {column.ddl} {where}", f"`{column.name}` {column.type} {where}"
     )
+
+
+def add_index(table: Table, column: str, layout: Layout) -> list[str]:
+    """Return the statements that give a table that has rows already an index on one time column."""
+    prefix = f"ALTER TABLE `{layout.database}`.`{layout.local(table.name)}`{layout.on_cluster}"
+    return [f"{prefix} ADD {_index(column, 'IF NOT EXISTS ')}", f"{prefix} MATERIALIZE INDEX `by_{column}`"]
+
+
+def _index(column: str, unless: str = "") -> str:
+    return f"INDEX {unless}`by_{column}` `{column}` TYPE minmax GRANULARITY 1"
 
 
 def modify_column(table: Table, column: Column, layout: Layout) -> list[str]:

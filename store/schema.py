@@ -101,6 +101,16 @@ class Table:
     retained: bool = True  # False: the retention setting may delete old rows
     by_name: dict[str, Column] = field(init=False, compare=False, repr=False, hash=False)
 
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """Return the time columns with a minmax index: rows arrive in time order, so the newest are in few granules.
+
+        Where time leads the sorting key it needs none.
+        """
+        if self.order[:1] != ("engine_id",):
+            return ()
+        return tuple(name for name in ("time", "decision_time", "closed_time") if name in self.by_name)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
 

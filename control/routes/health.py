@@ -5,9 +5,12 @@ from __future__ import annotations
 from litestar import MediaType, Response, get
 from litestar.openapi import ResponseSpec
 
+from control.answers import Life
 from control.problems import documented
 from control.services import Services
 from control.shapes import Health, Readiness
+
+SCRAPE = Life(0.25, 0.25)
 
 
 @get("/healthz", opt={"public": True}, security=[{}], tags=["health"], summary="Is the control process alive?")
@@ -40,8 +43,13 @@ async def readyz(services: Services) -> Response[Readiness]:
     "/metrics", tags=["health"], summary="Prometheus metrics", responses=documented(401, 429), media_type=MediaType.TEXT
 )
 async def metrics(services: Services) -> Response[bytes]:
-    """Return counters, gauges and histograms in the Prometheus text format."""
-    return Response(services.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    """Return counters, gauges and histograms in the Prometheus text format, at most a quarter of a second old."""
+
+    async def make() -> bytes:
+        return services.metrics.text()
+
+    answer = await services.answers.get("metrics", SCRAPE, make)
+    return Response(answer.body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
 HANDLERS = [healthz, readyz, metrics]

@@ -6,9 +6,10 @@ import json
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, Response, get, post
 from litestar.params import Parameter
 
+from control.answers import answered
 from control.auth import Scope
 from control.problems import ApiError, documented
 from control.services import Services
@@ -26,8 +27,12 @@ class NewJob(msgspec.Struct):
 
 
 @get("/api/jobs", tags=["jobs"], summary="Jobs, newest first", responses=documented(401, 429, 503))
-async def jobs(services: Services) -> Jobs:
+async def jobs(request: Request[Any, Any, Any], services: Services) -> Response[Jobs]:
     """Return jobs of this control process and, from the store, those of earlier ones and of the command line."""
+    return await answered(request, services, lambda: _jobs(services))
+
+
+async def _jobs(services: Services) -> Jobs:
     here = services.jobs.jobs()
     known = {job.job_id for job in here}
     sql = (
@@ -83,6 +88,7 @@ def _found(services: Services, job_id: str) -> Job:
 )
 async def submit(request: Request[Any, Any, Any], services: Services, data: NewJob) -> Job:
     """Queue a job; it runs as a child process at low priority, one at a time."""
+    services.answers.forget()
     return services.jobs.submit(data.kind, dict(data.options), request.user.actor)
 
 

@@ -8,9 +8,10 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.params import Parameter
 
+from control.answers import ASKED, SLOW, answered
 from control.listing import Listing, Query, page
 from control.problems import ApiError, documented
-from control.routes.records import PROBLEMS, TIME_MAX, Before, FromMs, Limit, ToMs, tagged
+from control.routes.records import PROBLEMS, TIME_MAX, Before, FromMs, Limit, ToMs
 from control.routes.status import SYMBOL, SymbolFilter
 from control.services import Services
 from control.shapes import Page
@@ -71,24 +72,35 @@ async def candles(
     limit: CandleLimit = 500,
 ) -> Response[Candles]:
     """Return the newest `limit` closed candles of the range, oldest first; `open_ms` is the open time."""
+    return await answered(request, services, lambda: _candles(services, symbol, timeframe, from_ms, to_ms, limit))
+
+
+async def _candles(
+    services: Services, symbol: str, timeframe: Timeframe, from_ms: int | None, to_ms: int | None, limit: int
+) -> Candles:
     sql, newest = _CANDLES.replace("?", timeframe), _NEWEST.replace("?", timeframe)
     first_ms, end_ms = from_ms or 0, TIME_MAX if to_ms is None else to_ms
     values = {"symbol": symbol, "limit": limit, "from_ms": first_ms, "to_ms": end_ms}
     # reading a key once rules out reading backwards, so the range is narrowed to what holds `limit` candles at best
     last = await services.reader.rows(newest, values)
     since_ms = int(last[0]["open_ms"]) - 2 * limit * TIMEFRAME_MS[TIMEFRAMES.index(timeframe)] if last else 0
-    rows = await services.reader.rows(sql, values | {"from_ms": max(first_ms, since_ms)})
-    if len(rows) < limit and since_ms > first_ms:
-        rows = await services.reader.rows(sql, values)
-    items = msgspec.convert(rows[::-1], list[Candle], strict=False)
-    return tagged(request, Candles(symbol, timeframe, items))
+    lines = await services.reader.lines(sql, values | {"from_ms": max(first_ms, since_ms)})
+    if len(lines) < limit and since_ms > first_ms:
+        lines = await services.reader.lines(sql, values)
+    items = msgspec.json.decode(b"[" + b",".join(lines[::-1]) + b"]", type=list[Candle], strict=False)
+    return Candles(symbol, timeframe, items)
 
 
 @get("/api/market", tags=["market"], summary="How the market data arrives", responses=documented(400, 401, 429, 503))
-async def market(services: Services) -> dict[str, Any]:
+async def market(request: Request[Any, Any, Any], services: Services) -> Response[dict[str, Any]]:
     """Return the league of connections, counts of frames and faults, repairs, late closes and the exchange's clock."""
+    return await answered(request, services, lambda: question(services, "market"), ASKED)
+
+
+async def question(services: Services, verb: str) -> dict[str, Any]:
+    """Return what the engine answers to a question that changes nothing. Raises ApiError 503 without an engine."""
     try:
-        answer = await services.engine.command("market", "control", {}, "")
+        answer = await services.engine.command(verb, "control", {}, "")
     except (ConnectionError, TimeoutError) as error:
         raise ApiError(503, "engine-unreachable", "no engine answers") from error
     if not answer.get("ok"):
@@ -98,8 +110,12 @@ async def market(services: Services) -> dict[str, Any]:
 
 
 @get("/api/features/{symbol:str}", tags=["market"], summary="Newest feature vectors", responses=PROBLEMS)
-async def features(services: Services, symbol: SymbolPath) -> Features:
+async def features(request: Request[Any, Any, Any], services: Services, symbol: SymbolPath) -> Response[Features]:
     """Return the newest stored 44 features of each timeframe; empty unless `market.store_features` names the symbol."""
+    return await answered(request, services, lambda: _features(services, symbol))
+
+
+async def _features(services: Services, symbol: str) -> Features:
     found = []
     for timeframe in TIMEFRAMES:
         sql = (
@@ -137,9 +153,13 @@ async def feature_series(
         f"SELECT {MS}(close_time) AS close_ms, `{feature}` AS value FROM features_{timeframe} "
         f"WHERE symbol = {{symbol:String}} AND {where} ORDER BY close_time DESC LIMIT {{limit:UInt32}}"
     )
-    rows = await services.reader.rows(sql, parameters | {"symbol": symbol, "limit": limit})
-    points = [(int(row["close_ms"]), row["value"]) for row in rows[::-1]]
-    return tagged(request, FeatureSeries(symbol, timeframe, feature, points))
+
+    async def make() -> FeatureSeries:
+        rows = await services.reader.rows(sql, parameters | {"symbol": symbol, "limit": limit})
+        points = [(int(row["close_ms"]), row["value"]) for row in rows[::-1]]
+        return FeatureSeries(symbol, timeframe, feature, points)
+
+    return await answered(request, services, make)
 
 
 @get("/api/data/coverage", tags=["data"], summary="How complete the candles are", responses=PROBLEMS)
@@ -153,8 +173,12 @@ async def coverage(
         f"toInt64(dateDiff('second', min(open_time), max(open_time)) / {step_s}) + 1 - toInt64(count()) AS missing "
         f"FROM candles_{timeframe} GROUP BY symbol ORDER BY symbol LIMIT 2000"
     )
-    rows = await services.reader.rows(sql)
-    return tagged(request, Coverages(timeframe, msgspec.convert(rows, list[Coverage], strict=False)))
+
+    async def make() -> Coverages:
+        rows = await services.reader.rows(sql)
+        return Coverages(timeframe, msgspec.convert(rows, list[Coverage], strict=False))
+
+    return await answered(request, services, make, SLOW)
 
 
 @get("/api/data/gaps", tags=["data"], summary="Holes, repairs and revisions", responses=PROBLEMS)
@@ -168,22 +192,27 @@ async def gaps(
     before: Before = None,
 ) -> Response[Page[Gap]]:
     """Return what was missing and what became of it, newest first."""
-    found = await page(services.reader, GAPS, Query(limit, before, from_ms, to_ms, {"symbol": symbol}))
-    return tagged(request, found)
+    query = Query(limit, before, from_ms, to_ms, {"symbol": symbol})
+    return await answered(request, services, lambda: page(services.reader, GAPS, query))
 
 
 @get("/api/audit", tags=["data"], summary="Feature-parity audits", responses=PROBLEMS)
 async def audit(
+    request: Request[Any, Any, Any],
     services: Services,
     symbol: SymbolFilter = None,
     limit: Annotated[int, Parameter(query="limit", ge=1, le=5_000, description="newest lines")] = 500,
-) -> Audits:
+) -> Response[Audits]:
     """Return the newest results of `ta audit`: live vectors against the fold, per symbol and feature."""
     where = "WHERE symbol = {symbol:String} " if symbol else ""
     columns = "audit_id, symbol, timeframe, feature, compared, differing, max_relative, max_ulp, drift, detail"
     sql = f"SELECT {columns}, {MS}(time) AS time_ms FROM audits {where}ORDER BY time DESC LIMIT {{limit:UInt32}}"
-    rows = await services.reader.rows(sql, {"limit": limit} | ({"symbol": symbol} if symbol else {}))
-    return Audits(msgspec.convert(rows, list[Audit], strict=False))
+    parameters = {"limit": limit} | ({"symbol": symbol} if symbol else {})
+
+    async def make() -> Audits:
+        return Audits(msgspec.convert(await services.reader.rows(sql, parameters), list[Audit], strict=False))
+
+    return await answered(request, services, make)
 
 
 HANDLERS = [market, candles, features, feature_series, coverage, gaps, audit]

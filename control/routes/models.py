@@ -11,6 +11,7 @@ from litestar import MediaType, Request, Response, get, post
 from litestar.params import Parameter
 
 from control import present
+from control.answers import answered
 from control.auth import Scope
 from control.commands import Command
 from control.problems import ApiError, documented
@@ -64,8 +65,12 @@ def _document(text: str) -> dict[str, Any]:
 
 
 @get("/api/models", tags=["models"], summary="Registered models, newest first", responses=documented(401, 429, 503))
-async def models(services: Services) -> Models:
+async def models(request: Request[Any, Any, Any], services: Services) -> Response[Models]:
     """Return registered models with state and metrics; `active` is the one the engine decides with now."""
+    return await answered(request, services, lambda: _models(services))
+
+
+async def _models(services: Services) -> Models:
     active = _active(services)
     rows = await services.reader.rows(f"SELECT {COLUMNS} FROM models ORDER BY model_id DESC LIMIT 500")
     return Models(
@@ -89,8 +94,12 @@ async def models(services: Services) -> Models:
     summary="One model with its manifest",
     responses=documented(400, 401, 404, 429, 503),
 )
-async def model(services: Services, model_id: ModelId) -> ModelDetail:
+async def model(request: Request[Any, Any, Any], services: Services, model_id: ModelId) -> Response[ModelDetail]:
     """Return a model's state, manifest (data, parameters, costs, verification) and metrics."""
+    return await answered(request, services, lambda: _model(services, model_id))
+
+
+async def _model(services: Services, model_id: str) -> ModelDetail:
     sql = f"SELECT {COLUMNS} FROM models WHERE model_id = {{model_id:String}} LIMIT 1"
     rows = await services.reader.rows(sql, {"model_id": model_id})
     if not rows:

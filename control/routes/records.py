@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any, Literal
 
-import msgspec
 from litestar import Request, Response, get
 from litestar.params import Parameter
 
+from control.answers import answered
 from control.auth import Scope
 from control.listing import MAX_PAGE, Listing, Query, page
 from control.problems import documented
@@ -33,40 +32,36 @@ Gate = Annotated[str | None, Parameter(query="gate", pattern=r"^[a-z_]{1,24}$", 
 PROBLEMS = documented(400, 401, 429, 503)
 
 
-def tagged(request: Request[Any, Any, Any], body: msgspec.Struct) -> Response[Any]:
-    """Answer with an ETag, or 304 when the caller has this very content."""
-    etag = '"' + hashlib.blake2b(msgspec.json.encode(body), digest_size=12).hexdigest() + '"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(None, status_code=304, headers=headers)
-    return Response(body, headers=headers)
+def newest_ms(services: Services) -> int | None:
+    """Return the market's time by the engine's snapshot, or None where no engine has run."""
+    view = services.engine.snapshot()
+    return None if view is None else int(view.status["exchange_ms"][0]) + 1 or None
 
 
+DAY_MS = 86_400_000
+WINDOWS_MS = (DAY_MS // 12, DAY_MS)  # two hours hold 120 decisions of a symbol: a page
 TRADES = Listing("trades", "closed_time", Trade, {"side": "toString(side)"})
-ORDERS = Listing("orders", "time", Order, {"time_ms": "toUnixTimestamp64Milli(time)"})
-FILLS = Listing("fills", "time", Fill, {"time_ms": "toUnixTimestamp64Milli(time)"})
+ORDERS = Listing("orders", "time", Order, {"time_ms": "toUnixTimestamp64Milli(time)"}, windows_ms=WINDOWS_MS)
+FILLS = Listing("fills", "time", Fill, {"time_ms": "toUnixTimestamp64Milli(time)"}, windows_ms=WINDOWS_MS)
 COMMANDS = Listing("commands", "time", CommandRow, {"time_ms": "toUnixTimestamp64Milli(time)"})
 
 
-def _signal(row: dict[str, Any]) -> dict[str, Any]:
-    bits, took_ns = int(row["refused_by"]), row["frame_to_decision_us"]
-    row["refused_by"] = [name for index, name in enumerate(GATES) if bits >> index & 1]
-    row["predictions"] = dict(zip(Predictions.__struct_fields__, row["predictions"], strict=True))
-    row["vector_hash"] = f"{int(row['vector_hash']):016x}"
-    row["frame_to_decision_us"] = took_ns / 1_000 if took_ns is not None and took_ns >= 0 else None
-    return {key: None if isinstance(value, float) and value != value else value for key, value in row.items()}
-
-
+GATE_NAMES = "[" + ", ".join(f"'{name}'" for name in GATES) + "]"
 SIGNALS = Listing(
     "signals",
     "decision_time",
     Signal,
     {
-        "refused_by": "gates",
-        "predictions": "array(" + ", ".join(Predictions.__struct_fields__) + ")",
-        "frame_to_decision_us": "if(frame_ns > 0, decide_ns - frame_ns, NULL)",
+        "refused_by": f"arrayMap(bit -> {GATE_NAMES}[bit + 1], bitPositionsToArray(gates))",
+        "predictions": "CAST(tuple("
+        + ", ".join(Predictions.__struct_fields__)
+        + "), 'Tuple("
+        + ", ".join(f"{name} Float64" for name in Predictions.__struct_fields__)
+        + ")')",
+        "frame_to_decision_us": "if(frame_ns > 0 AND decide_ns >= frame_ns, (decide_ns - frame_ns) / 1000, NULL)",
+        "vector_hash": "lower(leftPad(hex(vector_hash), 16, '0'))",
     },
-    _signal,
+    windows_ms=WINDOWS_MS,
 )
 
 
@@ -85,8 +80,8 @@ async def trades(
 ) -> Response[Page[Trade]]:
     """Return closed round trips with result, fees, funding and the reason of the exit; times are exit times."""
     equals = {"symbol": symbol, "model_id": model_id, "reason": reason, "side": side}
-    found = await page(services.reader, TRADES, Query(limit, before, from_ms, to_ms, equals))
-    return tagged(request, found)
+    query = Query(limit, before, from_ms, to_ms, equals)
+    return await answered(request, services, lambda: page(services.reader, TRADES, query))
 
 
 @get("/api/orders", tags=["trading"], summary="Order events, newest first", responses=PROBLEMS)
@@ -100,8 +95,8 @@ async def orders(
     before: Before = None,
 ) -> Response[Page[Order]]:
     """Return each step of each order: intent, sent, acknowledged, filled, rejected."""
-    found = await page(services.reader, ORDERS, Query(limit, before, from_ms, to_ms, {"symbol": symbol}))
-    return tagged(request, found)
+    query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
+    return await answered(request, services, lambda: page(services.reader, ORDERS, query))
 
 
 @get("/api/fills", tags=["trading"], summary="Executions, newest first", responses=PROBLEMS)
@@ -115,8 +110,8 @@ async def fills(
     before: Before = None,
 ) -> Response[Page[Fill]]:
     """Return executions with price, fee and slip."""
-    found = await page(services.reader, FILLS, Query(limit, before, from_ms, to_ms, {"symbol": symbol}))
-    return tagged(request, found)
+    query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
+    return await answered(request, services, lambda: page(services.reader, FILLS, query))
 
 
 @get("/api/signals", tags=["signals"], summary="Decisions, newest first", responses=PROBLEMS)
@@ -139,8 +134,8 @@ async def signals(
     if gate is not None:
         conditions.append(f"bitTest(gates, {GATES.index(gate)})" if gate in GATES else "0")
     equals = {"symbol": symbol, "model_id": model_id}
-    query = Query(limit, before, from_ms, to_ms, equals, tuple(conditions))
-    return tagged(request, await page(services.reader, SIGNALS, query))
+    query = Query(limit, before, from_ms, to_ms, equals, tuple(conditions), newest_ms(services))
+    return await answered(request, services, lambda: page(services.reader, SIGNALS, query))
 
 
 @get(
@@ -162,7 +157,8 @@ async def commands(
 ) -> Response[Page[CommandRow]]:
     """Return the operators' log: command, actor, arguments, phase and result, as the engine journalled them."""
     equals = {"verb": verb, "command_id": command_id}
-    return tagged(request, await page(services.reader, COMMANDS, Query(limit, before, from_ms, to_ms, equals)))
+    query = Query(limit, before, from_ms, to_ms, equals)
+    return await answered(request, services, lambda: page(services.reader, COMMANDS, query))
 
 
 HANDLERS = [trades, orders, fills, signals, commands]

@@ -9,14 +9,13 @@ from litestar import Request, Response, get
 from litestar.params import Parameter
 
 from control import present
+from control.answers import SNAPSHOT, answered
 from control.problems import documented
-from control.routes.records import PROBLEMS, FromMs, tagged
+from control.routes.records import DAY_MS, PROBLEMS, FromMs, newest_ms
 from control.routes.status import SymbolFilter
 from control.services import Services
-from control.shapes_data import Equity, EquityPoint, GateCount, Latency, Settings, TradeSummary, WhyNot
+from control.shapes_data import Equity, GateCount, Latency, Settings, TradeSummary, WhyNot
 from kernels.records import GATES
-
-POINTS = 1_000
 
 
 class TradeSummaries(msgspec.Struct):
@@ -28,21 +27,7 @@ class TradeSummaries(msgspec.Struct):
 @get("/api/equity", tags=["reports"], summary="Equity curve", responses=PROBLEMS)
 async def equity(request: Request[Any, Any, Any], services: Services, from_ms: FromMs = None) -> Response[Equity]:
     """Return the account's equity over time, thinned to at most 1,000 points: the last of each interval."""
-    sql = (
-        "SELECT toUnixTimestamp64Milli(max(time)) AS at_ms, argMax(equity_usdt, time) AS equity, "
-        "argMax(day_pnl_usdt, time) AS day_pnl FROM account "
-        "WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
-        "GROUP BY intDiv(toUnixTimestamp64Milli(time), {step:Int64}) ORDER BY 1"
-    )
-    span = await services.reader.rows(
-        "SELECT toUnixTimestamp64Milli(max(time)) - greatest(toUnixTimestamp64Milli(min(time)), {from_ms:Int64}) AS ms "
-        "FROM account",
-        {"from_ms": from_ms or 0},
-    )
-    step = max(1_000, int(span[0]["ms"] if span else 0) // POINTS)
-    rows = await services.reader.rows(sql, {"from_ms": from_ms or 0, "step": step})
-    points = [EquityPoint(int(row["at_ms"]), row["equity"], row["day_pnl"]) for row in rows[-POINTS:]]
-    return tagged(request, Equity(points))
+    return await answered(request, services, lambda: services.equity.read(services.reader, from_ms or 0))
 
 
 @get("/api/trades/summary", tags=["reports"], summary="Results by exit reason", responses=PROBLEMS)
@@ -60,36 +45,62 @@ async def trade_summary(
         "sum(t.net_usdt) AS net, sum(t.fees_usdt) AS fees "  # an alias must not be a column's name
         f"FROM trades AS t WHERE {where} GROUP BY t.reason ORDER BY why"
     )
-    rows = await services.reader.rows(sql, parameters)
-    items = [TradeSummary(r["why"], int(r["number"]), int(r["wins"]), r["net"], r["fees"]) for r in rows]
-    return tagged(request, TradeSummaries(items))
+
+    async def make() -> TradeSummaries:
+        rows = await services.reader.rows(sql, parameters)
+        return TradeSummaries(
+            [TradeSummary(r["why"], int(r["number"]), int(r["wins"]), r["net"], r["fees"]) for r in rows]
+        )
+
+    return await answered(request, services, make)
 
 
 @get("/api/signals/why-not", tags=["reports"], summary="Why no trade?", responses=PROBLEMS)
 async def why_not(
+    request: Request[Any, Any, Any],
     services: Services,
     symbol: SymbolFilter = None,
     window: Annotated[int, Parameter(query="window", ge=1, le=100_000, description="newest signals counted")] = 10_000,
-) -> WhyNot:
+) -> Response[WhyNot]:
     """Return how often each gate refused among the newest signals; a signal may be refused by several gates."""
-    where = "WHERE symbol = {symbol:String} " if symbol else ""
+    return await answered(request, services, lambda: _why_not(services, symbol, window))
+
+
+async def _why_not(services: Services, symbol: str | None, window: int) -> WhyNot:
+    """Count over the last day where that holds enough signals, else over all."""
+    newest = newest_ms(services)
+    found = None
+    if newest is not None and newest > DAY_MS:
+        found = await _refusals(services, symbol, window, newest - DAY_MS)
+    return found if found is not None and found.signals == window else await _refusals(services, symbol, window, 0)
+
+
+async def _refusals(services: Services, symbol: str | None, window: int, from_ms: int) -> WhyNot:
+    where = "WHERE decision_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
+    where += "AND symbol = {symbol:String} " if symbol else ""
     counts = ", ".join(f"countIf(bitTest(gates, {index})) AS g{index}" for index in range(len(GATES)))
     sql = (
         f"SELECT count() AS total, countIf(entered) AS entries, {counts} FROM "
         f"(SELECT gates, entered FROM signals {where}ORDER BY decision_time DESC LIMIT {{window:UInt32}})"
     )
-    (row,) = await services.reader.rows(sql, {"window": window} | ({"symbol": symbol} if symbol else {}))
+    (row,) = await services.reader.rows(
+        sql, {"window": window, "from_ms": from_ms} | ({"symbol": symbol} if symbol else {})
+    )
     found = [GateCount(name, int(row[f"g{index}"])) for index, name in enumerate(GATES) if int(row[f"g{index}"])]
     return WhyNot(int(row["total"]), int(row["entries"]), sorted(found, key=lambda item: -item.count))
 
 
 @get("/api/latency", tags=["reports"], summary="Latency per stage", responses=documented(401, 429))
-async def latency(services: Services) -> Latency:
+async def latency(request: Request[Any, Any, Any], services: Services) -> Response[Latency]:
     """Return the engine's stage histograms: p50, p99, p99.9, max and mean in microseconds."""
-    view = services.engine.snapshot()
-    if view is None:
-        return Latency(None, False, [])
-    return Latency(str(view.status["run_id"][0]), view.alive, present.latency(view))
+
+    async def make() -> Latency:
+        view = services.engine.snapshot()
+        if view is None:
+            return Latency(None, False, [])
+        return Latency(str(view.status["run_id"][0]), view.alive, present.latency(view))
+
+    return await answered(request, services, make, SNAPSHOT)
 
 
 @get("/api/settings", tags=["reports"], summary="The configuration in force", responses=documented(401, 429))

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import MediaType, Response, get
+from litestar import Request, Response, get
 from litestar.params import Parameter
 
 from control import present
+from control.answers import SNAPSHOT, Life, answered
 from control.auth import now_ms
 from control.problems import documented
 from control.services import VERSION, Services
 from control.shapes import EngineStatus, Positions, Signals, Status
 
 SYMBOL = r"^[A-Z0-9_]{1,24}$"
+LATEST = Life(0.25, 0.25)  # 600 symbols take 15 ms to put together, and decisions come once a minute
 SymbolFilter = Annotated[str | None, Parameter(query="symbol", pattern=SYMBOL, description="only this symbol")]
 
 
 @get("/api/status", tags=["status"], summary="Mode, session, equity, health", responses=documented(400, 401, 429))
-async def status(services: Services) -> Status:
+async def status(request: Request[Any, Any, Any], services: Services) -> Response[Status]:
     """Return what an operator asks first: is it trading, in which mode, how healthy are engine and store."""
-    return current_status(services)
+
+    async def make() -> Status:
+        return current_status(services)
+
+    return await answered(request, services, make, SNAPSHOT)
 
 
 def current_status(services: Services) -> Status:
@@ -68,20 +74,29 @@ def _warnings(engine: EngineStatus | None, services: Services) -> list[str]:
     summary="Newest signal of each symbol, with every gate that refused it",
     responses=documented(400, 401, 429),
 )
-async def latest_signals(services: Services, symbol: SymbolFilter = None) -> Response[Signals]:
+async def latest_signals(
+    request: Request[Any, Any, Any], services: Services, symbol: SymbolFilter = None
+) -> Response[Signals]:
     """Return the newest decision per symbol: the 8 predictions, the side, and why no trade if there was none."""
-    view = services.engine.snapshot()
-    if view is None or symbol is not None:
-        return Response(Signals([] if view is None else present.latest_signals(view, symbol)))
-    body = services.encoded("signals", view, lambda: Signals(present.latest_signals(view)))
-    return Response(body, media_type=MediaType.JSON)  # type: ignore[arg-type]
+
+    async def make() -> Signals:
+        view = services.engine.snapshot()
+        if view is None:
+            return Signals([])
+        return Signals(services.latest.read(view) if symbol is None else present.latest_signals(view, symbol))
+
+    return await answered(request, services, make, LATEST)
 
 
 @get("/api/positions", tags=["trading"], summary="Open positions and their guards", responses=documented(400, 401, 429))
-async def positions(services: Services) -> Positions:
+async def positions(request: Request[Any, Any, Any], services: Services) -> Response[Positions]:
     """Return open positions with stops, the distance to each, and the unrealised result at the mark price."""
-    view = services.engine.snapshot()
-    return Positions([] if view is None else present.positions(view))
+
+    async def make() -> Positions:
+        view = services.engine.snapshot()
+        return Positions([] if view is None else present.positions(view))
+
+    return await answered(request, services, make, SNAPSHOT)
 
 
 HANDLERS = [status, latest_signals, positions]

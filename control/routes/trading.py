@@ -40,6 +40,7 @@ async def carry_out(
     """Run a command for a handler: 200 when acknowledged, 202 while pending."""
     confirm = None if body is None else body.confirm
     done = await services.commands.run(request.user, command, key=key, confirm=confirm, warning=warning)
+    services.answers.forget()
     return Response(done, status_code=200 if done.state == "done" else 202)
 
 

@@ -87,6 +87,9 @@ def difference(door: Door, layout: Layout) -> list[str]:
             "AND position(create_table_query, ' TTL ') > 0"
         )
     }
+    indexed = set(
+        door.rows(f"SELECT table, name FROM system.data_skipping_indices WHERE database = '{layout.database}'")
+    )
     statements: list[str] = []
     for table in tables().values():
         have = present.get(layout.local(table.name))
@@ -94,6 +97,9 @@ def difference(door: Door, layout: Layout) -> list[str]:
             statements += ddl.create_table(table, layout)
             continue
         statements += _columns(table, have, layout)
+        for name in table.indexes:
+            if (layout.local(table.name), f"by_{name}") not in indexed:
+                statements += ddl.add_index(table, name, layout)
         expires = layout.local(table.name) in expiring
         if expires or (layout.retention_days and not table.retained):
             statements += ddl.modify_ttl(table, layout, expires)

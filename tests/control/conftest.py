@@ -29,10 +29,13 @@ class NoStore:
 
     broken = False
 
-    async def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    async def lines(self, sql: str, parameters: dict[str, Any] | None = None) -> list[bytes]:
         if self.broken:
             raise AssertionError(f"a secret cause: {sql}")
         return []
+
+    async def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        return [{} for _ in await self.lines(sql, parameters)]
 
 
 @pytest.fixture

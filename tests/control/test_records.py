@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from control.reader import StoreReader
-from kernels.records import GATES, RECORDS, Kind, Mode, Reason
+from kernels.records import GATES, RECORDS, GapKind, Kind, Mode, Reason
 from store.client import Store, connect
 from store.schema import tables
 from store.writer import record_block
@@ -45,10 +45,10 @@ def store(tmp_path_factory: Any) -> Iterator[Store]:
         signals["predictions"][:, 0], signals["predictions"][:, 1] = 0.5, np.nan
         signals["frame_ns"], signals["decide_ns"] = 1_000, [3_500, 500]
         insert(opened, "signals", signals)
-        account = np.zeros(3_000, RECORDS[Kind.ACCOUNT])
-        account["seq"], account["time_ms"] = np.arange(1, 3_001), 1_700_000_000_000 + 1_000 * np.arange(3_000)
-        account["equity_usdt"], account["day_pnl_usdt"] = 10_000 + np.arange(3_000), np.arange(3_000)
-        insert(opened, "account", account)
+        gap = np.zeros(1, RECORDS[Kind.GAP])
+        gap["seq"], gap["time_ms"], gap["gap_kind"], gap["bars"] = 7, 1_700_000_000_000, GapKind.MISSING, 3
+        insert(opened, "data_gaps", gap)
+        insert(opened, "account", account(0, 3_000))
         yield opened
 
 
@@ -104,6 +104,11 @@ def test_signals_can_be_asked_for_a_gate(read: Any) -> None:
     assert read("/api/signals?gate=no_such_gate").json()["items"] == []
 
 
+def test_a_gap_names_its_kind(read: Any) -> None:
+    (gap,) = read("/api/data/gaps").json()["items"]
+    assert (gap["seq"], gap["gap_kind"], gap["bars"], gap["symbol"]) == (7, "missing", 3, "BTCUSDT")
+
+
 def test_an_unchanged_list_answers_304(read: Any) -> None:
     first = read("/api/trades?limit=3")
     again = read("/api/trades?limit=3", **{"If-None-Match": first.headers["etag"]})
@@ -123,7 +128,7 @@ def test_empty_tables_are_empty_pages(read: Any, path: str) -> None:
         "/api/features/BTCUSDT",
         "/api/features/BTCUSDT/rsi?timeframe=15m",
         "/api/data/coverage",
-        "/api/data/gaps?symbol=BTCUSDT",
+        "/api/data/gaps?symbol=ETHUSDT",
         "/api/audit",
         "/api/audit?symbol=BTCUSDT",
         "/api/jobs",
@@ -160,8 +165,24 @@ def test_settings_hold_no_secret(read: Any, services: Any) -> None:
     assert "secrets" not in body["values"] and body["config_hash"] == services.config.hash()
 
 
-def test_the_equity_curve_is_thinned_to_its_last_point_per_interval(read: Any) -> None:
-    items = read("/api/equity").json()["items"]
-    assert 900 <= len(items) <= 1_000
-    assert items[-1] == {"time_ms": 1_700_002_999_000, "equity_usdt": 12_999.0, "day_pnl_usdt": 2_999.0}
-    assert all(item["equity_usdt"] - 10_000 == (item["time_ms"] - 1_700_000_000_000) / 1_000 for item in items)
+def account(first: int, count: int) -> np.ndarray:
+    """Return one account record a second: the equity tells the second."""
+    rows = np.zeros(count, RECORDS[Kind.ACCOUNT])
+    seconds = first + np.arange(count)
+    rows["seq"], rows["time_ms"] = seconds + 1, 1_700_000_000_000 + 1_000 * seconds
+    rows["equity_usdt"], rows["day_pnl_usdt"] = 10_000 + seconds, seconds
+    return rows
+
+
+def test_the_equity_curve_is_thinned_to_its_last_points_and_continued(read: Any, store: Store, services: Any) -> None:
+    for count, more in ((3_000, 700), (3_700, 2_000), (5_700, 0)):
+        services.answers.forget()
+        items = read("/api/equity").json()["items"]
+        assert 500 <= len(items) <= 1_000
+        last = 1_700_000_000_000 + 1_000 * (count - 1)
+        assert items[-1] == {"time_ms": last, "equity_usdt": 9_999.0 + count, "day_pnl_usdt": count - 1.0}
+        assert all(item["equity_usdt"] - 10_000 == (item["time_ms"] - 1_700_000_000_000) / 1_000 for item in items)
+        steps = np.diff([item["time_ms"] for item in items])[:-1]
+        assert len(set(steps.tolist())) == 1
+        if more:
+            insert(store, "account", account(count, more))
