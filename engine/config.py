@@ -202,6 +202,18 @@ def load(path: Path | None = None, **overrides: Any) -> Config:
         raise ConfigError([_fault(file, item) for item in error.errors()]) from error
 
 
+def without_keys(config: Config) -> Config:
+    """Take the exchange's keys out of the environment, so that no helper inherits them, and in shadow mode out of the
+    configuration too: a shadow engine holds none.
+    """
+    for name in [name for name in os.environ if name.startswith("TA_SECRETS__API_")]:
+        del os.environ[name]
+    if config.mode == "live":
+        return config
+    kept = {"api_key": SecretStr(""), "api_secret": SecretStr("")}
+    return config.model_copy(update={"secrets": config.secrets.model_copy(update=kept)})
+
+
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():

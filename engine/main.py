@@ -20,7 +20,7 @@ import uvloop
 
 from engine.assemble import Parts, assemble
 from engine.clock import EventClock, WallClock
-from engine.config import Config
+from engine.config import Config, without_keys
 from engine.errors import ConfigError, DataError, ExchangeError
 from engine.exchange import filters
 from engine.link import CommandServer, Snapshot
@@ -361,6 +361,7 @@ def serve(config: Config) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if config.mode == "live":
         check_config(config)
+    config = without_keys(config)
 
     async def run() -> None:
         await Engine(config).run()
