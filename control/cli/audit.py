@@ -92,13 +92,13 @@ def features(
     config = settings()
     with open_store() as store:
         choose_symbols(store, config, [symbol])
-        inputs = read_symbol(store, config, symbol, moment_ms(to, FOREVER_MS))
-    inside = inputs.close_ms >= moment_ms(start, 0)
+        _, vectors = read_symbol(store, config, symbol, moment_ms(to, FOREVER_MS))
+    inside = vectors.close_ms >= moment_ms(start, 0)
     if not inside.any():
         fail(f"{symbol}: no closed candles in this range", code=1)
     frame = pl.DataFrame(
-        {"time": inputs.close_ms[inside]}
-        | {name: np.ascontiguousarray(inputs.vectors[inside, k]) for k, name in enumerate(FEATURES)}
+        {"time": vectors.close_ms[inside]}
+        | {name: np.ascontiguousarray(vectors.values[inside, k]) for k, name in enumerate(FEATURES)}
     ).with_columns(pl.col("time").cast(pl.Datetime("ms", "UTC")))
     out.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(out)

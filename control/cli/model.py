@@ -22,6 +22,9 @@ FOREVER_MS = 1 << 42
 Symbols = Annotated[list[str] | None, typer.Option("--symbol", help="repeat for several (default: all configured)")]
 From = Annotated[str, typer.Option("--from", help="UTC, as 2025-05-04 or 2025-05-04T12:00, or epoch ms")]
 To = Annotated[str, typer.Option("--to", help="UTC, not included (default: everything stored)")]
+Address = Annotated[
+    str, typer.Option("--cluster", help="Dask scheduler, as tcp://host:8786; it must see the data folder")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document to standard output")]
 
 
@@ -73,13 +76,14 @@ def actor() -> str:
     return f"cli:{getpass.getuser()}"[:40]
 
 
-def label(symbols: Symbols = None, begin: From = "", end: To = "", json: Json = False) -> None:
+def label(symbols: Symbols = None, begin: From = "", end: To = "", cluster: Address = "", json: Json = False) -> None:
     """Label stored candles: what the stops would have done to an entry at every minute, both sides."""
     from control.jobs import label as job
 
     config = settings()
     with open_store() as store, progress_bar("labels") as report:
-        found = job.run(store, config, symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), report)
+        begin_ms, end_ms = moment_ms(begin, 0), moment_ms(end, FOREVER_MS)
+        found = job.run(store, config, symbols or [], begin_ms, end_ms, report, cluster)
     if json:
         print(jsonlib.dumps([asdict(item) for item in found]))
         return
@@ -102,7 +106,7 @@ def train(
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="boosting rounds per model, at most")] = 200,
     folds: Annotated[int, typer.Option(min=0, max=20, help="walking-forward folds; 0: no validation")] = 0,
     holdout_days: Annotated[float, typer.Option(min=0, help="kept unseen for the promotion gate (needs 15)")] = 0.0,
-    cluster: Annotated[str, typer.Option(help="Dask scheduler, as tcp://host:8786; it must see the data folder")] = "",
+    cluster: Address = "",
     leaves: Annotated[int, typer.Option(min=2, max=64, help="leaves per tree")] = 31,
     learning_rate: Annotated[float, typer.Option(min=1e-4, max=1.0)] = 0.05,
     seed: Annotated[int, typer.Option()] = 7,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from control.jobs.inputs import choose_symbols, settled_rates, stored_bars
+from control.jobs.inputs import choose_symbols, history
 from engine import backtest
-from engine.backtest import History, Result
+from engine.backtest import Result
 from engine.config import Config
 from engine.errors import DataError
 from engine.history import Progress
@@ -30,22 +30,6 @@ class Request:
     to_ms: int
     model: str = ""
     bundle: Path | None = None
-
-
-def history(store: Store, symbol: str, to_ms: int) -> History:
-    """Return a symbol's whole stored past before `to_ms`."""
-    minutes, quarters, hours = stored_bars(store, symbol, to_ms)
-    assert minutes is not None
-    return History(
-        symbol,
-        minutes,
-        quarters,
-        hours,
-        queries.mark_bars(store, symbol, 0, to_ms),
-        queries.funding(store, symbol, 0, to_ms),
-        settled_rates(store, symbol, to_ms),
-        queries.open_interest(store, symbol, 0, to_ms),
-    )
 
 
 def run(

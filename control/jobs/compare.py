@@ -13,6 +13,7 @@ import numpy.typing as npt
 import orjson
 
 from control.jobs import backtest as job
+from control.jobs import inputs
 from engine.backtest import Driver, History
 from engine.comparison import DECISION, ROUND, Comparison, Recorded, compare
 from engine.config import Config
@@ -84,10 +85,10 @@ def run(
     recorded = _recorded(store, decisions, of_run)
     symbols = sorted({row.decode() for row in np.unique(decisions["symbol"])})
     model = load(request.bundle or open_registry(config).path(models[0].decode()))
-    histories = [job.history(store, symbol, last_ms) for symbol in symbols]
+    histories = [inputs.history(store, symbol, last_ms) for symbol in symbols]
     minutes_on_ticks = _fill_marks(histories, config, run_id, first_ms - MINUTE_MS)
     base = used.market.btc_symbol
-    btc = next((h for h in histories if h.symbol == base), None) or job.history(store, base, last_ms)
+    btc = next((h for h in histories if h.symbol == base), None) or inputs.history(store, base, last_ms)
     driver = Driver(
         used, histories, model, job.instruments(store, symbols), btc=btc, from_ms=first_ms - MINUTE_MS, to_ms=last_ms,
         wallet_usdt=_equity(store, of_run, first_ms), progress=progress,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from control.jobs.backtest import history, instruments
-from control.jobs.inputs import choose_symbols
+from control.jobs.backtest import instruments
+from control.jobs.inputs import choose_symbols, history
 from engine.config import Config
 from engine.model import load
 from engine.model.gate import Verdict, judge, unseen_from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy.typing as npt
 
 from engine.config import Config
 from engine.errors import DataError
+from engine.history import History
 from engine.model.labels import LabelSettings
-from kernels.features import fold_vectors
+from engine.model.prepare import Vectors, fold
 from kernels.records import SAMPLE
 from store import queries
 from store.client import Store
@@ -19,16 +19,6 @@ from store.client import Store
 Array = npt.NDArray[Any]
 
 MINUTE_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolInputs:
-    """One symbol's stored history and its vectors, a row per 1m close."""
-
-    symbol: str
-    bars: Array
-    close_ms: Array
-    vectors: Array
 
 
 def label_settings(config: Config) -> LabelSettings:
@@ -54,21 +44,26 @@ def choose_symbols(store: Store, config: Config, wanted: list[str]) -> list[str]
     return chosen
 
 
-def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> SymbolInputs:
-    """Return a symbol's whole stored history before `to_ms` with its vectors; the fold starts at the first bar."""
-    own = stored_bars(store, symbol, to_ms)
-    btc_symbol = config.market.btc_symbol
-    btc: tuple[Array | None, ...] = (None, None, None)
-    if symbol != btc_symbol:
-        btc = stored_bars(store, btc_symbol, to_ms)
-        if btc[0] is None or not len(btc[0]):
-            raise DataError(f"{symbol}: its features need {btc_symbol}'s 1m candles, and none are stored")
-    open_interest = queries.open_interest(store, symbol, 0, to_ms)
-    funding = queries.funding(store, symbol, 0, to_ms)
-    bars = own[0]
-    assert bars is not None
-    close_ms, vectors = fold_vectors(bars, own[1], own[2], btc[0], btc[1], btc[2], open_interest, funding)
-    return SymbolInputs(symbol, bars, close_ms, vectors)
+def history(store: Store, symbol: str, to_ms: int) -> History:
+    """Return a symbol's whole stored past before `to_ms`."""
+    minutes, quarters, hours = stored_bars(store, symbol, to_ms)
+    assert minutes is not None
+    return History(
+        symbol,
+        minutes,
+        quarters,
+        hours,
+        queries.mark_bars(store, symbol, 0, to_ms),
+        queries.funding(store, symbol, 0, to_ms),
+        settled_rates(store, symbol, to_ms),
+        queries.open_interest(store, symbol, 0, to_ms),
+    )
+
+
+def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> tuple[History, Vectors]:
+    """Return a symbol's whole stored past before `to_ms` with its vectors; the fold starts at the first bar."""
+    own, btc_symbol = history(store, symbol, to_ms), config.market.btc_symbol
+    return own, fold(own, own if symbol == btc_symbol else history(store, btc_symbol, to_ms))
 
 
 def stored_bars(store: Store, symbol: str, to_ms: int) -> tuple[Array | None, ...]:

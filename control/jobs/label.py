@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from control.jobs.inputs import SymbolInputs, choose_symbols, label_settings, read_symbol, settled_rates
+from control.jobs.inputs import choose_symbols, history, label_settings, read_symbol
 from engine.config import Config
+from engine.errors import DataError
+from engine.history import History
+from engine.model.cluster import Cluster
 from engine.model.dataset import average_uniqueness
-from engine.model.labels import Labels, label
+from engine.model.labels import Labels
+from engine.model.prepare import Vectors, label_history
+from engine.model.train import Progress
 from kernels.records import Reason
-from kernels.schema import INDEX
-from store import queries, writer
+from store import writer
 from store.client import Store
-
-Array = npt.NDArray[Any]
 
 WORKERS = 2  # kernels release the GIL; the store answers one statement at a time anyway
 
@@ -37,35 +38,33 @@ class LabelReport:
     counts: dict[str, int]
 
 
-def label_symbol(store: Store, config: Config, inputs: SymbolInputs, to_ms: int) -> Labels:
-    """Label every minute of a symbol's history whose path ends before `to_ms`."""
-    atr = np.ascontiguousarray(inputs.vectors[:, INDEX["atr_15m"]])
-    mark = queries.mark_bars(store, inputs.symbol, 0, to_ms)
-    rates = settled_rates(store, inputs.symbol, to_ms)
-    return label(inputs.bars, atr, mark, rates, settings=label_settings(config))
-
-
 def run(
     store: Store,
     config: Config,
     symbols: list[str],
     from_ms: int,
     to_ms: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
+    cluster: str = "",
 ) -> list[LabelReport]:
     """Label the decision times [from_ms, to_ms) of `symbols` (empty: those configured) and store the rows.
 
-    Paths never look at bars that close after `to_ms`. Raises DataError when there is nothing to label.
+    cluster: a Dask scheduler's address; empty: here, in parallel over symbols. Paths never look at bars that close
+    after `to_ms`. Raises DataError when there is nothing to label.
     """
     chosen = choose_symbols(store, config, symbols)
+    if cluster:
+        with extract_folder(config) as folder, open_cluster(cluster, folder) as opened:
+            found = on_cluster(store, config, opened, chosen, from_ms, to_ms, progress)
+            return [report for report, _, _ in found]
     version = time.time_ns() // 1_000_000
+    settings = label_settings(config)
     done = 0
 
     def one(symbol: str) -> LabelReport:
         nonlocal done
-        inputs = read_symbol(store, config, symbol, to_ms)
-        found = label_symbol(store, config, inputs, to_ms)
-        report = _store(store, config, symbol, found, from_ms, version)
+        own, vectors = read_symbol(store, config, symbol, to_ms)
+        report = _store(store, config, symbol, label_history(own, vectors, settings), from_ms, version)
         done += 1
         if progress is not None:
             progress(symbol, done, len(chosen))
@@ -73,6 +72,49 @@ def run(
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(one, chosen))
+
+
+def on_cluster(
+    store: Store,
+    config: Config,
+    cluster: Cluster,
+    symbols: list[str],
+    from_ms: int,
+    to_ms: int,
+    progress: Progress | None,
+) -> Iterator[tuple[LabelReport, Vectors, Labels]]:
+    """Fold and label `symbols` on a cluster, store the labels, and yield what came back of each."""
+    version = time.time_ns() // 1_000_000
+
+    def read(symbol: str) -> History:
+        return history(store, symbol, to_ms)
+
+    prepared = cluster.prepare(symbols, read, config.market.btc_symbol, label_settings(config), progress)
+    for vectors, labels in prepared:
+        yield _store(store, config, vectors.symbol, labels, from_ms, version), vectors, labels
+
+
+@contextmanager
+def extract_folder(config: Config) -> Iterator[Path]:
+    """Yield a folder below the data folder for what workers read; it is removed at the end."""
+    folder = config.data_dir / "work" / f"extract-{time.time_ns()}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def open_cluster(address: str, folder: Path) -> Iterator[Cluster]:
+    """Yield a client of a Dask scheduler. Raises DataError when none answers at the address."""
+    try:
+        cluster = Cluster(address, folder)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cluster {address}: expected a Dask scheduler (tcp://host:8786), got: {error}") from error
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def _store(store: Store, config: Config, symbol: str, found: Labels, from_ms: int, version: int) -> LabelReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,18 +10,22 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy.typing as npt
+
+from control.jobs import label
 from control.jobs.gate import stored_market
 from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
 from control.jobs.models import store_model
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
+from engine.model.checkpoints import Checkpoints
 from engine.model.cluster import Cluster
 from engine.model.dataset import Dataset, SymbolData, build, problems, weigh
 from engine.model.evaluate import evaluate
-from engine.model.folds import before_holdout, walk_forward
+from engine.model.folds import Fold, before_holdout, walk_forward
 from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
 from engine.model.validate import Validation, validate
@@ -57,23 +62,40 @@ class TrainResult:
     seconds: float
 
 
-def read_dataset(store: Store, config: Config, request: TrainRequest, folder: Path, progress: Progress) -> Dataset:
-    """Join stored labels with the vectors of the stored candles.
+def read_dataset(
+    store: Store,
+    config: Config,
+    request: TrainRequest,
+    folder: Path,
+    progress: Progress,
+    cluster: Cluster | None = None,
+) -> Dataset:
+    """Join labels with the vectors of the stored candles: those stored, or those that the cluster makes and we store.
 
     A label belongs to the range only if its whole horizon does: nothing at or after `to_ms` is learned from.
     """
     chosen = choose_symbols(store, config, request.symbols)
     horizon = config.barriers.time_limit_minutes
+    last_ms = request.to_ms - horizon * MINUTE_MS
     parts = []
+    if cluster is not None:
+        found = label.on_cluster(store, config, cluster, chosen, request.from_ms, request.to_ms, progress)
+        for _, vectors, labels in found:
+            long, short = (_within(rows, request.from_ms, last_ms) for rows in (labels.long, labels.short))
+            parts.append(SymbolData(vectors.symbol, vectors.close_ms, vectors.values, long, short))
+        return build(parts, horizon, folder)
     for index, symbol in enumerate(chosen):
-        inputs = read_symbol(store, config, symbol, request.to_ms)
-        last_ms = request.to_ms - horizon * MINUTE_MS
+        _, vectors = read_symbol(store, config, symbol, request.to_ms)
         long, short = (queries.labels(store, side, symbol, request.from_ms, last_ms + 1) for side in ("long", "short"))
         if not len(long):
             raise DataError(f"{symbol}: no labels in the range: run `ta label` first")
-        parts.append(SymbolData(symbol, inputs.close_ms, inputs.vectors, long, short))
+        parts.append(SymbolData(symbol, vectors.close_ms, vectors.values, long, short))
         progress(f"vectors of {symbol}", index + 1, len(chosen))
     return build(parts, horizon, folder)
+
+
+def _within(labels: npt.NDArray[Any], from_ms: int, last_ms: int) -> npt.NDArray[Any]:
+    return labels[(labels["time_ms"] >= from_ms) & (labels["time_ms"] <= last_ms)]
 
 
 def run(
@@ -115,28 +137,39 @@ def _run(
     say: Callable[[str], None],
     started_ms: int,
 ) -> TrainResult:
-    data = read_dataset(store, config, request, folder, progress)
-    doubts = problems(data)
-    for doubt in doubts:
-        say(doubt)
-    if request.holdout_days:
-        data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
-    settings = request.settings
-    checkpoints = config.data_dir / "work" / "checkpoints"
-    found, rounds, boosters = _fit(data, request, folder, checkpoints, progress)
+    with contextlib.ExitStack() as opened:
+        cluster = None
+        if request.cluster:
+            cluster = opened.enter_context(label.open_cluster(request.cluster, folder / "extract"))
+        data = read_dataset(store, config, request, folder, progress, cluster)
+        doubts = problems(data)
+        for doubt in doubts:
+            say(doubt)
+        if request.holdout_days:
+            data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
+        kept = config.data_dir / "work" / "checkpoints"
+        trainer = _trainer(data, request, cluster, Checkpoints(kept, data.hash()))
+        if not trainer.deterministic:
+            say("the matrix is too big for a worker: LightGBM's Dask estimators train it, and a repeat may differ")
+        folds = walk_forward(data.time_ms, request.folds, data.horizon_minutes) if request.folds else []
+        found = trainer.validate(folds, progress) if folds else None
+        rounds = found.rounds if found is not None else dict.fromkeys(TARGETS, request.settings.rounds)
+        boosters = trainer.train(rounds, progress)
     progress("packing and verifying", 0, 1)
     extra: dict[str, Any] = {
         "problems": doubts,
         "holdout_days": request.holdout_days,
         "cluster": request.cluster or None,
+        "deterministic": trainer.deterministic,
     }
+    settings = request.settings
     if found is not None:
         market = stored_market(store, config, list(data.symbols), request.to_ms)
         extra["metrics"] = evaluate(data, found, boosters, market, settings.seed)
     parameters = describe(settings, rounds) | {"folds": request.folds}
     bundle = write_bundle(folder, boosters, data, parameters, started_ms, label_settings(config), extra)
     registry = open_registry(config)
-    shutil.rmtree(checkpoints, ignore_errors=True)  # the bundle holds them now
+    shutil.rmtree(kept, ignore_errors=True)  # the bundle holds them now
     model_id = registry.publish(bundle, request.actor, time.time_ns() // 1_000_000)
     store_model(store, registry, model_id)
     progress("packing and verifying", 1, 1)
@@ -144,24 +177,39 @@ def _run(
     return TrainResult(model_id, str(registry.path(model_id)), len(data), data.independent_labels, doubts, seconds)
 
 
-def _fit(
-    data: Dataset, request: TrainRequest, folder: Path, checkpoints: Path, progress: Progress
-) -> tuple[Validation | None, dict[str, int], dict[str, Any]]:
-    """Validate if asked to, then train the final models, here or on the cluster; both give the same models."""
-    settings = request.settings
-    rounds = dict.fromkeys(TARGETS, settings.rounds)
-    folds = walk_forward(data.time_ms, request.folds, data.horizon_minutes) if request.folds else []
-    if not request.cluster:
-        found = validate(data, folds, settings, progress) if folds else None
-        rounds = found.rounds if found is not None else rounds
-        return found, rounds, train(data, rounds, settings, progress, checkpoints)
-    cluster = Cluster(request.cluster, data, folder / "extract", settings)
-    try:
-        found = cluster.validate(folds, progress) if folds else None
-        rounds = found.rounds if found is not None else rounds
-        return found, rounds, cluster.train(rounds, progress)
-    finally:
-        cluster.close()
+class Trainer(Protocol):
+    """Trains here or on a cluster; all but the one for a matrix too big for a worker give the same models."""
+
+    deterministic: bool
+
+    def validate(self, folds: list[Fold], progress: Progress | None = None) -> Validation: ...
+
+    def train(self, rounds: dict[str, int], progress: Progress | None = None) -> dict[str, Any]: ...
+
+
+class LocalTrainer:
+    """Trains in this process."""
+
+    deterministic = True
+
+    def __init__(self, data: Dataset, settings: TrainSettings, checkpoints: Checkpoints) -> None:
+        self._data, self._settings, self._checkpoints = data, settings, checkpoints
+
+    def validate(self, folds: list[Fold], progress: Progress | None = None) -> Validation:
+        """Train every fold in turn."""
+        return validate(self._data, folds, self._settings, progress, self._checkpoints)
+
+    def train(self, rounds: dict[str, int], progress: Progress | None = None) -> dict[str, Any]:
+        """Train the final models."""
+        return train(self._data, rounds, self._settings, progress, self._checkpoints)
+
+
+def _trainer(data: Dataset, request: TrainRequest, cluster: Cluster | None, checkpoints: Checkpoints) -> Trainer:
+    if cluster is None:
+        return LocalTrainer(data, request.settings, checkpoints)
+    if cluster.too_big(data):
+        return cluster.distributed(data, request.settings)
+    return cluster.trainer(data, request.settings, checkpoints)
 
 
 def _job_row(job_id: str, request: TrainRequest, started_ms: int) -> dict[str, object]:

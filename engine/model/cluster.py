@@ -1,12 +1,13 @@
-"""Train on a Dask cluster, with the result of the local run: each (target, fold) is one ordinary LightGBM training.
+"""Label, fold and train on a Dask cluster, with the result of the local run.
 
-The job writes an extract (Parquet) to a folder that workers see; one task per fold bins it once and saves the binary
-Dataset; one task per (fold, target) trains on it. Workers never open the store.
+The job writes Parquet (`engine.model.extract`) to a folder that workers see. One task per symbol folds and labels it;
+one per fold bins its rows once and saves the binary Dataset; one per (fold, target) is an ordinary LightGBM training on
+it. Workers never open the store. A matrix that is too big for a worker is `engine.model.distributed`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,47 +15,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.history import History
+from engine.model.checkpoints import Checkpoints
 from engine.model.dataset import Dataset, weigh
+from engine.model.distributed import Distributed
+from engine.model.extract import load_history, load_prepared, load_rows, save_history, save_prepared, save_rows
 from engine.model.folds import Fold
-from engine.model.train import Progress, TrainSettings, fit, parameters, shared_dataset
+from engine.model.labels import Labels, LabelSettings
+from engine.model.prepare import Vectors, fold, label_history
+from engine.model.train import Progress, TrainSettings, fit, parameters, part_path, shared_dataset
 from engine.model.validate import FoldResult, Validation, collect, constant, predict_best
 from kernels.schema import FEATURES, TARGETS
 
 Array = npt.NDArray[Any]
 
-EXTRACT = "rows.parquet"
-TARGET_NAMES = [f"target_{name}" for name in TARGETS]
+CONNECT_S = 5  # a scheduler answers at once or is not there
+COPIES = 3  # of its rows that a worker holds while it trains: as read, in one block, and what LightGBM makes of them
 
 
-def save_extract(data: Dataset, folder: Path) -> Path:
-    """Write the rows as Parquet; weights are left out, every reader computes those of its own rows."""
-    import polars as pl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    columns: dict[str, Any] = {name: data.x[:, index] for index, name in enumerate(FEATURES)}
-    columns |= {name: data.targets[:, index] for index, name in enumerate(TARGET_NAMES)}
-    columns |= {"reach": data.reach, "time_ms": data.time_ms, "symbol": data.symbol}
-    pl.DataFrame(columns).write_parquet(folder / EXTRACT, compression="zstd", compression_level=1)
-    return folder / EXTRACT
-
-
-def load_extract(folder: Path, symbols: tuple[str, ...], horizon_minutes: int) -> Dataset:
-    """Read an extract back; the same rows, bit for bit."""
-    import polars as pl
-
-    frame = pl.read_parquet(folder / EXTRACT)
-    empty = np.empty((len(frame), 0))
-    return Dataset(
-        np.ascontiguousarray(frame.select(FEATURES).to_numpy(), np.float32),
-        np.ascontiguousarray(frame.select(TARGET_NAMES).to_numpy(), np.float64),
-        empty,
-        empty,
-        frame["reach"].to_numpy(),
-        frame["time_ms"].to_numpy(),
-        frame["symbol"].to_numpy(),
-        symbols,
-        horizon_minutes,
-    )
+def prepare_symbol(folder: str, symbol: str, btc_symbol: str, settings: LabelSettings) -> str:
+    """Fold and label one symbol of the extract and write the result beside it. Returns the symbol."""
+    own = load_history(Path(folder), symbol)
+    btc = own if symbol == btc_symbol else load_history(Path(folder), btc_symbol)
+    vectors = fold(own, btc)
+    save_prepared(Path(folder), vectors, label_history(own, vectors, settings))
+    return symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +54,7 @@ class Part:
 
     def rows(self) -> tuple[Dataset, Dataset | None, Array | None]:
         """Return (training rows, stop rows, test matrix)."""
-        data = load_extract(Path(self.folder), self.symbols, self.horizon_minutes)
+        data = load_rows(Path(self.folder), self.symbols, self.horizon_minutes)
         if self.fold is None:
             return weigh(data), None, None
         train, stop = weigh(data.rows(self.fold.train)), weigh(data.rows(self.fold.stop))
@@ -90,10 +75,8 @@ def bin_part(part: Part, settings: TrainSettings) -> str:
     return part.name
 
 
-def fit_part(
-    part: Part, settings: TrainSettings, column: int, rounds: int, _binned: str
-) -> tuple[str, int, Any, float]:
-    """Train one target of one part; returns (model text, best iteration, test predictions, constant)."""
+def fit_part(part: Part, settings: TrainSettings, column: int, rounds: int, _binned: str) -> dict[str, Any]:
+    """Train one target of one part; returns what a checkpoint keeps of it."""
     import lightgbm
 
     train, stop, test = part.rows()
@@ -104,62 +87,115 @@ def fit_part(
         pair = (lightgbm.Dataset(part.file("stop"), params=params, reference=shared).construct(), stop)
     booster = fit(shared, train, column, settings, rounds, stop=pair)
     if test is None:
-        return booster.model_to_string(), rounds, None, 0.0
+        return {"text": booster.model_to_string()}
     best, predictions = predict_best(booster, test)
-    return "", best, predictions, constant(train.targets[:, column], train.weights[:, column], TARGETS[column])
+    mean = constant(train.targets[:, column], train.weights[:, column], TARGETS[column])
+    return {"best": best, "predictions": predictions, "constant": mean}
 
 
 class Cluster:
-    """A Dask scheduler's client with the extract of one training."""
+    """A Dask scheduler's client with the extract of one job in `folder`.
 
-    def __init__(self, address: str, data: Dataset, folder: Path, settings: TrainSettings) -> None:
+    worker_bytes: memory of the smallest worker; None: what the scheduler says of it.
+    """
+
+    def __init__(self, address: str, folder: Path, worker_bytes: int | None = None) -> None:
         from dask.distributed import Client
 
-        self._client = Client(address)
-        self._data = data
+        self._client = Client(address, timeout=CONNECT_S)
         self._folder = folder.resolve()
-        self._settings = settings
-        save_extract(data, self._folder)
+        limits = [worker["memory_limit"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()]
+        self._worker_bytes = worker_bytes or min((limit for limit in limits if limit), default=0)
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Leave the cluster."""
         self._client.close()
 
+    def prepare(
+        self,
+        symbols: list[str],
+        read: Callable[[str], History],
+        btc_symbol: str,
+        settings: LabelSettings,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Vectors, Labels]]:
+        """Fold and label every symbol, in their order; `read` gives the stored past that is written for the workers."""
+        for symbol in dict.fromkeys([btc_symbol, *symbols]):
+            save_history(read(symbol), self._folder)
+        submit: Callable[..., Any] = self._client.submit
+        futures = [
+            submit(prepare_symbol, str(self._folder), symbol, btc_symbol, settings, pure=False) for symbol in symbols
+        ]
+        for done, (symbol, future) in enumerate(zip(symbols, futures, strict=True), 1):
+            future.result()
+            if progress is not None:
+                progress(f"{symbol} on the cluster", done, len(symbols))
+            yield load_prepared(self._folder, symbol)
+
+    def too_big(self, data: Dataset) -> bool:
+        """Whether no worker could train on these rows."""
+        return 0 < self._worker_bytes < COPIES * len(data) * len(FEATURES) * 4
+
+    def distributed(self, data: Dataset, settings: TrainSettings) -> Distributed:
+        """Return the trainer of a matrix that is too big for a worker. Its extract is written here."""
+        save_rows(data, self._folder)
+        return Distributed(self._client, data, self._folder, settings)
+
+    def trainer(self, data: Dataset, settings: TrainSettings, checkpoints: Checkpoints) -> ClusterTrainer:
+        """Return the trainer of these rows. Its extract is written here."""
+        save_rows(data, self._folder)
+        return ClusterTrainer(self._client, data, self._folder, settings, checkpoints)
+
+
+class ClusterTrainer:
+    """Each (fold, target) as one ordinary LightGBM training in a worker."""
+
+    deterministic = True
+
+    def __init__(
+        self, client: Any, data: Dataset, folder: Path, settings: TrainSettings, checkpoints: Checkpoints
+    ) -> None:
+        self._client, self._data, self._folder = client, data, folder
+        self._settings, self._checkpoints = settings, checkpoints
+
     def validate(self, folds: list[Fold], progress: Progress | None = None) -> Validation:
         """Train every (fold, target) and collect the test predictions."""
         parts = [self._part(f"fold{number}", fold) for number, fold in enumerate(folds)]
         grid = self._run(parts, dict.fromkeys(TARGETS, self._settings.rounds), progress)
-        results = []
-        for row in grid:
-            rounds, predictions, constants = zip(*(item[1:] for item in row), strict=True)
-            results.append(FoldResult(list(rounds), np.column_stack(predictions), np.array(constants)))
-        return collect(folds, results)
+        return collect(folds, [FoldResult.of(row) for row in grid])
 
     def train(self, rounds: dict[str, int], progress: Progress | None = None) -> dict[str, Any]:
         """Train the final models on all rows of the extract; returns target → Booster."""
         import lightgbm
 
         row = self._run([self._part("all", None)], rounds, progress)[0]
-        return {target: lightgbm.Booster(model_str=item[0]) for target, item in zip(TARGETS, row, strict=True)}
+        return {t: lightgbm.Booster(model_str=str(item["text"])) for t, item in zip(TARGETS, row, strict=True)}
 
     def _part(self, name: str, fold: Fold | None) -> Part:
         return Part(str(self._folder), self._data.symbols, self._data.horizon_minutes, name, fold)
 
-    def _run(
-        self, parts: list[Part], rounds: dict[str, int], progress: Progress | None
-    ) -> list[list[tuple[str, int, Any, float]]]:
+    def _run(self, parts: list[Part], rounds: dict[str, int], progress: Progress | None) -> list[list[dict[str, Any]]]:
         from dask.distributed import as_completed
 
         submit: Callable[..., Any] = self._client.submit
-        futures = []
-        for part in parts:
-            binned = submit(bin_part, part, self._settings, pure=False)
-            futures += [
-                submit(fit_part, part, self._settings, column, rounds[target], binned, pure=False)
-                for column, target in enumerate(TARGETS)
-            ]
-        for done, _ in enumerate(as_completed(futures), 1):
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        waiting = {}
+        for index, part in enumerate(parts):
+            binned = None
+            for column, target in enumerate(TARGETS):
+                kept = part_path(self._checkpoints, self._data, self._settings, column, rounds[target], part.fold)
+                done = self._checkpoints.load(kept)
+                if done is not None:
+                    found[index, column] = done
+                    continue
+                binned = binned or submit(bin_part, part, self._settings, pure=False)
+                future = submit(fit_part, part, self._settings, column, rounds[target], binned, pure=False)
+                waiting[future] = (index, column, kept)
+        for future in as_completed(list(waiting)):
+            index, column, kept = waiting[future]
+            found[index, column] = future.result()
+            self._checkpoints.save(kept, **found[index, column])
             if progress is not None:
-                progress("cluster", done, len(futures))
-        found = [future.result() for future in futures]
-        return [found[start : start + len(TARGETS)] for start in range(0, len(found), len(TARGETS))]
+                progress("cluster", len(found), len(parts) * len(TARGETS))
+        return [[found[index, column] for column in range(len(TARGETS))] for index in range(len(parts))]

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.model.checkpoints import NOTHING_KEPT, Checkpoints
 from engine.model.dataset import Dataset
+from engine.model.folds import Fold
 from kernels.schema import FEATURES, PRICE_UNIT_FEATURES, TARGETS
 
 Array = npt.NDArray[Any]
@@ -116,55 +118,55 @@ def train(
     rounds: int | dict[str, int] | None = None,
     settings: TrainSettings | None = None,
     progress: Progress | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: Checkpoints = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Train all 8 targets and return target → Booster.
 
     rounds: for all targets, or by target (a validation's median best iterations); default: the settings'.
-    progress(target, done, total) counts boosting rounds over all targets. checkpoints: a folder where each finished
-    target is kept under a key of data, parameters and rounds; a run that died resumes behind them, to the same result.
+    progress(target, done, total) counts boosting rounds over all targets. checkpoints: where each finished target is
+    kept; a run that died resumes behind them, to the same result.
     """
+    import lightgbm
+
     settings = settings or TrainSettings()
     chosen = {
         t: rounds.get(t, settings.rounds) if isinstance(rounds, dict) else rounds or settings.rounds for t in TARGETS
     }
-    shared = shared_dataset(data, settings)
+    shared: Any = None
     total, done = sum(chosen.values()), 0
     boosters = {}
-    data_hash = data.hash() if checkpoints is not None else ""
     for column, target in enumerate(TARGETS):
-        kept = (
-            None if checkpoints is None else _checkpoint(checkpoints, data_hash, data, settings, column, chosen[target])
-        )
-        if kept is not None and kept.exists():
-            boosters[target] = _read_booster(kept)
+        path = part_path(checkpoints, data, settings, column, chosen[target])
+        kept = checkpoints.load(path)
+        if kept is not None:
+            boosters[target] = lightgbm.Booster(model_str=str(kept["text"]))
             done += chosen[target]
             continue
+        if shared is None:
+            shared = shared_dataset(data, settings)
 
         def report(iteration: int, target: str = target, before: int = done) -> None:
             if progress is not None:
                 progress(target, before + iteration, total)
 
         boosters[target] = fit(shared, data, column, settings, chosen[target], report)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".new")
-            partial.write_text(boosters[target].model_to_string())
-            partial.rename(kept)
+        checkpoints.save(path, text=boosters[target].model_to_string())
         done += chosen[target]
     return boosters
 
 
-def _checkpoint(folder: Path, data_hash: str, data: Dataset, settings: TrainSettings, column: int, rounds: int) -> Path:
+def part_path(
+    checkpoints: Checkpoints, data: Dataset, settings: TrainSettings, column: int, rounds: int, fold: Fold | None = None
+) -> Path | None:
+    """Return where one target of a fold (None: the final model, on all rows) is kept when it is trained."""
     told = parameters(settings, TARGETS[column], len(data), len(data.symbols)) | {"num_threads": 0}
-    key = hashlib.blake2b(repr((data_hash, told, rounds)).encode(), digest_size=8).hexdigest()
-    return folder / f"{TARGETS[column]}-{key}.txt"
-
-
-def _read_booster(path: Path) -> Any:
-    import lightgbm
-
-    return lightgbm.Booster(model_str=path.read_text())
+    which = "all"
+    if fold is not None:
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (fold.train, fold.stop, fold.test):
+            digest.update(np.ascontiguousarray(part).tobytes() + b"|")
+        which = digest.hexdigest()
+    return checkpoints.name(TARGETS[column], told, rounds, settings.patience, which)
 
 
 def describe(settings: TrainSettings, rounds: dict[str, int] | int | None = None) -> dict[str, Any]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.model.checkpoints import NOTHING_KEPT, Checkpoints
 from engine.model.dataset import Dataset, weigh
 from engine.model.folds import Fold
-from engine.model.train import Progress, TrainSettings, fit, shared_dataset
+from engine.model.train import Progress, TrainSettings, fit, part_path, shared_dataset
 from kernels.schema import TARGETS
 
 Array = npt.NDArray[Any]
-FitFold = Callable[[Dataset, Fold, TrainSettings, Callable[[int], None]], "FoldResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,15 @@ class FoldResult:
     rounds: list[int]
     predictions: Array
     constants: Array
+
+    @classmethod
+    def of(cls, parts: list[dict[str, Any]]) -> FoldResult:
+        """Join the results of its targets: best, predictions and constant of each."""
+        return cls(
+            [int(part["best"]) for part in parts],
+            np.column_stack([part["predictions"] for part in parts]),
+            np.array([float(part["constant"]) for part in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +49,38 @@ class Validation:
     fold_rounds: list[list[int]]
 
 
-def fit_fold(data: Dataset, fold: Fold, settings: TrainSettings, on_target: Callable[[int], None]) -> FoldResult:
+def fit_fold(
+    data: Dataset,
+    fold: Fold,
+    settings: TrainSettings,
+    on_target: Callable[[int], None],
+    checkpoints: Checkpoints = NOTHING_KEPT,
+) -> FoldResult:
     """Train the 8 targets of one fold. Bins and weights come from its own rows alone: later rows have no say."""
+    parts = [checkpoints.load(_kept(checkpoints, data, settings, fold, column)) for column in range(len(TARGETS))]
+    if all(part is not None for part in parts):
+        on_target(len(TARGETS))
+        return FoldResult.of([part for part in parts if part is not None])
     train_rows, stop_rows = weigh(data.rows(fold.train)), weigh(data.rows(fold.stop))
     shared = shared_dataset(train_rows, settings)
     stop = shared_dataset(stop_rows, settings, reference=shared)
     test = np.asarray(data.x[fold.test])
-    rounds, predictions, constants = [], [], []
+    found = []
     for column, target in enumerate(TARGETS):
-        booster = fit(shared, train_rows, column, settings, settings.rounds, stop=(stop, stop_rows))
-        best, predicted = predict_best(booster, test)
-        rounds.append(best)
-        predictions.append(predicted)
-        constants.append(constant(train_rows.targets[:, column], train_rows.weights[:, column], target))
+        part = parts[column]
+        if part is None:
+            booster = fit(shared, train_rows, column, settings, settings.rounds, stop=(stop, stop_rows))
+            best, predicted = predict_best(booster, test)
+            mean = constant(train_rows.targets[:, column], train_rows.weights[:, column], target)
+            part = {"best": best, "predictions": predicted, "constant": mean}
+            checkpoints.save(_kept(checkpoints, data, settings, fold, column), **part)
+        found.append(part)
         on_target(column + 1)
-    return FoldResult(rounds, np.column_stack(predictions), np.array(constants))
+    return FoldResult.of(found)
+
+
+def _kept(checkpoints: Checkpoints, data: Dataset, settings: TrainSettings, fold: Fold, column: int) -> Path | None:
+    return part_path(checkpoints, data, settings, column, settings.rounds, fold)
 
 
 def predict_best(booster: Any, test: Array) -> tuple[int, Array]:
@@ -71,8 +98,14 @@ def constant(values: Array, weights: Array, target: str) -> float:
     return float(values[order][np.searchsorted(share, 0.05 * share[-1])])
 
 
-def validate(data: Dataset, folds: list[Fold], settings: TrainSettings, progress: Progress | None = None) -> Validation:
-    """Train every fold in turn and collect its test predictions."""
+def validate(
+    data: Dataset,
+    folds: list[Fold],
+    settings: TrainSettings,
+    progress: Progress | None = None,
+    checkpoints: Checkpoints = NOTHING_KEPT,
+) -> Validation:
+    """Train every fold in turn and collect its test predictions. checkpoints: where finished targets are kept."""
     results = []
     for number, fold in enumerate(folds):
 
@@ -80,7 +113,7 @@ def validate(data: Dataset, folds: list[Fold], settings: TrainSettings, progress
             if progress is not None:
                 progress(f"fold {number + 1} of {len(folds)}", number * len(TARGETS) + done, len(folds) * len(TARGETS))
 
-        results.append(fit_fold(data, fold, settings, report))
+        results.append(fit_fold(data, fold, settings, report, checkpoints))
     return collect(folds, results)
 
 

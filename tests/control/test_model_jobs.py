@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from store.client import Store, connect
 
 MINUTE_MS = 60_000
 START_MS = 1_700_000_040_000 // 3_600_000 * 3_600_000
-MINUTES = 13_500  # 225 hours: BTCUSDT's EMA200 of hourly bars is defined after 200
+MINUTES = 20_500  # 341 hours: BTCUSDT's EMA200 of hourly bars is defined after 200
 SETTINGS = TrainSettings(rounds=3, leaves=7, threads=1, min_sum_hessian_in_leaf=0.5)
 
 
@@ -112,6 +113,37 @@ def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, con
     assert dict(store.rows("SELECT state, count() FROM training_jobs GROUP BY state")) == {"failed": 1, "done": 2}
     with pytest.raises(DataError, match="nothing to roll back to"):
         models_job.rollback(store, config, "test")
+
+
+def test_training_on_a_cluster_labels_folds_and_trains_what_the_local_run_does(store: Store, config: Config) -> None:
+    """Two real workers, which see a folder and no store: the same rows in the label tables, the same model texts."""
+    from dask import distributed
+
+    labels = (
+        "SELECT cityHash64(groupArray(tuple(* EXCEPT version))) FROM (SELECT * FROM labels_{}_1m ORDER BY symbol, time)"
+    )
+    here = train_job.run(store, config, replace(train_request(), folds=1), lambda *_: None, lambda _: None)
+    before = [store.scalar(labels.format(side)) for side in ("long", "short")]
+    for side in ("long", "short"):
+        store.command(f"TRUNCATE TABLE labels_{side}_1m")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, worker_dashboard_address=None
+    ) as scheduler:
+        request = replace(train_request(), folds=1, cluster=scheduler.scheduler_address)
+        there = train_job.run(store, config, request, lambda *_: None, lambda _: None)
+    assert [store.scalar(labels.format(side)) for side in ("long", "short")] == before
+    assert there.rows == here.rows and there.independent_labels == here.independent_labels
+    for target in TARGETS:
+        texts = [(Path(found.bundle_path) / f"{target}.txt").read_bytes() for found in (here, there)]
+        assert texts[0] == texts[1]
+    metrics = [models_job.read_manifest(Path(found.bundle_path))["metrics"] for found in (here, there)]
+    assert metrics[0] == metrics[1] and len(metrics[0]["policy"]["per_day"]) >= 1
+    assert not list((config.data_dir / "work").glob("train-*")), "the extract is removed"
+
+
+def test_a_cluster_that_does_not_answer_is_named(store: Store, config: Config) -> None:
+    with pytest.raises(DataError, match=r"cluster tcp://127\.0\.0\.1:9: expected a Dask scheduler"):
+        train_job.run(store, config, replace(train_request(), cluster="tcp://127.0.0.1:9"), lambda *_: None, print)
 
 
 def test_a_promotion_builds_the_compiled_library_in_the_background(store: Store, config: Config) -> None:

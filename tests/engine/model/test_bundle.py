@@ -16,6 +16,7 @@ from engine.config import load as load_config
 from engine.errors import DataError
 from engine.history import History
 from engine.model.bundle import write_bundle
+from engine.model.checkpoints import Checkpoints
 from engine.model.evaluate import evaluate
 from engine.model.folds import walk_forward
 from engine.model.pack import float32_down, missing_types
@@ -61,19 +62,40 @@ def test_a_run_that_died_resumes_behind_its_finished_targets(trained: Trained, t
             raise Died
 
     settings = replace(SMALL, rounds=2)
+    kept = Checkpoints(tmp_path, trained.data.hash())
     with pytest.raises(Died):
-        train(trained.data, settings=settings, progress=die, checkpoints=tmp_path)
-    assert len(list(tmp_path.glob("*.txt"))) == 2
+        train(trained.data, settings=settings, progress=die, checkpoints=kept)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
     seen: list[str] = []
-    resumed = train(
-        trained.data, settings=settings, progress=lambda target, *_: seen.append(target), checkpoints=tmp_path
-    )
+    resumed = train(trained.data, settings=settings, progress=lambda target, *_: seen.append(target), checkpoints=kept)
     assert set(seen) == set(TARGETS[2:])
     straight = train(trained.data, settings=settings)
     for target in TARGETS:
         assert resumed[target].model_to_string() == straight[target].model_to_string()
-    train(trained.data, settings=replace(settings, seed=8), checkpoints=tmp_path)
-    assert len(list(tmp_path.glob("*.txt"))) == 16  # other parameters, other keys
+    train(trained.data, settings=replace(settings, seed=8), checkpoints=kept)
+    assert len(list(tmp_path.glob("*.npz"))) == 16  # other parameters, other keys
+
+
+def test_a_validation_that_died_resumes_behind_its_finished_targets(trained: Trained, tmp_path) -> None:
+    class Died(Exception):
+        pass
+
+    def die(what: str, done: int, total: int) -> None:
+        if done == 11:
+            raise Died
+
+    settings = replace(SMALL, rounds=2)
+    data, kept = trained.data, Checkpoints(tmp_path, trained.data.hash())
+    folds = walk_forward(data.time_ms, 2, 60)
+    with pytest.raises(Died):
+        validate(data, folds, settings, die, kept)
+    assert len(list(tmp_path.glob("*.npz"))) == 11  # the first fold, and three targets of the second
+    resumed = validate(data, folds, settings, checkpoints=kept)
+    assert len(list(tmp_path.glob("*.npz"))) == 16
+    straight = validate(data, folds, settings)
+    np.testing.assert_array_equal(resumed.predictions, straight.predictions)
+    np.testing.assert_array_equal(resumed.constants, straight.constants)
+    assert resumed.fold_rounds == straight.fold_rounds
 
 
 def test_pooled_training_does_not_split_on_price_units(trained: Trained) -> None:
