@@ -25,9 +25,12 @@ from kernels.schema import FEATURES, SCHEMA_HASH
 LATE, INPUT_LATE = int(VectorBit.LATE), int(VectorBit.INPUT_LATE)  # plain ints: an IntFlag costs 1.5 us each
 NOT_READY, FILLED = int(VectorBit.NOT_READY), int(VectorBit.FILLED)
 ATR_15M = FEATURES.index("atr_15m")
-LATE_STAGE = (Stage.LATE_1M, Stage.LATE_15M, Stage.LATE_1H)
+LATE_STAGE = (int(Stage.LATE_1M), int(Stage.LATE_15M), int(Stage.LATE_1H))
+STEP = int(Stage.STEP)
+RESTARTED, KEPT = int(StepCode.RESTARTED), (int(StepCode.NO_BTC), int(StepCode.DUPLICATE))
 MAX_LARGER = 4_096  # 15m and 1h bars that wait to be compared with their 1m bars; 600 symbols close 1,200 at an hour
 MAX_LATE_MS = (1 << 31) - 1
+MINUTE_MS = TIMEFRAME_MS[0]
 
 
 class MarketSink:
@@ -69,20 +72,26 @@ class MarketSink:
     def take_bar(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
         """Journal a bar as seen, step the features, decide on what it completes (replay enters here)."""
         core = self.core
+        journal, latencies, panel = core.journal, core.latencies, self.panel
+        assert panel is not None
         now_ms = core.clock.now_ms()
-        bar["arrived_ms"] = now_ms
         core.counters.bars[timeframe] += 1
-        late_ms = max(-MAX_LATE_MS, min(late_ms, MAX_LATE_MS))
-        core.journal.write(Kind.BAR, recv_ns, now_ms, symbol, timeframe, late_ms, *bar.item())
+        if not -MAX_LATE_MS <= late_ms <= MAX_LATE_MS:
+            late_ms = MAX_LATE_MS if late_ms > 0 else -MAX_LATE_MS
+        at = journal.place(Kind.BAR)
         started = time.monotonic_ns()
-        core.latencies.add(Stage.DECODE, started - recv_ns)
+        outcome = panel.close_bar(
+            symbol, timeframe, bar, now_ms, late_ms, recv_ns, started, latencies, journal.words, at, journal.seq + 1
+        )
+        latencies.add(STEP, time.monotonic_ns() - started)
+        if at >= 0:
+            journal.placed(Kind.BAR)
         self._recv_ns = recv_ns
-        code = self._panel.on_bar(symbol, timeframe, bar, now_ms)
-        core.latencies.add(Stage.STEP, time.monotonic_ns() - started)
+        code = panel.closed(outcome, symbol, timeframe, bar, now_ms)
         self.last_bar_ms[symbol] = now_ms
         if timeframe:
             self.larger.append((symbol, timeframe, bar.copy()))
-        if code > StepCode.RESTARTED and code not in (StepCode.NO_BTC, StepCode.DUPLICATE):
+        if code > RESTARTED and code not in KEPT:
             self._refused(symbol, timeframe, code, bar, now_ms)
         core.desk.advance(now_ms)
 
@@ -140,13 +149,12 @@ class MarketSink:
         self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int
     ) -> None:
         """Hand a complete vector to the core (called by the panel, from inside `on_bar` or a sample)."""
-        file = self._panel.files[0][symbol]
-        back = (file.last_open_ms + TIMEFRAME_MS[0] - decision_ms) // TIMEFRAME_MS[0]
-        close = float(file.slots["close"][(file.count - 1 - back) % file.capacity])
+        panel = self._panel
+        back = (panel.newest_open_ms[0][symbol] + MINUTE_MS - decision_ms) // MINUTE_MS
         vector = Vector(
-            symbol, decision_ms, values, vector_hash, close, float(values[ATR_15M]), bool(bits & LATE),
-            bool(bits & INPUT_LATE), not bits & NOT_READY, bool(bits & FILLED),
-            self._panel.first_bars(symbol),
+            symbol, decision_ms, values, vector_hash, panel.files[0][symbol].close_of(back), values.item(ATR_15M),
+            bits & LATE != 0, bits & INPUT_LATE != 0, bits & NOT_READY == 0, bits & FILLED != 0,
+            panel.first_bars(symbol),
         )  # fmt: skip
         if self._stored[symbol]:
             self._store_vector(vector)

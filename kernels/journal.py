@@ -56,13 +56,13 @@ def checksum(words, at, count, seq):
 
 if numba_config.DISABLE_JIT:  # the interpreter keeps the order of stores by itself
 
-    def _stores_done():
+    def stores_done():
         pass
 
 else:
 
     @intrinsic
-    def _stores_done(typing_context):
+    def stores_done(typing_context):
         """Keep the compiler from moving a later store before an earlier one; on x86 this costs no instruction."""
 
         def generate(context, builder, signature, arguments):
@@ -77,7 +77,7 @@ def seal(words, at, count, seq):
     """Write checksum, then seq, of the record of `count` words whose body stands at word `at` with seq and check 0."""
     check = checksum(words, at, count, seq)
     words[at + 1] = (words[at + 1] & np.uint64(0xFFFFFFFF00000000)) | np.uint64(check)
-    _stores_done()
+    stores_done()
     words[at] = seq
 
 

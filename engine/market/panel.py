@@ -32,10 +32,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.latency import Latencies
 from engine.market.samples import DELAY_MS, FUNDING, MINUTE_MS, OPEN_INTEREST
-from engine.market.states import DEPTH, FILLED, MARKET_DEPTH, Refold, States
-from kernels import features
+from engine.market.states import FILLED, Refold, States
+from kernels import closing, features
 from kernels.bars import StepCode, bar_fault
+from kernels.closing import DEPTH, MARKET_DEPTH
 from kernels.compile import entry_point
 from kernels.records import BAR, FEATURE_COUNT, TIMEFRAME_MS, TIMEFRAMES
 
@@ -47,6 +49,8 @@ _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS[1], TIMEFRAME_MS[2]
 _VALUES = ("open", "high", "low", "close", "volume", "quote_volume", "taker_volume", "trades")
 
 _OK, _GAP, _NO_BTC = int(StepCode.OK), int(StepCode.GAP), int(StepCode.NO_BTC)  # an enum costs a call on the hot path
+
+_UNUSUAL, _VECTOR, _WAITS, _SEVERAL = closing.UNUSUAL, closing.VECTOR, closing.WAITS, closing.SEVERAL
 
 OnVector = Callable[[int, int, npt.NDArray[np.float64], int, int], None]
 
@@ -86,17 +90,23 @@ class Panel(States):
         self._stage = [np.zeros(size, BAR) for _ in frames]
         self._waiting = [np.zeros(size, np.int64) for _ in frames]  # symbols staged for BTCUSDT's next bar
         self._waiting_count = [0 for _ in frames]
-        self._staged_open = [[-1] * size for _ in frames]
+        self._staged = np.full((len(frames), size), -1, np.int64)
+        self._staged_open = [opens.data for opens in self._staged]
         self._codes = np.zeros(size, np.uint8)
         self._held: list[list[dict[int, npt.NDArray[Any]]]] = [[{} for _ in symbols] for _ in frames]
         self._late_samples: set[int] = set()
         self.next_funding_ms = [0] * size
-        self._settled_ms = [0] * size
+        self._settled = np.zeros(size, np.int64)
+        self._settled_ms = self._settled.data
         self.lost_vectors = 0
         self._fault = entry_point(bar_fault)
         self._step = entry_point(features.step)
         self._step_many = entry_point(features.step_many)
         self._complete = entry_point(features.complete)
+        self._close_bar = entry_point(closing.close_bar)
+        self._vector_rows = list(self.vectors)
+        self._out, self._out_hash = np.zeros(2, np.int64), np.zeros(1, np.uint64)
+        self._out_memory, self._hash_memory = self._out.data, self._out_hash.data
 
     def seed(self) -> None:
         """Fold every series from its bar file; once, before the first call of `on_bar`."""
@@ -137,6 +147,41 @@ class Panel(States):
             if held:
                 self._drain(symbol, timeframe, now_ms)
         return code
+
+    def close_bar(
+        self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, mono_ns: int, begun_ns: int,
+        latencies: Latencies, words: npt.NDArray[np.uint64], at: int, seq: int,
+    ) -> int:  # fmt: skip
+        """Journal a closed bar at word `at`, and in the ordinary case step it: `kernels.closing`.
+
+        `closed` must follow with the answer, once the journal has taken the record.
+        """
+        file, samples = self.files[timeframe][symbol], self.samples[symbol]
+        is_btc = symbol == self.btc
+        simple = not self._held[timeframe][symbol] and not (is_btc and self._waiting_count[timeframe])
+        code: int = self._close_bar(
+            symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, bar, words, at, seq,
+            latencies.counts, latencies.sums, self.all_states, self.all_rows, self.all_market, self.market_opens,
+            self.filled_table, self.newest, self._staged, self.next_decision, self.ready, self._settled,
+            self.deadline_ms, file.slots, file.words, *samples.series, samples.known, self.vectors, self._out,
+            self._out_hash,
+        )  # fmt: skip
+        return code
+
+    def closed(self, outcome: int, symbol: int, timeframe: int, bar: Any, now_ms: int) -> int:
+        """Do what `close_bar` has left: decide on its vector, or take an unusual bar. Returns the StepCode."""
+        if outcome == _VECTOR:
+            if self._late_samples:
+                self._late_samples.discard(symbol)
+            decision_ms, bits = self._out_memory
+            self.on_vector(symbol, decision_ms, self._vector_rows[symbol], self._hash_memory[0], bits)
+        elif outcome == _UNUSUAL:
+            return self.on_bar(symbol, timeframe, bar, now_ms)
+        elif outcome == _WAITS:
+            self._late_samples.add(symbol)
+        elif outcome == _SEVERAL:
+            self._finish(symbol, now_ms)
+        return _OK
 
     def on_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, now_ms: int) -> int:
         """Take an open-interest or funding sample; return the time from which features use it, −1 if it was known.
@@ -400,4 +445,4 @@ class Panel(States):
             self.vectors,
         )
         self.next_ms[symbol] = decision_ms + MINUTE_MS
-        self.on_vector(symbol, decision_ms, self.vectors[symbol], vector_hash, bits)
+        self.on_vector(symbol, decision_ms, self._vector_rows[symbol], vector_hash, bits)

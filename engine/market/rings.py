@@ -15,24 +15,27 @@ from kernels.records import BAR, TIMEFRAME_MS, TIMEFRAMES
 
 HEADER_BYTES = 4_096
 MAGIC = b"TABARS01"
+COUNT_WORD = 2  # of the header, as int64 words: what the live kernel reads and writes
 HEADER = np.dtype([("magic", "S8"), ("capacity", "<u8"), ("count", "<u8"), ("timeframe", "<u8"), ("symbol", "S24")])
 
 
 class BarFile:
     """One ring of closed bars. The newest bar is at slot (count − 1) mod capacity.
 
-    `append` is the live path: a bar is written before the count that makes it visible, so a reader in another process,
-    or a restart after kill -9, never sees half a bar.
+    `append` and `kernels.closing` write a bar before the count that makes it visible, so a reader in another process,
+    or a restart after kill -9, never sees half a bar. words: the header as int64.
     """
 
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.path = path
         self._mapped = mapped
         self._header = np.frombuffer(mapped, HEADER, count=1)
+        self.words: npt.NDArray[np.int64] = np.frombuffer(mapped, np.int64, count=HEADER.itemsize // 8)
         self.capacity = int(self._header["capacity"][0])
         self.timeframe = int(self._header["timeframe"][0])
         self.symbol = bytes(self._header["symbol"][0]).decode()
         self.slots: npt.NDArray[Any] = np.frombuffer(mapped, BAR, count=self.capacity, offset=HEADER_BYTES)
+        self._memory, self._closes = self.words.data, self.slots["close"].data
 
     @classmethod
     def create(cls, path: Path, symbol: str, timeframe: int, capacity: int) -> BarFile:
@@ -64,13 +67,17 @@ class BarFile:
     @property
     def count(self) -> int:
         """Bars ever appended; at most `capacity` of them are still here."""
-        return int(self._header["count"][0])
+        return self._memory[COUNT_WORD]
 
     @property
     def last_open_ms(self) -> int:
         """Open time of the newest bar, or -1."""
         count = self.count
         return int(self.slots["open_ms"][(count - 1) % self.capacity]) if count else -1
+
+    def close_of(self, back: int) -> float:
+        """Return the close of the bar `back` bars before the newest one."""
+        return self._closes[(self._memory[COUNT_WORD] - 1 - back) % self.capacity]
 
     def append(self, bar: Any) -> None:
         """Append one closed bar (a BAR record). It must be exactly one interval after the newest."""
@@ -99,7 +106,7 @@ class BarFile:
 
     def close(self) -> None:
         """Release the mapping."""
-        del self.slots, self._header
+        del self.slots, self._header, self.words, self._memory, self._closes
         self._mapped.close()
 
 

@@ -75,9 +75,12 @@ class SampleFile:
             np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[0], offset=_HEADER.itemsize),
             np.frombuffer(self._mapped, SAMPLE, count=CAPACITY[1], offset=split),
         )
-        self.counts = [int(self._counts[0]), int(self._counts[1])]
+        self.known = np.zeros(4, np.int64)  # both counts, then both newest stamps: what the live kernel reads
+        self.counts, self.newest_ms = self.known[:2].data, self.known[2:].data
+        self.counts[0], self.counts[1] = int(self._counts[0]), int(self._counts[1])
         self._mend()
-        self.newest_ms = [self.newest_stamp(kind) for kind in (OPEN_INTEREST, FUNDING)]  # kept for the hot path
+        for kind in (OPEN_INTEREST, FUNDING):
+            self.newest_ms[kind] = self.newest_stamp(kind)
 
     def _mend(self) -> None:
         """Drop what a kill in the middle of an insertion left twice."""

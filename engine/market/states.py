@@ -12,12 +12,13 @@ import numpy.typing as npt
 from engine.market.rings import BarFile, bar_path
 from engine.market.samples import MINUTE_MS, SampleFile, sample_path
 from kernels import features
+from kernels.closing import DEPTH, MARKET_DEPTH
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, TIMEFRAMES, BarFlag
 from kernels.schema import READY_BTC_BARS, READY_OWN_BARS
 from kernels.state import COUNT, FIRST_MS, OPEN_MS, new_state
 
-DEPTH = 16  # rows kept per series: a vector completed more than 16 minutes late is lost (and counted)
-MARKET_DEPTH = 512  # closes for which BTCUSDT's values are kept: how far a symbol may lag behind it
+# DEPTH: rows kept per series: a vector completed more than 16 minutes late is lost (and counted)
+# MARKET_DEPTH: closes for which BTCUSDT's values are kept: how far a symbol may lag behind it
 FILLED = int(BarFlag.FILLED)
 NEVER_MS = 1 << 62
 
@@ -58,15 +59,23 @@ class States:
         rings = [btc_ring_bars if s == self.btc else ring_bars for s in range(size)]
         self.files = [[_open_file(folder, name, t, rings[s]) for s, name in enumerate(symbols)] for t in frames]
         self.samples = [SampleFile(sample_path(folder, name)) for name in symbols]
-        self.states = [new_state(size) for _ in frames]
-        self.rows = [[np.full((size, FEATURES_PER_TIMEFRAME), np.nan) for _ in range(DEPTH)] for _ in frames]
-        self.market = [list(np.full((MARKET_DEPTH, 3), np.nan)) for _ in frames]
-        self.market_open_ms = [[-1] * MARKET_DEPTH for _ in frames]
-        self.filled = [[False] * size for _ in range(DEPTH)]
-        self.newest_open_ms = [[-1] * size for _ in frames]
+        # whole arrays for the live kernel, and the same memory by timeframe (times as memoryviews: they give ints)
+        self.all_states = np.stack([new_state(size) for _ in frames])
+        self.all_rows = np.full((len(frames), DEPTH, size, FEATURES_PER_TIMEFRAME), np.nan)
+        self.all_market = np.full((len(frames), MARKET_DEPTH, 3), np.nan)
+        self.market_opens = np.full((len(frames), MARKET_DEPTH), -1, np.int64)
+        self.newest = np.full((len(frames), size), -1, np.int64)
+        self.filled_table = np.zeros((DEPTH, size), np.uint8)
+        self.next_decision, self.ready = np.zeros(size, np.int64), np.full(size, NEVER_MS, np.int64)
+        self.states = list(self.all_states)
+        self.rows = [list(rows) for rows in self.all_rows]
+        self.market = [list(market) for market in self.all_market]
+        self.market_open_ms = [opens.data for opens in self.market_opens]
+        self.filled = [row.data for row in self.filled_table]
+        self.newest_open_ms = [opens.data for opens in self.newest]
         self.first_open_ms = [[-1] * size for _ in frames]
-        self.next_ms = [0] * size  # the decision time to complete next
-        self.ready_ms = [NEVER_MS] * size  # the first decision time at which every feature from o h l c is defined
+        self.next_ms = self.next_decision.data  # the decision time to complete next
+        self.ready_ms = self.ready.data  # the first decision time at which every feature from o h l c is defined
 
     def fold_files(self) -> list[tuple[int, int, npt.NDArray[Any]]]:
         """Fold every series from its bar file; BTCUSDT first, at most `warmup` bars of each.
@@ -97,7 +106,8 @@ class States:
 
     def first_bars(self, symbol: int) -> tuple[int, int, int]:
         """Return the open times of the first bars that the 1m, 15m and 1h states were folded from (−1: none)."""
-        return tuple(self.first_open_ms[t][symbol] for t in range(3))  # type: ignore[return-value]
+        minutes, quarters, hours = self.first_open_ms
+        return minutes[symbol], quarters[symbol], hours[symbol]
 
     def row(self, symbol: int, timeframe: int) -> npt.NDArray[np.float64]:
         """Return the newest 44 features of a series, borrowed until its next bar."""

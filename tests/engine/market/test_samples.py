@@ -21,7 +21,7 @@ def test_samples_are_sorted_and_the_first_version_of_a_minute_stays(tmp_path: Pa
     file.close()
     again = SampleFile(tmp_path / "A.samples")
     assert again.held(OPEN_INTEREST).tolist() == [(300_020, 600_000, 1.0), (600_000, 900_000, 2.0)]
-    assert again.newest_ms == [600_000, 120_000]
+    assert list(again.newest_ms) == [600_000, 120_000]
     again.close()
 
 
