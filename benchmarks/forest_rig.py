@@ -47,14 +47,19 @@ def make_rig(folder: Path, rounds: int = 200) -> Rig:
     for _ in range(TARGETS):
         shared.set_label(np.nan_to_num(x) @ rng.normal(size=FEATURES) + rng.normal(size=len(x)))
         boosters.append(lightgbm.train(PARAMETERS, shared, rounds))
+    return Rig(boosters, pack(boosters, folder / "forest.bin"), np.ascontiguousarray(x[:600]))
+
+
+def pack(boosters: list[Any], path: Path) -> Packed:
+    """Pack boosters as the training job does."""
     ensembles = [
         read_trees(treelite.frontend.from_lightgbm(b), missing_types(b.model_to_string(), FEATURES)) for b in boosters
     ]
     tables, warnings = forest_tables(ensembles)
     assert not warnings
     tables["nan_unseen"] = np.zeros(FEATURES, np.uint8)
-    write_packed(folder / "forest.bin", tables, 1, FEATURES)
-    return Rig(boosters, read_packed(folder / "forest.bin"), np.ascontiguousarray(x[:600]))
+    write_packed(path, tables, 1, FEATURES)
+    return read_packed(path)
 
 
 class SingleRowFast:
