@@ -212,6 +212,22 @@ class Start(msgspec.Struct):
     confirm: str | None = None
 
 
+class Kill(msgspec.Struct):
+    """The body of a kill: how far down the ladder. `cancel` and `flatten` are done in two steps."""
+
+    until: Literal["pause", "reduce_only", "cancel", "flatten"]
+    confirm: str | None = None
+
+
+class KillReport(msgspec.Struct):
+    """How far the newest kill was to go, and after how many ms each step held. `running`: not all of it holds yet."""
+
+    until: Literal["pause", "reduce_only", "cancel", "flatten"] | None
+    begun_ms: int | None
+    running: bool
+    took_ms: dict[str, int]
+
+
 class Health(msgspec.Struct):
     """The process answers."""
 

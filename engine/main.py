@@ -101,7 +101,7 @@ class Engine:
         self.operator = Operator(self.parts, self.symbols, self.mode)
         if self.live is not None:
             self.operator.questions["trading"] = self.live.summary
-            self.operator.add_verb("kill", self.live.trading.kill_command)
+            self.operator.ladder = self.live.trading.kill
         self._load_production()
         snapshot = Snapshot(config.data_dir, len(self.symbols), config.risk.max_positions)
         self.publisher = Publisher(
@@ -236,6 +236,8 @@ class Engine:
             now_ms, now = self.clock.now_ms(), loop.time()
             if self.live is None:
                 core.desk.advance(now_ms)
+                self.operator.ladder.advance(now_ms)
+                await self.operator.close_strays()
             else:
                 self.live.tick(now_ms)
             assert self._poller is not None

@@ -11,6 +11,7 @@ from typing import Any
 from engine.assemble import Parts
 from engine.errors import DataError
 from engine.model.predictor import PREDICTORS, PackedPredictor, open_between_frames, open_packed, ready_backend
+from engine.trading.kill import KillLadder, Step
 from kernels.records import Kind, Mode, Reason, RunState
 
 SESSION_START, SESSION_STOP = 1, 2
@@ -45,11 +46,10 @@ class Operator:
             "promote": self._promote,
             "rollback": self._rollback,
             "predictor": self._choose_predictor,
+            "kill": self._kill,
         }
-
-    def add_verb(self, verb: str, action: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
-        """Offer a command of a part that only some engines have."""
-        self._verbs[verb] = action
+        self.ladder = KillLadder(self._core.desk, None)  # a live engine puts its own in this place
+        self.questions["kill_report"] = lambda: self.ladder.report()
 
     async def handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         """Carry out one command. A command id that was answered before gets the same answer and no second effect."""
@@ -61,7 +61,7 @@ class Operator:
         if action is None:
             names = ", ".join(sorted([*self._verbs, *self.questions]))
             raise ValueError(f"no such command: {verb!r}; there are {names}")
-        named = (args.get(name) for name in ("symbol", "bundle_path", "predictor", "reason"))
+        named = (args.get(name) for name in ("symbol", "bundle_path", "predictor", "until", "reason"))
         argument = str(next((value for value in named if value), ""))
         argument = CLEAR_HALT if args.get("clear_halt") else argument
         if verb in ("promote", "rollback"):
@@ -143,6 +143,21 @@ class Operator:
         self._set_state(RunState.STOPPED, actor)
         count = self._core.flatten(Reason.FLATTEN)
         return {**self.status(), "closing": count}
+
+    def _kill(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Go down the ladder until `until`: pause, reduce_only, cancel or flatten; what takes time is timed."""
+        step = self.ladder.step(str(args.get("until", "")))
+        state = RunState.STOPPED if step is Step.PAUSE else RunState.REDUCE_ONLY
+        if self._core.desk.account.run_state not in (RunState.REDUCE_ONLY, RunState.HALTED):
+            self._set_state(state, actor)
+        self.ladder.begin(step, self._core.clock.now_ms())
+        return {**self.status(), "kill": self.ladder.report()}
+
+    async def close_strays(self) -> None:
+        """In shadow mode: close what filled after a flatten, each by a command, so that a replay does the same."""
+        for symbol in self.ladder.strays():
+            with contextlib.suppress(ValueError):
+                await self.handle("close", "kill ladder", {"symbol": self._symbols[symbol]}, "")
 
     def _close(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
         symbol = self._symbol(args)

@@ -260,8 +260,8 @@ class Replay:
             args = {"symbol": argument}
         elif verb in ("promote", "rollback") and argument:
             args = {"bundle_path": argument}
-        elif verb == "predictor":
-            args = {"predictor": argument}
+        elif verb in ("predictor", "kill"):
+            args = {{"predictor": "predictor", "kill": "until"}[verb]: argument}
         elif argument == CLEAR_HALT:
             args = {"clear_halt": True}
         elif argument:

@@ -1,9 +1,11 @@
-"""The operator's commands: status, start, stop, flatten, close, control. All but the last work without control."""
+"""The operator's commands: status, start, stop, kill, flatten, close, control. Only the last needs no engine."""
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command()(flatten)
     app.command()(close)
+    app.command()(kill)
     app.command(name="control")(control_)
 
 
@@ -124,14 +127,57 @@ def stop(as_json: AsJson = False) -> None:
 
 
 def flatten(yes: Yes = False, as_json: AsJson = False) -> None:
-    """Close everything this system opened, at the market, and stop entries."""
+    """Close everything this system opened, at the market, and stop entries. A live engine goes down its kill ladder."""
     from control.cli.local import read_engine, send
+    from kernels.records import Mode
 
     config = settings()
     view = read_engine(config)
     count = 0 if view is None else int(view.status["open_positions"][0])
     _confirmed(f"This closes {count} open positions at the market and stops entries. Go on?", yes)
-    _report(send(config, "flatten"), "flatten acknowledged: exits are on their way, entries are stopped", as_json)
+    live = view is not None and view.status["mode"][0] == Mode.LIVE
+    result = send(config, "kill", {"until": "flatten"}) if live else send(config, "flatten")
+    _report(result, "flatten acknowledged: exits are on their way, entries are stopped", as_json)
+
+
+class Until(enum.StrEnum):
+    """Steps of the kill ladder, gentlest first."""
+
+    PAUSE = "pause"
+    REDUCE_ONLY = "reduce_only"
+    CANCEL = "cancel"
+    FLATTEN = "flatten"
+
+
+def kill(
+    until: Annotated[Until, typer.Option(help="how far down the ladder; each step includes the ones before")],
+    wait_s: Annotated[float, typer.Option("--wait", min=0.0, max=600.0, help="seconds to wait for it to hold")] = 30.0,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go down the kill ladder: pause entries, reduce-only, cancel own entries, flatten; prints when each step held.
+
+    Exit code 1 when it does not hold within the wait: the engine goes on trying, `ta status` shows what is left.
+    """
+    from control.cli.local import send
+
+    config = settings()
+    if until in (Until.CANCEL, Until.FLATTEN):
+        does = "cancels open entries" if until is Until.CANCEL else "cancels open entries and closes every position"
+        _confirmed(f"This stops entries, {does}. Go on?", yes)
+    report = send(config, "kill", {"until": until.value})["kill"]
+    deadline = time.monotonic() + wait_s
+    while report["running"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+        report = send(config, "kill_report")
+    if as_json:
+        print(json.dumps({"ok": not report["running"], "result": report}))
+    else:
+        for step in list(Until)[: list(Until).index(until) + 1]:
+            took = report["took_ms"].get(step.value)
+            out.print(f"{step.value:12s} {'does not hold yet' if took is None else f'held after {took} ms'}")
+    if report["running"]:
+        raise typer.Exit(1)
 
 
 def close(

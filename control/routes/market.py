@@ -13,6 +13,7 @@ from control.listing import Listing, Query, page
 from control.problems import ApiError, documented
 from control.routes.records import PROBLEMS, TIME_MAX, Before, FromMs, Limit, ToMs
 from control.routes.status import SYMBOL, SymbolFilter
+from control.routes.trading import question
 from control.services import Services
 from control.shapes import Page
 from control.shapes_data import (
@@ -95,18 +96,6 @@ async def _candles(
 async def market(request: Request[Any, Any, Any], services: Services) -> Response[dict[str, Any]]:
     """Return the league of connections, counts of frames and faults, repairs, late closes and the exchange's clock."""
     return await answered(request, services, lambda: question(services, "market"), ASKED)
-
-
-async def question(services: Services, verb: str) -> dict[str, Any]:
-    """Return what the engine answers to a question that changes nothing. Raises ApiError 503 without an engine."""
-    try:
-        answer = await services.engine.command(verb, "control", {}, "")
-    except (ConnectionError, TimeoutError) as error:
-        raise ApiError(503, "engine-unreachable", "no engine answers") from error
-    if not answer.get("ok"):
-        raise ApiError(503, "engine-refused", str(answer.get("error") or "refused"))
-    report: dict[str, Any] = answer["result"]
-    return report
 
 
 @get("/api/features/{symbol:str}", tags=["market"], summary="Newest feature vectors", responses=PROBLEMS)

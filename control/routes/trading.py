@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Request, Response, post
+import msgspec
+from litestar import Request, Response, get, post
 from litestar.params import Parameter
 
 from control import present
+from control.answers import ASKED, SNAPSHOT, answered
 from control.auth import Scope
 from control.commands import Command
-from control.problems import documented
+from control.problems import ApiError, documented
 from control.routes.status import SYMBOL
 from control.services import Services
-from control.shapes import CommandDone, Confirm, Start
+from control.shapes import CommandDone, Confirm, Kill, KillReport, Start
 
 Key = Annotated[
     str | None,
@@ -27,6 +29,24 @@ Key = Annotated[
 Symbol = Annotated[str, Parameter(pattern=SYMBOL, description="for example BTCUSDT")]
 ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", description="the model's id")]
 PROBLEMS = documented(400, 401, 403, 409, 413, 415, 422, 428, 429, 503)
+
+
+async def question(services: Services, verb: str) -> dict[str, Any]:
+    """Return what the engine answers to a question that changes nothing. Raises ApiError 503 without an engine."""
+    try:
+        answer = await services.engine.command(verb, "control", {}, "")
+    except (ConnectionError, TimeoutError) as error:
+        raise ApiError(503, "engine-unreachable", "no engine answers") from error
+    if not answer.get("ok"):
+        raise ApiError(503, "engine-refused", str(answer.get("error") or "refused"))
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def open_positions(services: Services) -> int:
+    """Return how many positions the engine holds."""
+    view = services.engine.snapshot()
+    return 0 if view is None else int(view.status["open_positions"][0])
 
 
 async def carry_out(
@@ -90,11 +110,16 @@ async def stop(
 async def flatten(
     request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
 ) -> Response[CommandDone]:
-    """Flatten in two steps: the first answer is 428 with a `confirm` code and says how many positions would close."""
-    view = services.engine.snapshot()
-    count = 0 if view is None else int(view.status["open_positions"][0])
+    """Flatten in two steps: the first answer is 428 with a `confirm` code and says how many positions would close.
+
+    A live engine goes down the whole kill ladder: its open entries are cancelled first, and each step is timed.
+    """
+    count = open_positions(services)
     warning = f"this closes {count} open positions at the market and stops entries; repeat the request with this code"
-    return await carry_out(request, services, Command("flatten", {}), key, data, warning)
+    view = services.engine.snapshot()
+    live = view is not None and present.engine_status(view).mode == "live"
+    command = Command("kill", {"until": "flatten"}) if live else Command("flatten", {})
+    return await carry_out(request, services, command, key, data, warning)
 
 
 @post(
@@ -146,4 +171,54 @@ async def halt(
     return await carry_out(request, services, Command("halt", {}), key, data)
 
 
-HANDLERS = [start, stop, reduce_only, flatten, halt, close]
+@post(
+    "/api/trading/kill",
+    opt={"needs": Scope.TRADE},
+    status_code=200,
+    tags=["trading"],
+    summary="Go down the kill ladder, each step timed",
+    responses=PROBLEMS,
+)
+async def kill(
+    request: Request[Any, Any, Any], services: Services, data: Kill, key: Key = None
+) -> Response[CommandDone]:
+    """Pause entries, then reduce-only, then cancel own open entries, then flatten: each step includes those before.
+
+    Answers when the engine has begun; `GET /api/trading/kill` says when each step held.
+    """
+    warnings = {
+        "cancel": "this stops entries and cancels every open entry of this system; repeat the request with this code",
+        "flatten": f"this closes {open_positions(services)} open positions at the market, cancels every open entry and "
+        "stops entries; repeat the request with this code",
+    }
+    command = Command("kill", {"until": data.until})
+    return await carry_out(request, services, command, key, Confirm(data.confirm), warnings.get(data.until))
+
+
+@get(
+    "/api/trading/kill", tags=["trading"], summary="The newest kill, step by step", responses=documented(401, 429, 503)
+)
+async def kill_report(request: Request[Any, Any, Any], services: Services) -> Response[KillReport]:
+    """Return how far the newest kill of this engine run was to go and after how many ms each step held."""
+
+    async def make() -> KillReport:
+        return msgspec.convert(await question(services, "kill_report"), KillReport)
+
+    return await answered(request, services, make, SNAPSHOT)
+
+
+@get(
+    "/api/trading",
+    tags=["trading"],
+    summary="The order side of a live engine",
+    responses=documented(401, 404, 429, 503),
+)
+async def order_side(request: Request[Any, Any, Any], services: Services) -> Response[dict[str, Any]]:
+    """Return stops by symbol, doubts, alarms, open tasks, resting symbols, routes; 404 in shadow mode."""
+    view = services.engine.snapshot()
+    if view is not None and present.engine_status(view).mode == "shadow":
+        raise ApiError(404, "not-live", "the engine runs in shadow mode: it has no orders on an exchange")
+    return await answered(request, services, lambda: question(services, "trading"), ASKED)
+
+
+HANDLERS = [start, stop, reduce_only, flatten, halt, close, kill, kill_report, order_side]

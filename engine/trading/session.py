@@ -357,10 +357,6 @@ class LiveTrading:
         """Refuse entries until positions and stops have been read once more."""
         self.sweeps.begin()
 
-    def kill_command(self, actor: str, args: dict[str, Any]) -> dict[str, Any]:
-        """Go down the kill ladder until `until`; see kill.py."""
-        return self.kill.command(str(args.get("until", "flatten")), self._now_ms)
-
     def check_invariant(self, now_ms: int) -> None:
         """Position ≠ 0 ⇒ guard armed and stop confirmed, or within its two seconds, or on its way out."""
         positions = self.desk.positions

@@ -21,6 +21,8 @@ class FakeEngine:
         self.answers: dict[str, dict[str, Any]] = {}
         self.commands: list[tuple[str, str, dict[str, Any], str]] = []
         self.refuse: str | None = None
+        self.stuck = False  # a kill that never holds
+        self.kill: dict[str, Any] = {"until": None, "begun_ms": None, "running": False, "took_ms": {}}
         self.delay_s = 0.0
         self.snapshot = Snapshot(data_dir, len(SYMBOLS), 8)
         self._server = CommandServer(data_dir, self._handle)
@@ -76,6 +78,16 @@ class FakeEngine:
         status = self.snapshot.view.status
         states = {"start": RunState.RUNNING, "stop": RunState.STOPPED, "flatten": RunState.STOPPED}
         states |= {"reduce_only": RunState.REDUCE_ONLY, "halt": RunState.HALTED}
+        if verb == "kill_report":
+            return self.kill
+        if verb == "kill":
+            steps = ["pause", "reduce_only", "cancel", "flatten"]
+            reached = steps[: steps.index(args["until"]) + 1]
+            self.kill = {"until": args["until"], "begun_ms": 1, "running": self.stuck}
+            self.kill["took_ms"] = {step: 40 * at for at, step in enumerate(reached)}
+            status["run_state"] = RunState.STOPPED if args["until"] == "pause" else RunState.REDUCE_ONLY
+            status["open_positions"] = 0 if args["until"] == "flatten" else status["open_positions"]
+            return {"kill": self.kill}
         if verb in states:
             status["run_state"] = states[verb]
         if verb in ("flatten", "close"):

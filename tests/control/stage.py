@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from control.auth import Scope, TokenBook
 from control.main import serve
 from engine.config import Config
 from kernels.records import BAR, GATES, RECORDS, BarFlag, Kind, Mode, Reason, RunState
+from kernels.schema import FEATURES, TARGETS
 from store import writer
 from store.client import Store, connect
 from store.schema import tables
@@ -82,8 +84,34 @@ def history(store: Store, now_ms: int) -> None:
     for model_id, state in (("20261122T120000-abcdef01", "production"), ("20261122T150000-abcdef02", "candidate")):
         manifest = json.dumps({"symbols": list(SYMBOLS), "rows": 123_456, "independent_labels": 4_321.0})
         row = {"model_id": model_id, "time": now_ms, "state": state, "schema_hash": 1, "backend": "packed"}
-        more = {"actor": "cli:ops", "url": "file", "parent_id": "", "manifest": manifest, "metrics": "{}", "version": 1}
+        more = {"actor": "cli:ops", "url": "file", "parent_id": "", "manifest": manifest, "version": 1}
+        more["metrics"] = json.dumps(metrics(now_ms)) if state == "production" else "{}"
         writer.insert_row(store, "models", row | more)
+
+
+def metrics(now_ms: int) -> dict[str, Any]:
+    """Return an evaluation of the shape that `engine.model.evaluate` gives: honest, hardly better than a constant."""
+    rng = np.random.default_rng(9)
+
+    def target(name: str) -> dict[str, Any]:
+        scale = 120.0 if name.startswith("e_hold") else 0.004
+        predicted = np.linspace(-1, 1, 10) * scale + (scale * 1.5 if name.startswith("e_") else 0)
+        deciles = [
+            {"predicted": p, "actual": p * 0.6 + rng.normal(0, scale / 9), "actual_q05": p * 0.8 - scale / 5}
+            for p in predicted.tolist()
+        ]
+        error = "pinball" if name.startswith("q05") else "rmse"
+        figures = {error: 0.99, f"{error}_constant": 1.0, "rank_ic": 0.04, "calibration": deciles}
+        return figures | ({"coverage": 0.052} if error == "pinball" else {})
+
+    shares = np.sort(rng.exponential(1, len(FEATURES)))[::-1]
+    return {
+        "rows": 48_000, "from_ms": now_ms - 30 * 86_400_000, "to_ms": now_ms - 86_400_000,
+        "targets": {name: target(name) for name in TARGETS},
+        "policy": {"trades": 412, "days": 29, "net": 0.0131, "net_q05": -0.0062, "net_q95": 0.0341, "won": 201},
+        "drift": dict(zip(FEATURES, rng.exponential(0.03, 132).tolist(), strict=True)) | {"rsi_1m": 0.31},
+        "importance": {"er_long": dict(zip(FEATURES, (shares / shares.sum()).tolist(), strict=True))},
+    }  # fmt: skip
 
 
 def listen(engine: FakeEngine) -> None:
@@ -95,7 +123,8 @@ def listen(engine: FakeEngine) -> None:
         elif word == "alive":
             engine.beat()
         elif word == "commands":
-            print(json.dumps([item[0] for item in engine.commands]), flush=True)
+            said = [" ".join([verb, *filter(None, [args.get("until")])]) for verb, _, args, _ in engine.commands]
+            print(json.dumps([text for text in said if text != "kill_report"]), flush=True)
 
 
 def main(data_dir: Path) -> None:

@@ -98,6 +98,46 @@ def test_a_start_in_live_mode_takes_two_steps(client: Any, engine: Any, bearer: 
     assert done.status_code == 200
 
 
+@pytest.mark.parametrize("until", ["pause", "reduce_only"])
+def test_the_gentle_steps_of_the_kill_ladder_are_taken_at_once(
+    client: Any, engine: Any, bearer: Any, until: str
+) -> None:
+    done = client.post("/api/trading/kill", headers=bearer("trade"), json={"until": until})
+    assert done.status_code == 200 and engine.commands[0][0::2] == ("kill", {"until": until})
+
+
+@pytest.mark.parametrize("until", ["cancel", "flatten"])
+def test_the_hard_steps_take_two_and_say_when_each_held(client: Any, engine: Any, bearer: Any, until: str) -> None:
+    headers = bearer("trade")
+    first = client.post("/api/trading/kill", headers=headers, json={"until": until})
+    assert first.status_code == 428 and engine.commands == []
+    code = first.json()["confirm"]
+    assert (
+        client.post("/api/trading/kill", headers=headers, json={"until": "pause", "confirm": code}).status_code == 200
+    )
+    assert client.post("/api/trading/flatten", headers=headers, json={"confirm": code}).status_code == 409
+    done = client.post("/api/trading/kill", headers=headers, json={"until": until, "confirm": code})
+    assert done.status_code == 200
+    report = client.get("/api/trading/kill", headers=bearer()).json()
+    assert report["until"] == until and not report["running"] and until in report["took_ms"]
+    assert client.post("/api/trading/kill", headers=headers, json={"until": "burn"}).status_code == 400
+    assert client.post("/api/trading/kill", headers=bearer(), json={"until": "pause"}).status_code == 403
+
+
+def test_a_live_flatten_goes_down_the_ladder(client: Any, engine: Any, bearer: Any) -> None:
+    engine.snapshot.view.status["mode"] = Mode.LIVE
+    headers = bearer("trade")
+    code = client.post("/api/trading/flatten", headers=headers).json()["confirm"]
+    assert client.post("/api/trading/flatten", headers=headers, json={"confirm": code}).status_code == 200
+    assert engine.commands[0][0::2] == ("kill", {"until": "flatten"})
+    trading = client.get("/api/trading", headers=bearer())
+    assert trading.status_code == 200
+
+
+def test_a_shadow_engine_has_no_order_side(client: Any, engine: Any, bearer: Any) -> None:
+    assert client.get("/api/trading", headers=bearer()).json()["code"] == "not-live"
+
+
 def test_the_same_key_is_carried_out_once(client: Any, engine: Any, bearer: Any) -> None:
     headers = bearer("trade") | {"Idempotency-Key": "k1"}
     first, second = (client.post("/api/trading/stop", headers=headers) for _ in range(2))

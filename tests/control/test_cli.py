@@ -63,7 +63,24 @@ def test_a_refusal_and_a_missing_engine_exit_with_1(ta: Any, engine: Any) -> Non
     assert ta("stop").exit_code == 1
 
 
-@pytest.mark.parametrize("words", [("flatten",), ("close", "BTCUSDT")])
+def test_kill_prints_when_each_step_held(ta: Any, engine: Any) -> None:
+    shown = ta("kill", "--until", "cancel", "--yes")
+    assert shown.exit_code == 0
+    assert [line.split() for line in shown.output.splitlines()] == [
+        ["pause", "held", "after", "0", "ms"],
+        ["reduce_only", "held", "after", "40", "ms"],
+        ["cancel", "held", "after", "80", "ms"],
+    ]
+    document = json.loads(ta("kill", "--until", "pause", "--json").output)
+    assert document == {
+        "ok": True, "result": {"until": "pause", "begun_ms": 1, "running": False, "took_ms": {"pause": 0}},
+    }  # fmt: skip
+    engine.kill = engine.kill | {"running": True}
+    engine.stuck = True
+    assert ta("kill", "--until", "flatten", "--yes", "--wait", "0.2").exit_code == 1
+
+
+@pytest.mark.parametrize("words", [("flatten",), ("close", "BTCUSDT"), ("kill", "--until", "flatten")])
 def test_without_a_terminal_a_dangerous_command_needs_yes(ta: Any, engine: Any, words: tuple[str, ...]) -> None:
     assert ta(*words, input="y\n").exit_code == 2
     assert engine.commands == []
@@ -74,7 +91,7 @@ def test_tokens_are_made_listed_and_revoked(ta: Any, data_dir: Path) -> None:
     entry = TokenBook(data_dir / "tokens.json").verify(made["token"])
     assert entry is not None and entry.scope == "trade"
     (listed,) = json.loads(ta("tokens", "list", "--json").output)
-    assert listed["counts"] is True and made["token"].split("_")[2] not in json.dumps(listed)
+    assert listed["counts"] is True and made["token"].split("_", 2)[2] not in json.dumps(listed)
     assert ta("tokens", "revoke", listed["id"]).exit_code == 0
     assert ta("tokens", "revoke", listed["id"]).exit_code == 1
     assert json.loads(ta("tokens", "list", "--json").output)[0]["counts"] is False

@@ -236,7 +236,7 @@ def test_stop_and_start_and_the_page_follows(open_page: Any, stage: Stage) -> No
     page.locator(".strip").get_by_text("stopped").wait_for()
     page.get_by_role("button", name="Start session").click()
     page.locator(".strip").get_by_text("running").wait_for()
-    assert stage.commands()[-2:] == ["stop", "start"]
+    assert stage.commands()[-2:] == ["kill pause", "start"]
 
 
 def test_flatten_asks_before_it_acts(open_page: Any, stage: Stage) -> None:
@@ -252,7 +252,12 @@ def test_flatten_asks_before_it_acts(open_page: Any, stage: Stage) -> None:
     page.get_by_role("button", name="Flatten").click()
     page.get_by_role("dialog").get_by_role("button", name="Flatten").click()
     page.get_by_text("Flatten acknowledged").wait_for()
-    assert stage.commands() == [*before, "flatten"]
+    page.get_by_text("Down to “flatten”").wait_for()
+    assert page.locator(".steps li").all_inner_texts() == [
+        "Entries stopped at once", "Reduce only after 40 ms", "Open entries cancelled after 80 ms", "Flat after 120 ms",
+    ]  # fmt: skip
+    page.screenshot(path=SHOTS / "flatten-done.png")
+    assert stage.commands() == [*before, "kill flatten"]
     page.get_by_role("button", name="Start session").click()
     page.locator(".strip").get_by_text("running").wait_for()
 
@@ -262,6 +267,17 @@ def test_a_reader_sees_no_buttons_that_change_anything(open_page: Any) -> None:
     page.get_by_text("This token may only read.").wait_for()
     for name in ("Start session", "Flatten", "Halt", "Stop entries"):
         assert page.get_by_role("button", name=name).count() == 0
+
+
+def test_a_model_shows_its_evidence(open_page: Any) -> None:
+    page = open_page("models")
+    page.get_by_role("heading", name="Calibration").wait_for()
+    assert page.locator("svg.plot").count() == 8
+    page.get_by_role("heading", name="Drift of the inputs").wait_for()
+    assert "rsi_1m" in page.locator(".bars").first.inner_text()
+    page.screenshot(path=SHOTS / "models-evidence.png", full_page=True)
+    page.get_by_role("link", name="20261122T150000-abcdef02").click()
+    page.get_by_text("Trained without validation").wait_for()
 
 
 def test_promotion_shows_what_the_gate_or_the_registry_says(open_page: Any) -> None:

@@ -194,5 +194,8 @@ class Day:
             if minute % 90 == 45:
                 self.command("flatten", reason="test")
                 self.command("start")
+            if minute % 90 == 70:
+                self.command("kill", until="flatten")
+                self.command("start")
             self.pass_minute(minute)
         self.journal.close()

@@ -31,6 +31,27 @@ export function put(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Shows `next` in `place`, cell by cell where the rows are the same: a button keeps its focus, and a press on it is not
+// lost because the numbers beside it moved in that moment.
+export function swap(place: Element, next: Element): void {
+  const heads = (root: Element) => [...root.querySelectorAll("thead th, tbody th")].map((cell) => cell.textContent).join("|");
+  const old = place.querySelectorAll("tbody td"), fresh = next.querySelectorAll("tbody td");
+  if (fresh.length === 0 || old.length !== fresh.length || heads(place) !== heads(next)) return place.replaceChildren(next);
+  old.forEach((cell, index) => {
+    const other = fresh[index] as Element;
+    if (!cell.querySelector("button") && cell.innerHTML !== other.innerHTML) cell.replaceChildren(...other.childNodes);
+  });
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function svg(tag: string, props: Record<string, string | number>, ...children: (Node | string)[]): SVGElement {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(props)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
 export interface Column<Row> {
   name: string;
   show: (row: Row) => Child;

@@ -1,6 +1,7 @@
 // Open positions with a bar from stop loss to take profit that shows where the mark price stands.
 import { h, table } from "./dom.ts";
 import { percent, price, signed, span, tone } from "./format.ts";
+import { live } from "./live.ts";
 import { act, ask, may } from "./shell.ts";
 import type { Position } from "./types.ts";
 
@@ -17,7 +18,9 @@ async function close(symbol: string): Promise<void> {
   }
 }
 
+// `now` is the market's time: a simulated market runs at another speed than this clock.
 export function positionsTable(rows: Position[]): HTMLElement {
+  const now = live.last.status?.engine?.exchange_ms ?? Date.now();
   return table("Open positions", [
     { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
     { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : "down" }, row.side) },
@@ -27,8 +30,8 @@ export function positionsTable(rows: Position[]): HTMLElement {
     { name: "Result", number: true, show: (row) => h("span", { class: tone(row.unrealised_usdt) }, signed(row.unrealised_usdt)) },
     { name: "Stop loss – take profit", show: guard },
     { name: "Liquidation", number: true, wide: true, show: (row) => percent(row.to_liquidation, 1) },
-    { name: "On exchange", wide: true, show: (row) => (row.protected ? "protected" : "local stop only") },
-    { name: "Held", number: true, wide: true, show: (row) => span(Date.now() - row.opened_ms) },
+    { name: "Stop on exchange", wide: true, show: (row) => (row.protected ? "stands" : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
+    { name: "Held", number: true, wide: true, show: (row) => span(now - row.opened_ms) },
     { name: "", show: (row) => (may("trade") ? h("button", { class: "small", "aria-label": `Close ${row.symbol}`, onclick: () => void close(row.symbol) }, "Close") : "") },
   ], rows, "No open positions.");
 }

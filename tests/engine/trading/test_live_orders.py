@@ -418,7 +418,7 @@ def test_the_kill_ladder_flattens_and_measures_each_step(tmp_path: Path) -> None
     assert list(kill.took_ms) == list(KillStep)
     assert report(rig.trading)["kill_ms"].keys() == {"pause", "reduce_only", "cancel", "flatten"}
     with pytest.raises(ValueError, match="flatten"):
-        rig.trading.kill_command("test", {"until": "burn"})
+        kill.step("burn")
     assert kill.took_ms[KillStep.FLATTEN] > 4_000
     rig.decide(0)
     assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["reduce_only"]

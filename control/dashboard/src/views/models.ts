@@ -4,6 +4,7 @@ import { card, fill, h, table } from "../dom.ts";
 import { moment, num } from "../format.ts";
 import { act, ask, load, may, type View } from "../shell.ts";
 import type { Model } from "../types.ts";
+import { evidence } from "./evidence.ts";
 
 interface Detail extends Model { url: string; manifest: Record<string, unknown> }
 
@@ -32,10 +33,18 @@ export const models: View = {
   name: "Models",
   show(main, chosen) {
     const list = h("div"), detail = h("div");
+    let active = "";
     const rollback = h("button", {}, "Roll back");
-    main.append(may("trade") ? h("div", { class: "row tools" }, rollback) : h("div"), list, detail);
+    const backend = h("select", { "aria-label": "Predictor" }, h("option", { value: "" }, "Evaluate with…"), ["auto", "packed", "walk", "tl2cgen"].map((name) => h("option", { value: name }, name))) as HTMLSelectElement;
+    backend.addEventListener("change", async () => {
+      const name = backend.value;
+      backend.value = "";
+      if (name && (await ask(`Let the engine evaluate its model with “${name}” until it restarts?`, "Change", false))) await act("/api/models/predictor", { predictor: name }, `The model is evaluated with ${name}.`, "Change");
+    });
+    main.append(may("trade") ? h("div", { class: "row tools" }, rollback, backend) : h("div"), card("Registry", list), detail);
     const refresh = () => load(list, async () => {
       const found = await get<{ items: Model[] }>("/api/models");
+      active = (found.items.find((row) => row.active) ?? found.items[0])?.model_id ?? "";
       fill(list, table("Models", [
         { name: "Model", key: true, show: (row) => h("a", { href: `#/models/${row.model_id}` }, row.model_id) },
         { name: "State", show: (row) => h("span", { class: `tag ${row.active ? "good" : ""}` }, row.active ? `${row.state}, deciding now` : row.state) },
@@ -56,12 +65,15 @@ export const models: View = {
       if (!(await ask("Bring back the model that the present one replaced?", "Roll back"))) return;
       if (await act("/api/models/rollback", { reason: "dashboard" }, "Rolled back.", "Roll back")) void refresh();
     });
-    if (chosen) void load(detail, async () => {
-      const model = await get<Detail>(`/api/models/${encodeURIComponent(chosen)}`);
-      const { files: _files, features: _features, missing_types: _types, golden: _golden, ...manifest } = model.manifest;
-      fill(detail, card(`${model.model_id}: metrics`, Object.keys(model.metrics).length ? pairs(model.metrics) : h("p", { class: "empty" }, "No out-of-sample metrics are stored for this model.")), card("Manifest", pairs(manifest)));
+    void refresh().then(() => {
+      const id = chosen || active;
+      if (id) void load(detail, async () => {
+        const model = await get<Detail>(`/api/models/${encodeURIComponent(id)}`);
+        const { files: _files, features: _features, missing_types: _types, golden: _golden, metrics: _metrics, ...manifest } = model.manifest;
+        fill(detail, h("h2", { class: "part" }, model.model_id, " ", "targets" in model.metrics ? h("a", { href: `/api/models/${encodeURIComponent(id)}/report`, target: "_blank", rel: "noopener" }, "full report") : null),
+          h("div", { class: "grid" }, evidence(model.metrics), card("Manifest", pairs(manifest))));
+      });
     });
-    void refresh();
     return () => {};
   },
 };

@@ -1,7 +1,7 @@
 // What an operator asks first: is it trading, what does it hold, how far are the guards, is everything healthy.
 import { get } from "../api.ts";
 import { areaChart } from "../charts.ts";
-import { card, fill, h, put, table } from "../dom.ts";
+import { card, fill, h, put, swap, table } from "../dom.ts";
 import { bytes, count, micros, num, percent, signed, span, time, tone } from "../format.ts";
 import { live } from "../live.ts";
 import { positionsTable } from "../positions.ts";
@@ -87,8 +87,8 @@ export const overview: View = {
         put(traded.more, `${count(engine?.counters.signals)} signals, ${count(engine?.counters.entries)} entries`);
         fill(healthy, health(status));
       }),
-      live.on("positions", (items) => fill(held, positionsTable(items))),
-      live.on("latency", (items) => fill(quick, stages(items))),
+      live.on("positions", (items) => swap(held, positionsTable(items))),
+      live.on("latency", (items) => swap(quick, stages(items))),
       live.on("signals", (signal) => {
         recent = [signal, ...recent.filter((item) => item.symbol !== signal.symbol)].slice(0, 8);
         cancelAnimationFrame(pending);
