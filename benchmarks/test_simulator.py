@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
+import signal
 import ssl
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ import numpy as np
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from engine.journal import read_records, segments
+from engine.link import SnapshotReader
 from engine.simulator.certificate import make_certificate
 from engine.simulator.exchange import Exchange
 from engine.simulator.instruments import MONEY
@@ -24,6 +30,7 @@ from engine.simulator.options import Options
 from engine.simulator.orders import Order
 from engine.simulator.streams import Connection, Target
 from engine.simulator.warm import warm
+from kernels.records import Kind
 from tests.engine.simulator.conftest import spawn
 from tests.engine.simulator.harness import Rig
 
@@ -106,11 +113,11 @@ def test_orders_through_the_matching_core(benchmark: Any) -> None:
 
     matcher = rig.venue.matcher
     matcher.sink = Silent()
-    bids, _, _ = rig.venue.levels(0)
     count = 4_000
 
     def run() -> None:
         rig.pump.advance(rig.tape.now_ms + 1_000)
+        bids, _, _ = rig.venue.levels(0)
         for k in range(count // 4):
             resting = Order(
                 matcher.next_id(), rig.account, 0, f"r{k}", 1, "LIMIT", "GTC", 1, bids[0][0] - 2_000 - k % 50
@@ -178,6 +185,27 @@ def test_frames_over_a_socket(tls: bool, tmp_path: Path) -> None:
         process.wait(10)
 
 
+def test_600_symbols_at_ten_times_the_real_rate_over_sockets() -> None:
+    """What another process receives of 600 symbols' bookTicker, 15 a second each, at speed 10."""
+    options = ["--speed", "10", "--books", "900", "--updates", "60", "--symbol-count", str(SYMBOLS)]
+    process, facts = spawn(*options, "--history-days", "0.2", "--ahead-days", "0.2", "--quiet")
+    try:
+        names = "/".join(f"{symbol.lower()}@bookTicker" for symbol in facts.symbols)
+        queue: Any = multiprocessing.get_context("spawn").Queue()
+        worker = multiprocessing.get_context("spawn").Process(
+            target=receive, args=(f"{facts.stream_url}/public/stream?streams={names}", "", 5.0, queue)
+        )
+        worker.start()
+        found = queue.get(timeout=60)
+        worker.join(10)
+        print(f"\nbookTicker frames received per second of {SYMBOLS} symbols: {found:,.0f} of {SYMBOLS * 15 * 10:,}")
+        if os.environ.get("TA_BENCH_STRICT"):
+            assert found >= 0.98 * SYMBOLS * 15 * 10
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def test_a_day_of_four_symbols(benchmark: Any) -> None:
     """Rendering and copying every frame of a market day at --speed 3600 rates; the issue allows 30 s with the
     engine."""
@@ -195,6 +223,47 @@ def test_a_day_of_four_symbols(benchmark: Any) -> None:
     assert isinstance(connection.mask, np.ndarray)
     if os.environ.get("TA_BENCH_STRICT"):
         assert benchmark.stats.stats.mean < 30
+
+
+def test_a_day_of_four_symbols_with_the_engine_attached(tmp_path: Path) -> None:
+    """Wall time of one market day over sockets into the shadow engine's process, which must have every minute's bar."""
+    options = ["--speed", "20000", "--minutes", "1440", "--hold", "--quiet", "--history-days", "12"]
+    process, facts = spawn(*options, "--ahead-days", "3")
+    names = {
+        "TA_EXCHANGE__NAME": "sim", "TA_EXCHANGE__CLOCK": "replay", "TA_MARKET__DEADLINE_MS": "60000",
+        "TA_EXCHANGE__REST_URL": facts.rest_url, "TA_EXCHANGE__STREAM_URL": facts.stream_url,
+        "TA_EXCHANGE__WS_API_URL": facts.ws_api_url, "TA_MARKET__SYMBOLS": json.dumps(facts.symbols),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path), "engine"]
+    with subprocess.Popen(command, env=os.environ | names, stderr=subprocess.DEVNULL) as engine:
+        try:
+            reader = SnapshotReader(tmp_path)
+
+            def engine_ms() -> int:
+                view = reader.read()
+                return int(view.status["exchange_ms"][0]) if view is not None else 0
+
+            def wait(reached_ms: int, seconds: float) -> float:
+                deadline = time.monotonic() + seconds
+                while engine_ms() < reached_ms:
+                    assert engine.poll() is None, "the engine ended by itself"
+                    assert time.monotonic() < deadline, "not there in time"
+                    time.sleep(0.005)
+                return time.monotonic()
+
+            begun_s = wait(facts.start_ms + 1, 60)
+            taken_s = wait(facts.start_ms + 1_440 * 60_000, 80) - begun_s
+        finally:
+            engine.send_signal(signal.SIGTERM)
+            engine.wait(20)
+            process.terminate()
+            process.wait(10)
+    written = [kind for path in segments(tmp_path / "journal", "main") for kind, _ in read_records(path)]
+    closed = written.count(Kind.BAR)
+    print(f"\na day of four symbols with the engine attached: {taken_s:.1f} s, {closed:,} bars in its journal")
+    assert closed >= 4 * 1_439
+    if os.environ.get("TA_BENCH_STRICT"):
+        assert taken_s < 30
 
 
 @pytest.mark.parametrize("name", ["plain"])

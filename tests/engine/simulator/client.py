@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from engine.simulator.server import Server
 
@@ -37,7 +38,7 @@ class Client:
         query = urlencode(params | {"timestamp": stamp})
         signature = hmac.new(b"s", query.encode(), hashlib.sha256).hexdigest()
         url = f"{self.base}{path}?{query}&signature={signature}"
-        async with self.session.request(method, url, headers={"X-MBX-APIKEY": "k"}) as reply:
+        async with self.session.request(method, URL(url, encoded=True), headers={"X-MBX-APIKEY": "k"}) as reply:
             return reply.status, orjson.loads(await reply.read())
 
     async def buy(self, **params: Any) -> tuple[int, Any]:

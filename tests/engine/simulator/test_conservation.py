@@ -63,7 +63,7 @@ def act(rig: Rig, numbers: random.Random, step: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_wallets_costs_and_positions_balance_to_the_last_unit(seed: int) -> None:
-    rig = Rig(usdt=1_000_000, seed=seed, history_days=1.0, ahead_days=3.0)
+    rig = Rig(usdt=1_000_000, seed=seed, history_days=1.0, ahead_days=6.0)
     numbers = random.Random(seed)
     for n in range(5):
         account = rig.venue.open_account(f"trader{n}", "x", 100_000 * (n + 1))
@@ -72,7 +72,7 @@ def test_wallets_costs_and_positions_balance_to_the_last_unit(seed: int) -> None
             account.setting(s).isolated = n == 3
     total = rig.venue.ledger.total()
     sink = rig.venue.matcher.sink = Silent()
-    wanted = long_run(20_000, 1_000_000) // 2
+    wanted = long_run(10_000, 1_000_000)
     step = 0
     while sink.events < wanted:
         step += 1
@@ -81,8 +81,7 @@ def test_wallets_costs_and_positions_balance_to_the_last_unit(seed: int) -> None
         except Refusal:
             sink.events += 1
         if step % 25 == 0:
-            if rig.tape.now_ms > rig.exchange.market.end_ms - 5_000:
-                break
+            assert rig.tape.now_ms < rig.exchange.market.end_ms - 5_000, "the market is long enough"
             rig.pump.advance(rig.tape.now_ms + numbers.randint(50, 1_500))
         if step % 1_000 == 0:
             assert rig.venue.ledger.total() == total
@@ -96,5 +95,4 @@ def test_wallets_costs_and_positions_balance_to_the_last_unit(seed: int) -> None
     assert all(position.qty == 0 and position.cost == 0 for position in market.positions.values())
     entities = [*ledger.accounts.values(), *ledger.own.values()]
     assert sum(entity.wallet for entity in entities) == total
-    assert sink.events >= min(wanted, 10_000)
     assert total > MONEY
