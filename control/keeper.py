@@ -7,9 +7,10 @@ import threading
 import structlog
 
 from control import priority
-from control.jobs.history import adopt
+from control.jobs.history import adopt, adopt_brackets
 from control.store_health import StoreHealth
 from engine.config import Config
+from engine.exchange.filters import BRACKETS_NAME
 from store.client import Store
 from store.errors import StoreError
 from store.tail import Tail
@@ -36,6 +37,7 @@ class Keeper:
         self._follower: threading.Thread | None = None
         self._adopted_run = -1
         self._checks = 0
+        self._brackets_ns = 0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -64,6 +66,7 @@ class Keeper:
             self._report()
             if self._checks % AUDIT_CHECKS == 0:
                 self._read_audit()
+                self._take_brackets()
             self._checks += 1
             self._stopping.wait(CHECK_S)
 
@@ -107,6 +110,17 @@ class Keeper:
             return
         if rows:
             self._health.audit_compared, self._health.audit_differing = int(compared), int(differing)
+
+    def _take_brackets(self) -> None:
+        path = self._config.data_dir / BRACKETS_NAME
+        written_ns = path.stat().st_mtime_ns if path.exists() else 0
+        if written_ns == self._brackets_ns:
+            return
+        try:
+            logger.info("brackets", rows=adopt_brackets(self._store, self._config))
+        except (StoreError, OSError, ValueError, KeyError) as error:
+            logger.error("brackets", detail=str(error))
+        self._brackets_ns = written_ns
 
     def _adopt(self) -> None:
         """Store the history that a new run was started on: what its vectors were folded from."""

@@ -249,6 +249,12 @@ def _job_tables() -> list[Table]:
             ("version", "UInt64"),
         ),
         _plain(
+            "brackets",
+            ("symbol", "time", "floor_usdt"),
+            ("symbol", SYMBOL), ("time", TIME), ("floor_usdt", "Float64"), ("cap_usdt", "Float64"),
+            ("leverage", "UInt16"), ("rate", "Float64"), ("deduction_usdt", "Float64"), ("version", "UInt64"),
+        ),
+        _plain(
             "imports",
             ("path", "table"),
             ("path", text), ("table", low), ("symbol", SYMBOL), ("sha256", text), ("rows", "UInt64"),

@@ -100,6 +100,12 @@ class FakeExchange:
             }
         if path in ("/fapi/v1/klines", "/fapi/v1/markPriceKlines"):
             return self._klines(query)
+        if path == "/fapi/v1/premiumIndexKlines":  # a price like -0.0004: as often below zero as above
+            rows = self._klines(query)
+            scaled = [[f"{(float(x) - 100) / 1e4:.8f}" for x in row[1:5]] for row in rows]
+            return [
+                [row[0], *four, "0", row[6], "0", 12, "0", "0", "0"] for row, four in zip(rows, scaled, strict=True)
+            ]
         if path == "/fapi/v1/fundingInfo":
             return []
         if path == "/fapi/v1/fundingRate":

@@ -43,6 +43,7 @@ def collect(
     to_time: Annotated[str | None, typer.Option("--to", help="end before this UTC date or time")] = None,
     timeframes: Annotated[str, typer.Option(help="candles to collect")] = ",".join(TIMEFRAMES),
     mark: Annotated[bool, typer.Option(help="1m mark-price candles too")] = True,
+    premium: Annotated[bool, typer.Option(help="1m premium-index candles too")] = False,
     funding: Annotated[bool, typer.Option(help="funding rates too")] = True,
     open_interest: Annotated[bool, typer.Option(help="open-interest history too (about a month exists)")] = True,
     rest_url: Annotated[str, typer.Option(help="another REST address than the configured exchange's")] = "",
@@ -72,6 +73,7 @@ def collect(
             [name.strip() for name in chosen],
             [TIMEFRAMES.index(name) for name in frames],
             mark,
+            premium,
             funding,
             open_interest,
         )

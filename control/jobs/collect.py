@@ -19,10 +19,13 @@ from engine.exchange.budget import WeightBudget
 from engine.exchange.rest import (
     CLOSED_AFTER_MS,
     FUNDING_PAGE,
+    LAST_PRICE,
+    MARK_PRICE,
     OPEN_INTEREST_DAYS,
     OPEN_INTEREST_MS,
     OPEN_INTEREST_PAGE,
     PAGE_BARS,
+    PREMIUM_INDEX,
     MarketRest,
     closed,
 )
@@ -34,6 +37,7 @@ PAGES_PER_INSERT = 24  # about 12,000 candles: an insert costs 5 ms plus 2 µs a
 SERIES_AT_ONCE = 6
 DAY_MS = 86_400_000
 WEIGHT_SHARE = 0.5
+INSERTS = {MARK_PRICE: writer.insert_mark_bars, PREMIUM_INDEX: writer.insert_premium_bars}
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Order:
     symbols: Sequence[str] = ()
     timeframes: Sequence[int] = (0, 1, 2)
     mark: bool = True
+    premium: bool = False
     funding: bool = True
     open_interest: bool = True
 
@@ -110,9 +115,10 @@ class Collector:
 
     async def _symbol(self, symbol: str, instrument: Any, from_ms: int, to_ms: int, now_ms: int) -> None:
         from_ms = max(from_ms, int(instrument["onboard_ms"]))
-        jobs = [self._bars(symbol, frame, from_ms, to_ms, now_ms, mark=False) for frame in self._order.timeframes]
-        if self._order.mark:
-            jobs.append(self._bars(symbol, 0, from_ms, to_ms, now_ms, mark=True))
+        jobs = [self._bars(symbol, frame, from_ms, to_ms, now_ms, LAST_PRICE) for frame in self._order.timeframes]
+        for wanted, series in ((self._order.mark, MARK_PRICE), (self._order.premium, PREMIUM_INDEX)):
+            if wanted:
+                jobs.append(self._bars(symbol, 0, from_ms, to_ms, now_ms, series))
         if self._order.funding:
             jobs.append(self._funding(symbol, from_ms, to_ms, int(instrument["funding_hours"])))
         if self._order.open_interest:
@@ -126,11 +132,16 @@ class Collector:
             except ExchangeError as error:
                 self.summary.faults.append(f"{symbol}: {error}")
 
-    async def _bars(self, symbol: str, frame: int, from_ms: int, to_ms: int, now_ms: int, mark: bool) -> None:
+    async def _bars(self, symbol: str, frame: int, from_ms: int, to_ms: int, now_ms: int, series: str) -> None:
         step = TIMEFRAME_MS[frame]
         from_ms = -(-from_ms // step) * step
-        name = "mark_1m" if mark else f"candles_{TIMEFRAMES[frame]}"
-        have = await self._in_store(lambda: _open_times(self._store, name, symbol, from_ms, to_ms, whole=not mark))
+        name = {MARK_PRICE: "mark_1m", PREMIUM_INDEX: "premium_index"}.get(series) or f"candles_{TIMEFRAMES[frame]}"
+        insert = partial(writer.insert_bars, self._store, symbol, frame)
+        if series in INSERTS:
+            insert = partial(INSERTS[series], self._store, symbol)
+        have = await self._in_store(
+            lambda: _open_times(self._store, name, symbol, from_ms, to_ms, whole=series == LAST_PRICE)
+        )
         pages = missing_pages(have, from_ms, to_ms, step)
         span = PAGE_BARS * step
         self.summary.skipped_pages += -(-max(to_ms - from_ms, 0) // span) - len(pages)
@@ -138,13 +149,10 @@ class Collector:
         for first in range(0, len(pages), PAGES_PER_INSERT):
             some = pages[first : first + PAGES_PER_INSERT]
             got = await asyncio.gather(
-                *(self._rest.klines(symbol, frame, start, min(start + span, to_ms), mark=mark) for start in some)
+                *(self._rest.klines(symbol, frame, start, min(start + span, to_ms), series=series) for start in some)
             )
             bars = closed(np.concatenate(got), frame, now_ms)
             bars = bars[np.unique(bars["open_ms"], return_index=True)[1]]
-            insert = partial(writer.insert_mark_bars, self._store, symbol)
-            if not mark:
-                insert = partial(writer.insert_bars, self._store, symbol, frame)
             await self._in_store(partial(insert, bars, "rest"))
             self._advance(len(some), name, len(bars), symbol)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,15 @@ import numpy.typing as npt
 
 from engine.config import Config
 from engine.errors import DataError
+from engine.exchange.filters import BRACKETS_NAME
 from engine.market.rings import BarFile, bar_path
 from engine.market.samples import MINUTE_MS, read_held, sample_path
 from kernels.records import BAR, TIMEFRAMES
 from store import queries, writer
 from store.client import Store
+from store.native import Values
+
+TIER = ("floor_usdt", "cap_usdt", "leverage", "rate", "deduction_usdt")
 
 
 def adopt(store: Store, config: Config) -> int:
@@ -59,6 +64,31 @@ def _adopt_samples(store: Store, config: Config, symbol: str) -> int:
 
 def _missing(held: npt.NDArray[Any], stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return held[~np.isin(held["stamp_ms"] // MINUTE_MS, stored["stamp_ms"] // MINUTE_MS)]
+
+
+def adopt_brackets(store: Store, config: Config) -> int:
+    """Store the leverage brackets that a live engine read at its start; unchanged ones are not stored again."""
+    try:
+        found = json.loads((config.data_dir / BRACKETS_NAME).read_text())
+    except FileNotFoundError:
+        return 0
+    newest = "SELECT symbol, max(time) FROM brackets GROUP BY symbol"
+    known: dict[str, set[tuple[Any, ...]]] = {}
+    sql = f"SELECT symbol, {', '.join(TIER)} FROM brackets WHERE (symbol, time) IN ({newest})"
+    for symbol, *values in store.rows(sql):
+        known.setdefault(str(symbol), set()).add(tuple(values))
+    changed = [
+        (symbol, tier)
+        for symbol, tiers in found["brackets"].items()
+        if known.get(symbol) != {tuple(tier[name] for name in TIER) for tier in tiers}
+        for tier in tiers
+    ]
+    if not changed:
+        return 0
+    times = np.full(len(changed), int(found["time_ms"]))
+    columns: dict[str, Values] = {name: np.array([tier[name] for _, tier in changed]) for name in TIER}
+    columns |= {"symbol": [symbol for symbol, _ in changed], "time": times, "version": times}
+    return writer.insert_columns(store, "brackets", columns)
 
 
 def _partial(bars: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

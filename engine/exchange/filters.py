@@ -12,6 +12,7 @@ from engine.errors import DataError, ExchangeError
 from kernels.records import INSTRUMENT
 
 DEFAULT_FUNDING_HOURS = 8
+BRACKETS_NAME = "brackets.json"  # in the data folder: what a live engine read with its key
 _PERPETUAL = ("PERPETUAL", "TRADIFI_PERPETUAL")
 
 

@@ -17,6 +17,7 @@ from engine.exchange.budget import WeightBudget
 from kernels.records import TIMEFRAME_MS, TIMEFRAMES
 
 PAGE_BARS = 499  # weight 2: the most candles per unit of weight
+LAST_PRICE, MARK_PRICE, PREMIUM_INDEX = "klines", "markPriceKlines", "premiumIndexKlines"
 FUNDING_PAGE = 1_000
 OPEN_INTEREST_PAGE = 500
 OPEN_INTEREST_MS = 300_000
@@ -153,15 +154,14 @@ class MarketRest:
         from_ms: int | None = None,
         to_ms: int | None = None,
         limit: int = PAGE_BARS,
-        mark: bool = False,
+        series: str = LAST_PRICE,
     ) -> npt.NDArray[Any]:
         """Return one page as BAR[n]: bars that open in [from_ms, to_ms), the last possibly still open.
 
-        `mark` asks for mark-price candles, which have no volumes (set to NaN).
+        Candles of another `series` than the last price have no volumes (set to NaN).
         """
-        path = "/fapi/v1/markPriceKlines" if mark else "/fapi/v1/klines"
         raw = await self.get(
-            path,
+            f"/fapi/v1/{series}",
             page_weight(limit),
             symbol=symbol,
             interval=TIMEFRAMES[timeframe],
@@ -169,20 +169,20 @@ class MarketRest:
             endTime=None if to_ms is None else to_ms - 1,
             limit=limit,
         )
-        page = rows.bars(raw, timeframe)
-        if mark:
+        page = rows.bars(raw, timeframe, signed=series == PREMIUM_INDEX)
+        if series != LAST_PRICE:
             for name in ("volume", "quote_volume", "taker_volume", "trades"):
                 page[name] = np.nan
         return page
 
     async def history(
-        self, symbol: str, timeframe: int, from_ms: int, to_ms: int, mark: bool = False
+        self, symbol: str, timeframe: int, from_ms: int, to_ms: int, series: str = LAST_PRICE
     ) -> npt.NDArray[Any]:
         """Return all bars that open in [from_ms, to_ms) as BAR[n], pages fetched in parallel."""
         span = PAGE_BARS * TIMEFRAME_MS[timeframe]
         pages = await asyncio.gather(
             *(
-                self.klines(symbol, timeframe, start, min(start + span, to_ms), mark=mark)
+                self.klines(symbol, timeframe, start, min(start + span, to_ms), series=series)
                 for start in range(from_ms, to_ms, span)
             )
         )

@@ -16,10 +16,11 @@ _BAR_COLUMNS = ("open", "high", "low", "close", "volume", "quote_volume", "taker
 _ROW_COLUMNS = (1, 2, 3, 4, 5, 7, 9)
 
 
-def bars(rows: Any, timeframe: int) -> npt.NDArray[Any]:
+def bars(rows: Any, timeframe: int, signed: bool = False) -> npt.NDArray[Any]:
     """Turn kline rows (12 columns) into BAR[n] in time order, flag REST.
 
-    The last row may be a bar that is still open: the caller cuts by server time. Raises ExchangeError naming the
+    The last row may be a bar that is still open: the caller cuts by server time. `signed`: values may be negative, as
+    the premium index is. Raises ExchangeError naming the
     first row that is no candle.
     """
     step = TIMEFRAME_MS[timeframe]
@@ -38,7 +39,7 @@ def bars(rows: Any, timeframe: int) -> npt.NDArray[Any]:
     result["last_trade_id"] = -1
     result["flags"] = BarFlag.REST
     good = (
-        (result["low"] > 0)
+        (signed | (result["low"] > 0))
         & (result["low"] <= np.minimum(result["open"], result["close"]))
         & (result["high"] >= np.maximum(result["open"], result["close"]))
         & np.isfinite(result["high"])

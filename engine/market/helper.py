@@ -152,7 +152,7 @@ class Worker:
         if open_interest:
             _write(folder / f"{symbol}.open_interest", await self._rest.open_interest(symbol, limit=open_interest))
 
-    async def bars(self, ranges: list[list[Any]], mark: bool = False) -> dict[str, Any]:
+    async def bars(self, ranges: list[list[Any]]) -> dict[str, Any]:
         """Fetch [symbol, timeframe, from_ms, to_ms] ranges in the order given; only closed bars are returned.
 
         `bars` holds one text per range (see `decode_bars`), or null where the range could not be read. `server_ms`
@@ -162,7 +162,7 @@ class Worker:
 
         async def one(symbol: str, timeframe: int, from_ms: int, to_ms: int) -> str | None:
             try:
-                found = await self._rest.history(symbol, timeframe, from_ms, to_ms, mark)
+                found = await self._rest.history(symbol, timeframe, from_ms, to_ms)
             except ExchangeError as error:
                 self._emit({"event": "fault", "job": "bars", "symbol": symbol, "error": str(error)})
                 return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 LIQUIDATION_ROOM = 0.005  # the exchange stop stands at least this fraction of the price before liquidation
 
@@ -32,6 +35,14 @@ def read_brackets(answer: Any) -> dict[str, list[Tier]]:
         ]
         for row in rows
     }  # fmt: skip
+
+
+def keep_brackets(path: Path, tiers: dict[str, list[Tier]], now_ms: int) -> None:
+    """Write what the account's brackets are as JSON, for control to store: reading them takes a key it never has."""
+    partial = path.with_name(path.name + ".new")
+    listed = {symbol: [asdict(tier) for tier in found] for symbol, found in tiers.items()}
+    partial.write_bytes(orjson.dumps({"time_ms": now_ms, "brackets": listed}))
+    partial.replace(path)
 
 
 def tier_of(tiers: list[Tier], notional_usdt: float) -> Tier:

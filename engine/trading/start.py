@@ -14,6 +14,7 @@ from engine.assemble import Parts, assemble
 from engine.clock import Clock
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.exchange.filters import BRACKETS_NAME
 from engine.exchange.replies import Reply
 from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
@@ -24,6 +25,7 @@ from engine.market.routes import addresses
 from engine.trading.carry import resume_orders
 from engine.trading.connect import Connection
 from engine.trading.live import LiveGateway
+from engine.trading.margin import keep_brackets
 from engine.trading.orders import Order, is_ours
 from engine.trading.preflight import Report, preflight
 from engine.trading.report import report
@@ -168,6 +170,7 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     trading, report, restored = live.trading, live.report, live.parts.restored
     desk, index = trading.desk, {name: i for i, name in enumerate(symbols)}
     trading.tiers = {index[name]: tiers for name, tiers in report.tiers.items() if name in index}
+    keep_brackets(config.data_dir / BRACKETS_NAME, report.tiers, now_ms)
     trading.untraded = {index[name]: why for name, why in report.untraded.items()}
     for asset in report.fee_assets:
         trading.fees.watch(asset)

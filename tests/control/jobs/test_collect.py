@@ -11,7 +11,11 @@ import pytest
 from aiohttp import web
 
 from control.jobs.collect import DAY_MS, Order, Summary, collect, missing_pages
+from control.jobs.history import adopt_brackets
+from engine.config import load
 from engine.errors import DataError
+from engine.exchange.filters import BRACKETS_NAME
+from engine.trading.margin import Tier, keep_brackets
 from store import queries
 from store.client import Store, connect
 from tests.fake_exchange import FakeExchange, candle
@@ -56,6 +60,27 @@ async def test_everything_arrives_once_and_a_repeat_asks_for_nothing(exchange: F
     assert len(queries.bars(store, "ETHUSDT", 0)) == 2 * 1_440 - 1
     await run(exchange, store, days=3.0, symbols=["ETHUSDT"])
     assert len(queries.funding(store, "ETHUSDT")) == 9 and len(queries.bars(store, "ETHUSDT", 2)) == 71
+
+
+async def test_the_premium_index_is_collected_when_asked_for(exchange: FakeExchange, store: Store) -> None:
+    summary = await run(exchange, store, days=1.0, symbols=["ETHUSDT"], timeframes=[], premium=True)
+    assert summary.rows["premium_index"] == 1_439 and not summary.faults
+    rows = store.rows("SELECT min(low) < 0, max(high) > 0, countIf(isNaN(volume)), count() FROM premium_index")
+    assert rows == [(1, 1, 1_439, 1_439)]
+    again = await run(exchange, store, days=1.0, symbols=["ETHUSDT"], timeframes=[], premium=True)
+    assert "premium_index" not in again.rows
+
+
+def test_brackets_that_a_live_engine_read_reach_the_store_when_they_change(store: Store, tmp_path: Path) -> None:
+    config = load(None, data_dir=tmp_path)
+    assert adopt_brackets(store, config) == 0
+    tiers = [Tier(0.0, 50_000.0, 0.004, 0.0, 125), Tier(50_000.0, 600_000.0, 0.005, 50.0, 100)]
+    keep_brackets(tmp_path / BRACKETS_NAME, {"BTCUSDT": tiers, "ETHUSDT": tiers[:1]}, NOW)
+    assert (adopt_brackets(store, config), adopt_brackets(store, config)) == (3, 0)
+    keep_brackets(tmp_path / BRACKETS_NAME, {"BTCUSDT": tiers, "ETHUSDT": tiers[1:]}, NOW + 1)
+    assert adopt_brackets(store, config) == 1
+    sql = "SELECT cap_usdt, leverage FROM brackets WHERE symbol = 'ETHUSDT' ORDER BY time DESC LIMIT 1"
+    assert store.rows(sql) == [(600_000.0, 100)]
 
 
 async def test_an_interrupted_run_resumes_where_it_stopped(exchange: FakeExchange, store: Store) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.errors import ExchangeError
 from engine.exchange import filters, rows
 from engine.exchange.budget import WeightBudget
-from engine.exchange.rest import MarketRest, closed
+from engine.exchange.rest import MARK_PRICE, MarketRest, closed
 from tests.fake_exchange import FakeExchange, candle
 
 NOW = 1_790_771_340_000 + 30_000
@@ -45,7 +45,7 @@ async def test_history_is_whole_ordered_and_paged_at_weight_two(exchange: FakeEx
 
 async def test_mark_candles_know_no_volume(exchange: FakeExchange) -> None:
     async with MarketRest(exchange.rest_url, WeightBudget()) as rest:
-        bars = await rest.klines("BTCUSDT", 0, NOW - 600_000, NOW, mark=True)
+        bars = await rest.klines("BTCUSDT", 0, NOW - 600_000, NOW, series=MARK_PRICE)
     assert len(bars) == 10 and np.isnan(bars["volume"]).all() and (bars["close"] > 0).all()
 
 
