@@ -34,6 +34,7 @@ P99_MS = 50.0
 RATIO = 1.1
 TURNS = 3
 LIVE_CLIENTS = 100
+LOADS, INTERACTIVE_S = 7, 1.5
 ENDPOINTS = [
     "/api/status",
     "/api/signals/latest",
@@ -216,6 +217,46 @@ def test_a_hundred_live_clients(benchmark, rig: Rig) -> None:
     benchmark.extra_info.update(found)
     print(found)
     assert found["least"] >= 3 * (SECONDS - 2)
+
+
+def test_the_dashboard_is_interactive_in_time(benchmark, rig: Rig) -> None:
+    """From the address to the engine's state on the page, nothing cached, already logged in; 600 symbols."""
+    from playwright.sync_api import sync_playwright
+
+    from control.routes.pages import BUILT
+    from tests.control.test_dashboard import CHROMIUM, FLAGS, SHOTS
+
+    if not CHROMIUM.exists() or not (BUILT / "index.html").exists():
+        pytest.skip("needs chromium and a built dashboard")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+
+    def loads() -> list[float]:
+        took = []
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            first = browser.new_page()
+            first.goto(rig.url)
+            first.fill("#token", rig.token)
+            first.keyboard.press("Enter")
+            first.get_by_text("engine alive", exact=True).wait_for()
+            kept = first.context.storage_state()
+            for _ in range(LOADS):
+                context = browser.new_context(storage_state=kept, viewport={"width": 1360, "height": 900})
+                page = context.new_page()
+                begun = time.perf_counter()
+                page.goto(rig.url, wait_until="commit")
+                page.get_by_text("engine alive", exact=True).wait_for()
+                page.get_by_text("600 of 600 ready").wait_for()
+                took.append(round(time.perf_counter() - begun, 3))
+                page.screenshot(path=SHOTS / "overview-600.png")
+                context.close()
+            browser.close()
+        return took
+
+    found = sorted(benchmark.pedantic(loads, rounds=1))
+    benchmark.extra_info["seconds"] = found
+    print("interactive after, s:", found)
+    assert found[LOADS // 2] < INTERACTIVE_S
 
 
 def test_the_engine_does_not_feel_the_load(benchmark, rig: Rig) -> None:
