@@ -156,7 +156,8 @@ class Driver:
         grid, open_ms = self.grid, self.grid.first_ms + at * MINUTE_MS
         self._at = at
         live = np.flatnonzero(grid.flags[:, at] & HAS_BAR).tolist()
-        sides = {int(row["symbol"]): int(row["side"]) for row in self.core.desk.positions.rows}
+        positions = self.core.desk.positions
+        sides = {int(row["symbol"]): int(row["side"]) for row in positions.rows[: positions.count]}
         sides |= {order.symbol: order.side for order in self.core.desk.orders.values() if not order.reduce_only}
         for symbol in live:
             self._lean[symbol] = sides.get(symbol, 1) or 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +20,7 @@ from kernels.schema import INDEX, READY_BTC_BARS, READY_OWN_BARS
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 MINUTE_MS = 60_000
-ROWS_AT_ONCE = 65_536  # float32 rows made for the forests at a time
+ROWS_AT_ONCE = 4_096  # float32 rows made for the forests at a time: 2 MB, which stay in the cache
 
 
 class Batch(Protocol):
@@ -142,12 +144,17 @@ def _lay_out_symbol(grid: Grid, s: int, history: History, btc: History, model: B
     at = (bars["open_ms"] - grid.first_ms) // MINUTE_MS
     inside = np.flatnonzero((at >= 0) & (at < grid.minutes))
     at = at[inside]
-    for begin in range(0, len(inside), ROWS_AT_ONCE):
-        rows = vectors[inside[begin : begin + ROWS_AT_ONCE]].astype(np.float32)
+    first = int(inside[0]) if len(inside) else 0  # bars are in time order: those inside are neighbours
+
+    def predict(begin: int) -> None:
         where = at[begin : begin + ROWS_AT_ONCE]
+        rows = vectors[first + begin : first + begin + len(where)].astype(np.float32)
         grid.predictions[s, where] = model.predict(rows)
         unseen = (np.isnan(rows) & model.nan_unseen).any(axis=1)
         grid.flags[s, where] |= np.where(unseen, NAN_UNSEEN, 0).astype(np.uint8)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the forests' kernels hold no GIL
+        list(pool.map(predict, range(0, len(inside), ROWS_AT_ONCE)))
     if isinstance(model, Given):
         grid.predictions[s, at] = model.at(own.symbol, bars["open_ms"][inside] + MINUTE_MS)
     grid.atr[s, at] = vectors[inside, INDEX["atr_15m"]]

@@ -84,6 +84,8 @@ def backtest(
         console.print(f"{name:<20} {value:,.6g}", highlight=False)
     for row in result.by_symbol():
         console.print(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
+    for row in result.by_month():
+        console.print(f"{row['month']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
     console.print(f"result {result.hash()}; tear sheet {sheet}", highlight=False, soft_wrap=True)
 
 

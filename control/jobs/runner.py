@@ -36,6 +36,7 @@ KINDS: dict[str, frozenset[str]] = {
     "train": RANGE | {"rounds", "leaves", "learning-rate", "seed", "threads", "folds", "holdout-days"},
     "collect": RANGE | {"days"},
     "audit": RANGE,
+    "backtest": RANGE | {"model", "compare-run"},
 }
 Rows = Callable[[dict[str, Any]], None]
 logger = structlog.get_logger("control.jobs")

@@ -1,4 +1,4 @@
-"""Jobs: labels, training, collection and audits as child processes, with progress and log."""
+"""Jobs: labels, training, collection, audits and backtests as child processes, with progress and log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MS = "toUnixTimestamp64Milli"
 class NewJob(msgspec.Struct):
     """What to run: a kind and the options of the `ta` command of that name."""
 
-    kind: Literal["label", "train", "collect", "audit"]
+    kind: Literal["label", "train", "collect", "audit", "backtest"]
     options: dict[str, str | int | float | list[str]] = {}
 
 

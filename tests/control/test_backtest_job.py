@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
+from control.jobs.runner import JobRunner
+from engine.config import load
+from engine.model.registry import open_registry
 from kernels.records import BAR
 from store import writer
 from store.client import connect
@@ -19,13 +24,18 @@ __all__ = ["trained"]
 MINUTES = 3_000
 
 
-def test_backtest_command_trades_the_store(tmp_path: Path, trained: Trained) -> None:
-    with connect("embedded", tmp_path) as store:
+def stock(folder: Path) -> None:
+    """Store bars and mark bars of two symbols."""
+    with connect("embedded", folder) as store:
         for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
             bars: np.ndarray = generated_bars(MINUTES, seed)
             assert bars.dtype == BAR
             writer.insert_bars(store, symbol, 0, bars, "file")
             writer.insert_mark_bars(store, symbol, bars[:-10], "file")
+
+
+def test_backtest_command_trades_the_store(tmp_path: Path, trained: Trained) -> None:
+    stock(tmp_path)
     command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path), "backtest", "--json"]
     options = ["--symbol", "ETHUSDT", "--bundle", str(trained.bundle), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
@@ -38,3 +48,25 @@ def test_backtest_command_trades_the_store(tmp_path: Path, trained: Trained) -> 
     assert Path(found["tear_sheet"]).read_text().startswith("<!doctype html>")
     refused = subprocess.run([*command, "--symbol", "ETHUSDT"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "no production model" in refused.stderr
+
+
+async def test_backtest_runs_as_a_job_of_control_with_progress_and_a_result(tmp_path: Path, trained: Trained) -> None:
+    stock(tmp_path)
+    model_id = open_registry(load(data_dir=tmp_path)).publish(trained.bundle, "test", 1)
+    seen: list[float] = []
+    runner = JobRunner(tmp_path, None, lambda row: None, lambda job: seen.append(job.progress or 0.0))
+    task = asyncio.ensure_future(runner.run())
+    job_id = runner.submit("backtest", {"symbol": "ETHUSDT", "model": model_id}, "me").job_id
+    deadline = time.monotonic() + 120
+    while (job := runner.job(job_id)).state in ("queued", "running"):
+        assert time.monotonic() < deadline, job.log
+        await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert job.state == "done", job.log
+    assert job.progress == 1.0 and any(line.startswith("progress ") for line in job.log)
+    (folder,) = (tmp_path / "backtests").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["model_id"] == model_id and result["hash"] in "".join(job.log)
+    assert {"by_symbol", "by_month", "refusals", "statistics"} <= set(result)
+    assert (folder / "tear_sheet.html").exists() and (folder / "trades.csv").exists()

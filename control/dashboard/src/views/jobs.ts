@@ -6,7 +6,7 @@ import { live } from "../live.ts";
 import { load, may, say, type View } from "../shell.ts";
 import type { Job } from "../types.ts";
 
-const KINDS = ["label", "train", "collect", "audit"];
+const KINDS = ["label", "train", "collect", "audit", "backtest"];
 
 export const jobs: View = {
   id: "jobs",
