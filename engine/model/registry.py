@@ -9,7 +9,9 @@ brings back the one before it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,7 @@ class Registry:
         """Copy a bundle into the registry as a candidate and return its id. Raises DataError on altered files."""
         check_files(bundle)
         model_id = bundle.name
+        self._fs.invalidate_cache()
         if self._fs.exists(f"{self._bundle(model_id)}/{MANIFEST_NAME}"):
             raise DataError(f"{model_id}: already in the registry at {self.url}")
         self._fs.makedirs(self._bundle(model_id), exist_ok=True)
@@ -86,20 +89,24 @@ class Registry:
             raise DataError(f"registry: expected one of {', '.join(ACTIONS)}, got {event.action!r}")
         body = {name: getattr(event, name) for name in Event.__dataclass_fields__}
         self._fs.makedirs(f"{self._root}/events", exist_ok=True)
-        number = len(self._fs.ls(f"{self._root}/events", detail=False))
+        number = len(self._event_names())
         name = f"{event.time_ms:013d}-{number:06d}-{uuid.uuid4().hex[:6]}.json"
         self._write(f"{self._root}/events/{name}", json.dumps(body, indent=1).encode())
 
     def events(self) -> list[Event]:
         """Return all events in order."""
-        folder = f"{self._root}/events"
-        if not self._fs.exists(folder):
-            return []
-        self._fs.invalidate_cache()
-        names = sorted(name for name in self._fs.ls(folder, detail=False) if str(name).endswith(".json"))
+        names = self._event_names()
         if len(names) > MAX_EVENTS:
-            raise DataError(f"{folder}: {len(names)} events, expected at most {MAX_EVENTS}")
+            raise DataError(f"{self.url}: {len(names)} events, expected at most {MAX_EVENTS}")
         return [Event(**json.loads(self._fs.cat_file(name))) for name in names]
+
+    def _event_names(self) -> list[str]:
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(f"{self._root}/events", detail=False)
+        except FileNotFoundError:  # an object store has no empty folders
+            return []
+        return sorted(str(name) for name in found if str(name).endswith(".json"))
 
     def entries(self) -> list[Entry]:
         """Return every registered model with its state, newest publication first."""
@@ -150,15 +157,29 @@ class Registry:
         """Return a local folder with the bundle, its files checked against the manifest's hashes."""
         if self._local:
             folder = Path(self._bundle(model_id))
-        else:
-            folder = self._cache / model_id
-            if not (folder / MANIFEST_NAME).exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                remote = [str(name) for name in self._fs.ls(self._bundle(model_id), detail=False)]
-                for name in sorted(remote, key=lambda item: item.endswith(MANIFEST_NAME)):
-                    self._fs.get_file(name, str(folder / name.rsplit("/", 1)[-1]))
-        check_files(folder)
+            check_files(folder)
+            return folder
+        folder = self._cache / model_id
+        if not folder.is_dir():
+            self._copy_here(model_id, folder)
+        try:
+            check_files(folder)
+        except DataError:
+            shutil.rmtree(folder, ignore_errors=True)  # the next try copies it anew
+            raise
         return folder
+
+    def _copy_here(self, model_id: str, folder: Path) -> None:
+        partial = folder.with_name(f".{model_id}.{uuid.uuid4().hex[:6]}")
+        partial.mkdir(parents=True)
+        try:
+            self._fs.invalidate_cache()
+            for name in self._fs.ls(self._bundle(model_id), detail=False):
+                self._fs.get_file(name, str(partial / str(name).rsplit("/", 1)[-1]))
+            with contextlib.suppress(OSError):  # another process was quicker: its copy is as good
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     def read(self, model_id: str, name: str) -> bytes:
         """Return one file of a bundle, checked. Raises DataError when the bundle has no such file."""
