@@ -1,4 +1,4 @@
-# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-check | make lock
+# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-env | make bench-check | make lock
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
@@ -6,7 +6,9 @@ UV_VERSION := 0.13.9
 DASHBOARD := control/dashboard
 DASHBOARD_SOURCES := $(wildcard $(addprefix $(DASHBOARD)/,src/* src/views/* package-lock.json build.mjs tsconfig.json))
 
-.PHONY: env dashboard demo test test-long lint bench bench-check lock clean
+PEERS := .venv-peers/.synced
+
+.PHONY: env dashboard demo test test-long lint bench bench-env bench-check lock clean
 
 env: $(STAMP) dashboard
 
@@ -41,11 +43,19 @@ test-long: lint
 bench: env
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-min-rounds=20
 
+bench-env: $(PEERS)
+
+$(PEERS): benchmarks/peers.lock | $(STAMP)
+	$(BIN)/uv venv --quiet --python $(BIN)/python --allow-existing .venv-peers
+	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes benchmarks/peers.lock
+	@touch $(PEERS)
+
 bench-check: env
 	$(BIN)/python -m benchmarks.gate
 
 lock: env
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header benchmarks/peers.in --output-file benchmarks/peers.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras --group test --group bench pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv build $(DASHBOARD)/dist $(DASHBOARD)/node_modules
+	rm -rf .venv .venv-peers build $(DASHBOARD)/dist $(DASHBOARD)/node_modules
