@@ -42,6 +42,7 @@ class PathRig:
         for row, name in zip(instruments, self.names, strict=True):
             row["symbol"], row["tick_size"], row["step_size"], row["min_qty"] = name.encode(), 0.01, 0.001, 0.001
             row["market_max_qty"], row["min_notional_usdt"], row["funding_hours"] = 1e6, 5.0, 8
+            row["trading"] = row["perpetual"] = 1
         clock = EventClock()
         clock.observe(START_MS)
         self.decoder = Decoder(self.names, _Nothing(), START_MS)  # type: ignore[arg-type]

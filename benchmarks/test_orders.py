@@ -70,6 +70,7 @@ def instruments() -> np.ndarray:
     table = np.zeros(len(SYMBOLS), INSTRUMENT)
     table["symbol"] = [name.encode() for name in SYMBOLS]
     table["tick_size"], table["step_size"], table["market_max_qty"] = 0.01, 0.001, 1_000.0
+    table["trading"] = table["perpetual"] = 1
     return table
 
 

@@ -81,6 +81,10 @@ def wire(
 ) -> Parts:
     """Build a core on a restored state and the journal that `open_journal` opens with the preamble of its segments."""
     account = restored.account or Account(config.risk.start_equity_usdt)
+    for name, stopped_ms in restored.stopped_ms.items():
+        if name in symbols:
+            until_ms = stopped_ms + config.risk.cooldown_minutes * 60_000
+            account.cooldown_until_ms[symbols.index(name)] = until_ms
     positions = Positions(len(symbols), config.risk.max_positions)
     reopen(restored, positions, symbols)
     session: dict[str, Any] = {}
@@ -91,7 +95,13 @@ def wire(
     def state() -> bytes:
         open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
         twins = twins_of[0].state(symbols) if twins_of else list(restored.twins.values())
-        return pack_state(account, positions, symbols, model["path"], session, open_orders, entries, twins)
+        booked, touched_ms = restored.booked, restored.touched_ms
+        if desks:
+            booked = desks[0].booked
+            touched_ms = {symbols[symbol]: ms for symbol, ms in desks[0].touched_ms.items()}
+        return pack_state(
+            account, positions, symbols, model["path"], session, open_orders, entries, twins, booked, touched_ms
+        )
 
     def preamble(writer: Writer) -> None:
         mono_ns, now_ms = time.monotonic_ns(), clock.now_ms()
@@ -122,6 +132,8 @@ def wire(
         live is not None,
     )
     desk = Desk(writer, gateway, positions, account, rules)
+    desk.booked |= restored.booked
+    desk.touched_ms |= {symbols.index(name): ms for name, ms in restored.touched_ms.items() if name in symbols}
     desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
     if live is not None:

@@ -124,6 +124,7 @@ class Driver:
         self.core.predictor = self.given
         self.core.desk.account.run_state = int(RunState.RUNNING)
         self.equity = np.full(self.grid.minutes, np.nan)
+        self.core.closes = self._closes
         self._values = np.zeros(FEATURE_COUNT)
         self._lean = [1] * len(symbols)
         self._at = 0
@@ -250,6 +251,14 @@ class Driver:
         path, closes = self.grid.path[symbol, self._at], self.grid.closes[symbol, self._at]
         first, last = float(closes[0] / path[OPEN]), float(closes[1] / path[CLOSE])
         return first + (last - first) * (offset_ms / LAST_TICK_MS)
+
+    def _closes(self, symbol: int, open_ms: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the closes of the minutes that end with the one opened at `open_ms`; NaN where there is none."""
+        end = (open_ms - self.grid.first_ms) // MINUTE_MS + 1
+        closes = np.full(count, np.nan)
+        known = self.grid.closes[symbol, max(end - count, 0) : max(end, 0), 1]
+        closes[count - len(known) :] = known
+        return closes
 
     def _quote(self, symbol: int, now_ms: int, last: float) -> None:
         """Set the book around the last price, half a spread to either side."""

@@ -67,6 +67,10 @@ class RiskConfig(Section):
     book_share: float = Field(0.5, gt=0, description="at most this share of the best level's quantity; see docs")
     max_day_loss: float = Field(0.05, gt=0, le=1, description="fraction of the day's first equity")
     max_drawdown: float = Field(0.2, gt=0, le=1)
+    correlation: float = Field(0.8, gt=0, le=1, description="1m returns of 4 h that correlate so move together")
+    max_correlated_usdt: float = Field(
+        100_000.0, gt=0, description="notional that may win and lose together; looked at when nothing else refuses"
+    )
     max_losing_streak: int = Field(12, ge=1)
     cooldown_minutes: int = Field(5, ge=0, description="per symbol, after a stop loss")
     max_spread_bps: float = Field(10.0, gt=0)
@@ -90,6 +94,9 @@ class JournalConfig(Section):
 class LiveConfig(Section):
     """Orders on a real account. Nothing here matters in shadow mode."""
 
+    production: bool = Field(
+        False, description="trade on the exchange with real money; set it after a rehearsal on exchange 'demo'"
+    )
     adopt: bool = Field(False, description="start although the account holds positions or orders that are not ours")
     external: Literal["guard", "ignore"] = Field(
         "guard", description="a position changed by somebody else: guard all of it, or only ours; the symbol is halted"
@@ -99,7 +106,19 @@ class LiveConfig(Section):
     second_exit_ms: int = Field(
         300, ge=50, description="a second exit order over another connection after this silence"
     )
+    take_profit: bool = Field(
+        False, description="a TAKE_PROFIT_MARKET order on the exchange beside the protective stop"
+    )
     tradfi: bool = Field(False, description="trade perpetuals on traditional assets")
+
+
+class WatchdogConfig(Section):
+    """A second process that protects open positions when the live engine is gone. It has a key of its own."""
+
+    enabled: bool = Field(False, description="ta up runs it beside a live engine; ta watchdog runs it by itself")
+    after_s: float = Field(
+        30.0, ge=3.0, description="the engine is fenced after this silence; longer than a restart takes"
+    )
 
 
 class StoreConfig(Section):
@@ -137,6 +156,8 @@ class SimulatorConfig(Section):
 class Secrets(Section):
     api_key: SecretStr = SecretStr("")
     api_secret: SecretStr = SecretStr("")
+    watchdog_key: SecretStr = SecretStr("")
+    watchdog_secret: SecretStr = SecretStr("")
     alert_urls: list[SecretStr] = Field([], description="where control sends alarms, as apprise addresses")
 
 
@@ -157,6 +178,7 @@ class Config(BaseSettings):
     costs: CostConfig = CostConfig()
     journal: JournalConfig = JournalConfig()
     live: LiveConfig = LiveConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     store: StoreConfig = StoreConfig()
     control: ControlConfig = ControlConfig()
     model: ModelConfig = ModelConfig()
@@ -176,7 +198,8 @@ class Config(BaseSettings):
 
     def hash(self) -> str:
         """Return the hex SHA-256 over every value that can change a decision (never over secrets)."""
-        text = self.model_dump_json(exclude={"secrets", "data_dir", "control", "store", "journal", "simulator"})
+        indifferent = {"secrets", "data_dir", "control", "store", "journal", "simulator", "watchdog"}
+        text = self.model_dump_json(exclude=indifferent)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -203,14 +226,14 @@ def load(path: Path | None = None, **overrides: Any) -> Config:
 
 
 def without_keys(config: Config) -> Config:
-    """Take the exchange's keys out of the environment, so that no helper inherits them, and in shadow mode out of the
-    configuration too: a shadow engine holds none.
+    """Take the exchange's keys out of the environment, so that no helper inherits them, and out of the configuration
+    what an engine does not need: the watchdog's, and in shadow mode its own: a shadow engine holds none.
     """
-    for name in [name for name in os.environ if name.startswith("TA_SECRETS__API_")]:
+    for name in [name for name in os.environ if name.startswith(("TA_SECRETS__API_", "TA_SECRETS__WATCHDOG_"))]:
         del os.environ[name]
-    if config.mode == "live":
-        return config
-    kept = {"api_key": SecretStr(""), "api_secret": SecretStr("")}
+    kept = {"watchdog_key": SecretStr(""), "watchdog_secret": SecretStr("")}
+    if config.mode != "live":
+        kept |= {"api_key": SecretStr(""), "api_secret": SecretStr("")}
     return config.model_copy(update={"secrets": config.secrets.model_copy(update=kept)})
 
 

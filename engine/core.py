@@ -17,13 +17,14 @@ from engine.config import Config
 from engine.journal import Writer
 from engine.latency import Latencies
 from engine.timers import Hold, Timer
+from engine.trading.correlation import Closes, moving_together_usdt
 from engine.trading.desk import Desk, Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
 from engine.trading.twin import Twins
 from kernels import decision, stops
 from kernels.compile import entry_point
-from kernels.decide import FACTS, PLAN
+from kernels.decide import BIT, FACTS, PLAN
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
 SIGNAL_WORDS = RECORDS[Kind.SIGNAL].itemsize // 8
@@ -32,6 +33,8 @@ TOLD = (FACTS.names or ()).index("losing_streak") + 1  # facts that the core sta
 MARK_TO_EXIT, ORDER = int(Stage.MARK_TO_EXIT), int(Stage.ORDER)  # plain ints: an enum costs a call on the hot path
 RUNNING, ENTRIES_OFF = int(RunState.RUNNING), (int(RunState.REDUCE_ONLY), int(RunState.HALTED))
 GAP, CLOCK, FULL, AUDIT = int(Hold.GAP), int(Hold.CLOCK), int(Hold.FULL), int(Hold.AUDIT)
+CHANGED = 1  # marks an INSTRUMENT record that is an input, not a part of a segment's beginning
+LEAVE_BEFORE_MS = 3_600_000  # positions are exited this long before delivery
 
 
 class Predictor(Protocol):
@@ -111,6 +114,10 @@ class Core:
         self._facts_memory = self._facts.view(np.uint8).data
         self._tell = struct.Struct(f"<{TOLD}d").pack_into
         self._constants = constants(instruments)
+        self._most = self._constants["max_qty"].copy()  # by the listing; live: the brackets' caps may be below it
+        self.notional_caps_usdt = [math.inf] * len(symbols)
+        self.closes: Closes | None = None  # whoever keeps the bars gives them: the panel, or a backtest's grid
+        self.on_listing: Callable[[int], None] = lambda symbol: None
         self._signal_words = self.last_signals.view(np.uint64)
         self._predictions, self._row32 = np.zeros(TARGET_COUNT), np.zeros(FEATURE_COUNT, np.float32)
         self._times, self._first_ms = np.zeros(5, np.int64), np.zeros(3, np.int64)
@@ -197,6 +204,8 @@ class Core:
             gates |= self.desk.entry_gates(
                 symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
             )
+        if not gates and self.closes is not None:
+            gates = self._correlated(symbol, side, vector.close_ms)
         times[3] = time.monotonic_ns()
         position_id = self._write_signal(vector, side, gates, now_ms)
         counters = self.counters
@@ -234,6 +243,9 @@ class Core:
     def _state_facts(self, vector: Vector, now_ms: int, hold: int) -> None:
         desk, account, symbol = self.desk, self.desk.account, vector.symbol
         notional = desk.mark_account(now_ms)
+        if desk.observer is not None:
+            most = self.notional_caps_usdt[symbol] / vector.close
+            self._constants["max_qty"][symbol] = min(float(self._most[symbol]), most)
         state = account.run_state
         self._tell(
             self._facts_memory, 0,
@@ -244,6 +256,18 @@ class Core:
             account.day_start_equity_usdt, account.peak_equity_usdt, notional,
             desk.positions.count + len(desk.entries), account.losing_streak,
         )  # fmt: skip
+
+    def _correlated(self, symbol: int, side: int, close_ms: int) -> int:
+        """Return the gate of the correlation cap: what is held and moves with this entry, and the entry itself."""
+        desk, risk = self.desk, self.config.risk
+        rows = desk.positions.rows[: desk.positions.count]
+        held = [(int(r["symbol"]), int(r["side"]), float(r["qty"]) * float(self.marks[r["symbol"]])) for r in rows]
+        held += [(e.symbol, e.side, e.qty * e.limit_price) for e in desk.entries.values()]
+        if not held or self.closes is None:
+            return 0
+        together = moving_together_usdt(symbol, side, held, self.closes, risk.correlation, close_ms)
+        over = together + float(self._plan[0]["notional_usdt"]) > risk.max_correlated_usdt
+        return BIT["correlation"] if together and over else 0
 
     def _write_signal(self, vector: Vector, side: int, gates: int, now_ms: int) -> int:
         journal, symbol = self.journal, vector.symbol
@@ -279,6 +303,24 @@ class Core:
         self.desk.enter(entry, now_ms)
         return entry
 
+    # --- the listing ---
+
+    def on_instrument(self, symbol: int, row: Any, now_ms: int) -> None:
+        """Take a changed INSTRUMENT row: filters, status, delivery, funding interval. An input like any other."""
+        self.journal.write(Kind.INSTRUMENT, time.monotonic_ns(), now_ms, symbol, CHANGED, 0, *row.item())
+        self.instruments[symbol] = row
+        self._constants[symbol] = constants(self.instruments[symbol : symbol + 1])[0]
+        self._most[symbol] = self._constants["max_qty"][symbol]
+        self.on_listing(symbol)
+
+    def _leave_ending(self, now_ms: int) -> None:
+        """Exit positions in contracts that are about to be delivered or are no longer traded."""
+        positions = self.desk.positions
+        for slot in range(positions.count - 1, -1, -1):
+            delivery_ms = float(self._constants["delivery_ms"][int(positions.rows[slot]["symbol"])])
+            if 0.0 < delivery_ms < now_ms + LEAVE_BEFORE_MS:
+                self.desk.exit(slot, Reason.SETTLEMENT, now_ms)
+
     # --- by time ---
 
     def on_account_timer(self, now_ms: int) -> None:
@@ -286,6 +328,7 @@ class Core:
         self.journal.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.ACCOUNT, 0, 0, 0)
         self.desk.mark_account(now_ms)
         self.desk.write_account(now_ms)
+        self._leave_ending(now_ms)
 
     # --- operator ---
 
@@ -318,10 +361,14 @@ class Core:
 
 
 def constants(instruments: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return CONSTANT[n] of INSTRUMENT[n]: what decisions take from the instruments."""
+    """Return CONSTANT[n] of INSTRUMENT[n]: what decisions take from the instruments.
+
+    A contract that is not trading counts as delivered long ago: it is not entered, and left.
+    """
     rows = np.zeros(len(instruments), decision.CONSTANT)
-    for name in ("tick_size", "step_size", "min_qty", "min_notional_usdt", "maintenance_rate", "delivery_ms"):
+    for name in ("tick_size", "step_size", "min_qty", "min_notional_usdt", "maintenance_rate"):
         rows[name] = instruments[name]
+    rows["delivery_ms"] = np.where(instruments["trading"], instruments["delivery_ms"], 1.0)
     rows["max_qty"] = np.where(instruments["market_max_qty"] > 0.0, instruments["market_max_qty"], math.inf)
     rows["funding_interval_ms"] = np.maximum(instruments["funding_hours"], 1) * 3_600_000.0
     return rows

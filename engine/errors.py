@@ -23,3 +23,7 @@ class ExchangeError(Exception):
 
 class DataError(Exception):
     """Data that cannot be accepted: names the file, the row, what was expected and what was found."""
+
+
+class FencedError(Exception):
+    """Another process took over this engine's key while it stood still; it must end, and may be started again."""

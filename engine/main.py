@@ -21,9 +21,10 @@ import uvloop
 from engine.assemble import Parts, assemble
 from engine.clock import EventClock, WallClock
 from engine.config import Config, without_keys
-from engine.errors import ConfigError, DataError, ExchangeError
+from engine.errors import ConfigError, DataError, ExchangeError, FencedError
 from engine.exchange import filters
 from engine.link import CommandServer, Snapshot
+from engine.listing import ListingPoller
 from engine.market.assistant import Assistant
 from engine.market.events import Sink
 from engine.market.helper import read_samples
@@ -45,6 +46,7 @@ from kernels.records import GATES, INSTRUMENT, TIMEFRAMES, Mode, Stage
 log = logging.getLogger("engine")
 TICK_S = 0.02
 PUBLISH_S = 0.25
+SETTLE_S = 5.0  # a live engine that is told to stop waits so long for open orders and missing stops
 LATENCY_S = 10.0
 REPLAY_POOL_SCALE = 1_000  # a replayed market runs up to so much faster than the wall clock that limits count by
 SUMMARY_NAME = "engine.summary.json"
@@ -96,6 +98,7 @@ class Engine:
         self.decoder.sink = self.sink
         self.sink.panel = self._panel()
         self._poller = self._sample_poller(self.sink)
+        self._listing = ListingPoller(self.assistant, config.data_dir / "instruments.bin", self.parts.core)
         self._repairer = Repairer(self.assistant, self.sink, self.symbols, self.symbols.index(config.market.btc_symbol))
         self.parts.core.entries_blocked = self._repairer.blocks
         self.operator = Operator(self.parts, self.symbols, self.mode)
@@ -209,6 +212,8 @@ class Engine:
         print(orjson.dumps({"ready": True, "pid": os.getpid(), "symbols": len(self.symbols)}).decode(), flush=True)
         try:
             await self._tick_until_stopped()
+            if self.live is not None:
+                await self._settle(self.live)
         finally:
             gc.enable()
             await server.stop()
@@ -216,6 +221,16 @@ class Engine:
             if self.live is not None:
                 await self.live.connection.close()
             self._finish()
+
+    async def _settle(self, live: Live) -> None:
+        """Before a live engine leaves: no new entries, no position that an order on its way would open unguarded."""
+        self.parts.core.entries_blocked = lambda symbol: True
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while live.tick(self.clock.now_ms()):
+            if live.settled() or asyncio.get_running_loop().time() > deadline:
+                live.goodbye()
+                return
+            await asyncio.sleep(TICK_S)
 
     async def _auto_start(self) -> None:
         try:
@@ -239,11 +254,13 @@ class Engine:
                 self.operator.ladder.advance(now_ms)
                 await self.operator.close_strays()
             else:
-                self.live.tick(now_ms)
+                if not self.live.tick(now_ms):
+                    raise FencedError("another process took the lease of this key")
             assert self._poller is not None
             self.sink.on_time(now_ms)
             self._poller.tick(now_ms)
             self._repairer.tick(now_ms)
+            self._listing.tick(now)
             if now >= next_flush:
                 next_flush = now + self.config.journal.flush_ms / 1_000
                 core.journal.flush()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from engine.core import CHANGED
 from engine.errors import DataError
 from engine.journal import Writer, read_records, segments, struct_format
 from kernels.records import HEAD, MAX_RECORD_BYTES, RECORDS, Kind
@@ -25,6 +26,7 @@ STAGES: dict[Kind, str] = {
     Kind.BOOK: "book", Kind.GAP: "bars", Kind.FEATURES: "features", Kind.SIGNAL: "decision", Kind.ORDER: "orders",
     Kind.FILL: "shadow fill", Kind.POSITION: "position", Kind.TRADE: "trade", Kind.ACCOUNT: "account",
     Kind.SESSION: "session", Kind.COMMAND: "command", Kind.MODEL: "model", Kind.SNAPSHOT: "state",
+    Kind.INSTRUMENT: "listing",
 }  # fmt: skip
 SIGNAL_STAGES = {
     "vector_hash": "features", "atr_15m": "features", "close": "features", "predictions": "forest", "side": "decide",
@@ -60,6 +62,12 @@ class Differs(Exception):
     def __init__(self, difference: Difference) -> None:
         super().__init__(str(difference))
         self.difference = difference
+
+
+def of_preamble(found: tuple[Kind, np.void]) -> bool:
+    """Whether a record belongs to the beginning of a segment; a changed listing in its midst is an input."""
+    kind, record = found
+    return kind in PREAMBLE and not (kind is Kind.INSTRUMENT and int(record["spare3"]) == CHANGED)
 
 
 class Ended(Exception):
@@ -110,7 +118,7 @@ class Recording:
             found = self.peek(at)
             if found is None:
                 return at
-            if found[0] not in PREAMBLE:
+            if not of_preamble(found):
                 if not ahead:
                     return at
                 ahead -= 1
@@ -220,7 +228,7 @@ class Comparator(Writer):
         parts: list[bytes] = []
         while True:
             found = self.recording.peek()
-            if found is None or found[0] not in PREAMBLE:
+            if found is None or not of_preamble(found):
                 return
             kind, record = found
             self.recording.skip()

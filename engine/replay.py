@@ -203,6 +203,9 @@ class Replay:
             self._command(record)
         elif kind is Kind.MODEL:
             self.operator.load_model(bytes(record["model_id"]).decode(), bytes(record["actor"]).decode())
+        elif kind is Kind.INSTRUMENT:
+            row = _instrument(record)
+            self._parts.core.on_instrument(int(record["index"]), row, int(record["time_ms"]))
         elif kind is Kind.GAP:
             self._gap(record)
 
@@ -333,10 +336,18 @@ def _bar_of(record: np.void) -> npt.NDArray[Any]:
     return bar[0]
 
 
+def _instrument(record: np.void) -> np.void:
+    """Return the INSTRUMENT row of an INSTRUMENT record."""
+    row = np.zeros(1, INSTRUMENT)
+    for name in INSTRUMENT.names or ():
+        row[name] = record[name]
+    found: np.void = row[0]
+    return found
+
+
 def _instruments(opening: Sequence[tuple[Kind, np.void]], count: int) -> npt.NDArray[Any]:
     table = np.zeros(count, INSTRUMENT)
     for kind, record in opening:
         if kind is Kind.INSTRUMENT:
-            for name in INSTRUMENT.names or ():
-                table[int(record["index"])][name] = record[name]
+            table[int(record["index"])] = _instrument(record)
     return table

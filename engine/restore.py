@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from engine import journal
-from engine.trading.account import Account
+from engine.errors import DataError
+from engine.trading.account import ALLOW, HALT, STOPPED, Account
 from engine.trading.positions import Positions
 from kernels.records import HEAD, RECORDS, Kind, OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
@@ -30,8 +31,10 @@ APPLIED = frozenset(
         Kind.ACCOUNT,
         Kind.TRADE,
         Kind.TWIN,
+        Kind.COMMAND,
     }
 )
+SNAPSHOT_FORMAT = 2  # raised whenever a key of the snapshot changes its meaning or a new one cannot be done without
 SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
 
 
@@ -49,7 +52,10 @@ class Restored:
     session: dict[str, Any] = field(default_factory=dict)
     closed_trades: int = 0
     twins: dict[int, dict[str, Any]] = field(default_factory=dict)  # by position id: the open ones
-    trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions by client order id
+    trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions of open orders by client order id
+    booked: dict[int, set[int]] = field(default_factory=dict)  # booked executions by open position
+    touched_ms: dict[str, int] = field(default_factory=dict)  # the newest trade by symbol
+    stopped_ms: dict[str, int] = field(default_factory=dict)  # the newest stopped-out trade by symbol: its cooldown
 
 
 def pack_state(
@@ -61,6 +67,8 @@ def pack_state(
     open_orders: dict[str, dict[str, Any]],
     entries: dict[int, dict[str, Any]],
     twins: list[dict[str, Any]],
+    booked: dict[int, set[int]],
+    touched_ms: dict[str, int],
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
     names = POSITION.names or ()
@@ -74,8 +82,9 @@ def pack_state(
     state["halted_symbols"] = [symbols[i] for i in state["halted_symbols"]]
     state["cooldown_until_ms"] = [(symbols[i], t) for i, t in state["cooldown_until_ms"]]
     return orjson.dumps(
-        {"account": state, "positions": rows, "model_path": model_path, "session": session,
-         "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()}, "twins": twins}
+        {"format": SNAPSHOT_FORMAT, "account": state, "positions": rows, "model_path": model_path, "session": session,
+         "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()},
+         "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins}
     )  # fmt: skip
 
 
@@ -91,6 +100,7 @@ def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
     """Rebuild the state of the newest run from its newest segment that holds a whole snapshot.
 
     A position or limit of a symbol that is no longer configured raises ValueError: it must not lose its guard silently.
+    DataError: the snapshot was written by a release whose snapshots this one cannot read.
     """
     segments = journal.segments(folder, engine_id) if folder.is_dir() else []
     result = Restored()
@@ -101,9 +111,9 @@ def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
         if payload is None:
             continue
         result.run_id = segment.run_id
-        _load(result, orjson.loads(payload), index)
+        _load(result, _readable(payload, str(segment.path)), index)
         records += _durable_beyond(folder, segment, records)
-        _apply(result, records)
+        _apply(result, records, index)
         _require_known(result, index)
         return result
     return result
@@ -115,7 +125,7 @@ def from_snapshot(records: list[tuple[Kind, np.void]], symbols: list[str]) -> Re
     if payload is None:
         return None
     result = Restored()
-    _load(result, orjson.loads(payload), {name: i for i, name in enumerate(symbols)})
+    _load(result, _readable(payload, "the recorded run"), {name: i for i, name in enumerate(symbols)})
     return result
 
 
@@ -129,6 +139,18 @@ def _snapshot(records: list[tuple[Kind, np.void]]) -> bytes | None:
     return None
 
 
+def _readable(payload: bytes, source: str) -> dict[str, Any]:
+    """Return the snapshot's content. Raises DataError when it is not of this release's format."""
+    state: dict[str, Any] = orjson.loads(payload)
+    found = state.get("format", 1)
+    if found != SNAPSHOT_FORMAT:
+        raise DataError(
+            f"{source}: its snapshot has format {found}; this release reads {SNAPSHOT_FORMAT}. Close the positions "
+            "with the release that wrote it and move the journal folder away, or go on with that release"
+        )
+    return state
+
+
 def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> None:
     account = state["account"]
     account["halted_symbols"] = [index[name] for name in account["halted_symbols"] if name in index]
@@ -139,6 +161,9 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.open_orders = state["open_orders"]
     result.entries = {int(i): values for i, values in state["entries"].items()}
     result.twins = {int(values["position_id"]): values for values in state["twins"]}
+    result.booked = {int(i): set(ids) for i, ids in state["booked"].items()}
+    result.touched_ms = dict(state["touched_ms"])
+    result.trade_ids = {name: set(values["trade_ids"]) for name, values in result.open_orders.items()}
 
 
 def _durable_beyond(
@@ -152,7 +177,7 @@ def _durable_beyond(
     return [(kind, r) for kind, r in journal.read_durable(path) if int(r["seq"]) > last_seq]
 
 
-def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
+def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[str, int]) -> None:
     """Carry the snapshot forward over the records that follow it."""
     names: dict[int, str] = {}
     models: dict[int, str] = {}
@@ -173,15 +198,36 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]]) -> None:
             _apply_order(result, record, names)
             _apply_entry(result, record, signals, names)
         elif kind is Kind.FILL:
-            name = bytes(record["client_order_id"]).decode()
-            result.trade_ids.setdefault(name, set()).add(int(record["trade_id"]))
+            name, trade_id = bytes(record["client_order_id"]).decode(), int(record["trade_id"])
+            result.trade_ids.setdefault(name, set()).add(trade_id)
+            result.booked.setdefault(int(record["position_id"]), set()).add(trade_id)
+            symbol = names[int(record["symbol"])]
+            result.touched_ms[symbol] = max(result.touched_ms.get(symbol, 0), int(record["event_ms"]))
         elif kind is Kind.ACCOUNT:
             _apply_account(result.account, record)
         elif kind is Kind.TRADE:
             result.closed_trades += 1
+            if int(record["reason"]) in STOPPED:
+                result.stopped_ms[names[int(record["symbol"])]] = int(record["time_ms"])
+        elif kind is Kind.COMMAND:
+            _apply_halt(result.account, record, index)
         elif kind is Kind.TWIN:
             _apply_twin(result.twins, record, names)
     result.positions = list(open_by_id.values())
+    result.trade_ids = {name: ids for name, ids in result.trade_ids.items() if name in result.open_orders}
+    result.booked = {i: ids for i, ids in result.booked.items() if i in open_by_id}
+
+
+def _apply_halt(account: Account, record: np.void, index: dict[str, int]) -> None:
+    """Carry over which symbols rest until a person looks: a restart never lifts it."""
+    name = bytes(record["argument"]).decode()
+    if name not in index or int(record["phase"]) != 1 or int(record["code"]):
+        return
+    verb = bytes(record["verb"]).decode()
+    if verb == HALT:
+        account.halted_symbols.add(index[name])
+    elif verb == ALLOW:
+        account.halted_symbols.discard(index[name])
 
 
 def _apply_position(
@@ -217,7 +263,7 @@ def _apply_order(result: Restored, record: np.void, names: dict[int, str]) -> No
         result.open_orders.pop(name, None)
         return
     values = {field: record[field].item() for field in ORDER_FIELDS}
-    values["symbol"] = names[int(record["symbol"])]
+    values["symbol"], values["trade_ids"] = names[int(record["symbol"])], []
     values["created_ms"] = result.open_orders.get(name, {}).get("created_ms", int(record["time_ms"]))
     result.open_orders[name] = values
 

@@ -46,6 +46,7 @@ class MarketSink:
         self.larger: deque[tuple[int, int, npt.NDArray[Any]]] = deque(maxlen=MAX_LARGER)
         self.last_bar_ms = [0] * len(core.symbols)
         self._gateway = gateway
+        core.closes = self._closes
         self._stored = [name in stored for name in core.symbols]
         self._recv_ns = 0
         self._next_funding = [0] * len(core.symbols)
@@ -159,6 +160,14 @@ class MarketSink:
         if self._stored[symbol]:
             self._store_vector(vector)
         self.core.on_vector(vector, self._recv_ns or time.monotonic_ns())
+
+    def _closes(self, symbol: int, open_ms: int, count: int) -> npt.NDArray[np.float64]:
+        """Return the closes of the 1m bars that end with the one opened at `open_ms`; NaN where there is none."""
+        file = self._panel.files[0][symbol]
+        newest = file.count - 1 - (file.last_open_ms - open_ms) // TIMEFRAME_MS[0]
+        index = np.arange(newest - count + 1, newest + 1)
+        found = (index >= max(0, file.count - file.capacity)) & (index < file.count)
+        return np.where(found, file.slots["close"][index % file.capacity], np.nan)
 
     def on_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, hours: int) -> None:
         """Take a sample that the helper fetched; it may complete vectors that waited for it."""

@@ -18,6 +18,7 @@ GROUPS: tuple[str, ...] = (
     "data",
     "demo",
     "engine",
+    "watchdog",
     "up",
     "collect",
     "ops",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.app import fail, settings
-from engine.errors import ConfigError
+from engine.errors import ConfigError, FencedError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +27,8 @@ def engine(
         serve(settings(**overrides(mode, exchange, symbols)))
     except ConfigError as error:
         fail(*error.faults)
+    except FencedError as error:
+        fail(str(error), code=1)
 
 
 def overrides(mode: str, exchange: str, symbols: str) -> dict[str, Any]:

@@ -42,12 +42,16 @@ def up(
     engine = Child(
         "engine", ta_command(config.data_dir, "engine", config=Settings.file), variables, logs / "engine.log"
     )
-    supervisor = Supervisor([control, engine], say, lambda child: reduce_only(config.data_dir, child.name))
+    children = [control, engine]
+    if config.watchdog.enabled and config.mode == "live":
+        command = ta_command(config.data_dir, "watchdog", config=Settings.file)
+        children.append(Child("watchdog", command, variables, logs / "watchdog.log"))
+    supervisor = Supervisor(children, say, lambda child: reduce_only(config.data_dir, child.name))
     stop_on_signals(supervisor)
     try:
         seed_bar_files(ta_command(config.data_dir, "seed", config=Settings.file), variables)
-        control.spawn()
-        engine.spawn()
+        for child in children:
+            child.spawn()
         say(f"control: http://{config.control.host}:{config.control.port}; logs: {logs}")
         while not supervisor.stopping.is_set():
             supervisor.tend()

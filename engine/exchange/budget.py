@@ -52,14 +52,17 @@ class WeightBudget:
         with self._locked() as state:
             return max(0.0, float(state["banned_until_s"][0]) - self._wall_s())
 
-    def take(self, weight: int) -> float:
-        """Book `weight` if it fits and return 0.0, else return the seconds to wait before asking again."""
+    def take(self, weight: int, share: float = 1.0) -> float:
+        """Book `weight` if it fits and return 0.0, else return the seconds to wait before asking again.
+
+        share: of the limit, for this request; the smaller of it and the budget's own counts.
+        """
         with self._locked() as state:
             now_s = self._wall_s()
             self._turn(state, now_s)
             if state["banned_until_s"][0] > now_s:
                 return float(state["banned_until_s"][0]) - now_s
-            if int(state["used"][0]) + weight > max(int(state["limit"][0]) * self.share, weight):
+            if int(state["used"][0]) + weight > max(int(state["limit"][0]) * min(self.share, share), weight):
                 return self._window_s - now_s % self._window_s + 0.05
             state["used"] += weight
             return 0.0

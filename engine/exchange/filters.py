@@ -13,7 +13,9 @@ from kernels.records import INSTRUMENT
 
 DEFAULT_FUNDING_HOURS = 8
 BRACKETS_NAME = "brackets.json"  # in the data folder: what a live engine read with its key
-_PERPETUAL = ("PERPETUAL", "TRADIFI_PERPETUAL")
+_TRADFI_PERPETUAL = "TRADIFI_PERPETUAL"
+_PERPETUAL = ("PERPETUAL", _TRADFI_PERPETUAL)
+TRADFI = 1  # bit of an INSTRUMENT's `spare`: a perpetual on a traditional asset
 
 
 def instruments(info: Any, funding_hours: dict[str, int] | None = None) -> npt.NDArray[Any]:
@@ -57,7 +59,9 @@ def _fill(row: Any, entry: dict[str, Any]) -> None:
     row["onboard_ms"] = int(entry.get("onboardDate", 0))
     row["delivery_ms"] = int(entry.get("deliveryDate", 0))
     row["trading"] = entry.get("status") == "TRADING"
-    row["perpetual"] = entry.get("contractType") in _PERPETUAL
+    settled_in_quote = entry.get("marginAsset") == entry.get("quoteAsset")
+    row["perpetual"] = entry.get("contractType") in _PERPETUAL and settled_in_quote
+    row["spare"] = TRADFI if entry.get("contractType") == _TRADFI_PERPETUAL else 0
 
 
 def weight_limit(info: Any) -> int | None:
@@ -68,11 +72,24 @@ def weight_limit(info: Any) -> int | None:
     return None
 
 
-def tradable(table: npt.NDArray[Any], quote: str = "USDT") -> list[str]:
-    """Return the symbols of trading perpetuals in a quote currency."""
+def tradable(table: npt.NDArray[Any], quote: str = "USDT", tradfi: bool = False) -> list[str]:
+    """Return the symbols of trading perpetuals in a quote currency; those on traditional assets only if asked."""
     chosen = table[(table["trading"] == 1) & (table["perpetual"] == 1)]
+    if not tradfi:
+        chosen = chosen[chosen["spare"] & TRADFI == 0]
     names = [bytes(name).decode() for name in chosen["symbol"]]
     return [name for name in names if name.endswith(quote)]
+
+
+def why_untradable(row: Any, tradfi: bool) -> str:
+    """Return why an INSTRUMENT row must not be entered, or ""."""
+    if not row["trading"]:
+        return "the exchange does not list it as trading"
+    if row["spare"] & TRADFI and not tradfi:
+        return "a perpetual on a traditional asset, and live.tradfi is off"
+    if not row["perpetual"]:
+        return "no perpetual settled in its quote asset"
+    return "" if bytes(row["symbol"]).endswith(b"USDT") else "not quoted in USDT"
 
 
 def save(path: Path, table: npt.NDArray[Any]) -> None:

@@ -59,7 +59,7 @@ class PrivateRest:
     async def call(self, request: Request) -> Reply:
         """Make one call and return its reply; LOST when nobody can say what became of it."""
         method = request.call.value
-        if request.weight and self._budget.take(request.weight) > 0.0:
+        if request.weight and self._budget.take(request.weight, method.share) > 0.0:
             return Reply(429, -1003, "held back here: the request weight of this minute is used up")
         if self._session is None:
             self._session = aiohttp.ClientSession(

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 
 from engine.exchange.signing import Value
 
+SWEEPS, BACKGROUND = 0.7, 0.5
 RECV_WINDOW_MS = 2_000  # small, so that an unknown order's fate is decided soon
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One call: `ws` is its WS API name ("" if it has none), `weight` its REST weight, `orders` its order count."""
+    """One call: `ws` is its WS API name ("" if it has none), `weight` its REST weight, `orders` its order count.
+
+    share: part of the minute's weight that this kind of call may bring the total to; what orders and evidence of their
+    fate need is never held back here.
+    """
 
     name: str
     verb: str
@@ -21,6 +26,7 @@ class Method:
     ws: str = ""
     orders: int = 0
     signed: bool = True
+    share: float = 1.0
 
 
 class Call(enum.Enum):
@@ -33,19 +39,20 @@ class Call(enum.Enum):
     ALGO_CANCEL = Method("algo cancel", "DELETE", "/fapi/v1/algoOrder", 1, "algoOrder.cancel")
     ALGO_QUERY = Method("algo query", "GET", "/fapi/v1/algoOrder", 1)
     OPEN_ORDERS = Method("open orders", "GET", "/fapi/v1/openOrders", 40)
-    OPEN_ALGOS = Method("open algo orders", "GET", "/fapi/v1/openAlgoOrders", 40)
+    OPEN_ALGOS = Method("open algo orders", "GET", "/fapi/v1/openAlgoOrders", 40, share=SWEEPS)
     POSITIONS = Method("positions", "GET", "/fapi/v3/positionRisk", 5)
     ACCOUNT = Method("account", "GET", "/fapi/v3/account", 5)
     ACCOUNT_CONFIG = Method("account configuration", "GET", "/fapi/v1/accountConfig", 5)
     SYMBOL_CONFIG = Method("symbol configuration", "GET", "/fapi/v1/symbolConfig", 5)
-    BRACKETS = Method("leverage brackets", "GET", "/fapi/v1/leverageBracket", 1)
+    BRACKETS = Method("leverage brackets", "GET", "/fapi/v1/leverageBracket", 1, share=BACKGROUND)
     LEVERAGE = Method("leverage", "POST", "/fapi/v1/leverage", 1)
     MARGIN_TYPE = Method("margin type", "POST", "/fapi/v1/marginType", 1)
     TRADES = Method("own trades", "GET", "/fapi/v1/userTrades", 5)
-    INCOME = Method("income", "GET", "/fapi/v1/income", 30)
+    INCOME = Method("income", "GET", "/fapi/v1/income", 30, share=BACKGROUND)
     LISTEN_KEY = Method("listen key", "POST", "/fapi/v1/listenKey", 1, signed=False)
     LISTEN_KEY_KEEP = Method("listen key keep-alive", "PUT", "/fapi/v1/listenKey", 1, signed=False)
     MARK = Method("mark price", "GET", "/fapi/v1/premiumIndex", 1, signed=False)
+    TIME = Method("time", "GET", "/fapi/v1/time", 1, signed=False)
     KEY_RIGHTS = Method("key restrictions", "GET", "/sapi/v1/account/apiRestrictions", 1)
 
 
@@ -100,12 +107,15 @@ def exit_order(symbol: str, side: int, qty: str, client_order_id: str, reduce_on
     return Request(Call.ORDER_PLACE, params)
 
 
-def protective_stop(symbol: str, position_side: int, trigger: str, client_algo_id: str) -> Request:
-    """Return the STOP_MARKET that closes the whole position of `position_side` on the mark price."""
+STOP, TAKE_PROFIT = "STOP_MARKET", "TAKE_PROFIT_MARKET"
+
+
+def protective_stop(symbol: str, position_side: int, trigger: str, client_algo_id: str, kind: str = STOP) -> Request:
+    """Return the conditional order that closes the whole position of `position_side` on the mark price."""
     return Request(
         Call.ALGO_PLACE,
         {
-            "algoType": "CONDITIONAL", "symbol": symbol, "side": _side(-position_side), "type": "STOP_MARKET",
+            "algoType": "CONDITIONAL", "symbol": symbol, "side": _side(-position_side), "type": kind,
             "triggerPrice": trigger, "workingType": "MARK_PRICE", "closePosition": "true",
             "clientAlgoId": client_algo_id,
         },

@@ -24,16 +24,26 @@ class Sender(Protocol):
 
 
 class Venue:
-    """Two lanes and REST behind one door. Calls without a WS API name always go over REST."""
+    """Two lanes and REST behind one door. Calls without a WS API name always go over REST.
 
-    def __init__(self, lanes: list[Lane], rest: PrivateRest, budget: OrderBudget, now_ms: Callable[[], int]) -> None:
+    fenced(): somebody took over this key; nothing may leave any more. Asked before every request, since an engine that
+    stood still learns of it by nothing else. What was stamped before a standstill is too old for recvWindow after it.
+    """
+
+    def __init__(
+        self,
+        lanes: list[Lane],
+        rest: PrivateRest,
+        budget: OrderBudget,
+        now_ms: Callable[[], int],
+        fenced: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.lanes, self.rest, self.budget = lanes, rest, budget
-        self.fenced = False  # somebody took over: nothing may leave any more
-        self._now_ms = now_ms
+        self._now_ms, self._fenced = now_ms, fenced
 
     def send(self, request: Request, done: Done, route: int = 0) -> str:
         """See Sender. An order that a lane took is never handed to another transport, whatever becomes of it."""
-        if self.fenced:
+        if self._fenced():
             return ""
         method = request.call.value
         now_ms = self._now_ms()

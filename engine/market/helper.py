@@ -52,6 +52,7 @@ class Worker:
         self._rest = rest
         self._emit = emit
         self._hours: dict[str, int] = {}
+        self._listed: dict[str, bytes] = {}
         self._server_ms, self._server_s = 0, 0.0
         self.jobs: dict[str, Callable[..., Awaitable[Any]]] = {
             "instruments": self.instruments,
@@ -62,11 +63,14 @@ class Worker:
         }
 
     async def instruments(self, path: str) -> dict[str, Any]:
-        """Write the instrument table to `path`."""
+        """Write the instrument table to `path`; name the symbols whose row is not as this process last saw it."""
         table = await self._rest.instruments()
+        before = self._listed
+        self._listed = {bytes(row["symbol"]).decode(): row.tobytes() for row in table}
+        changed = [name for name in {**before, **self._listed} if before.get(name) != self._listed.get(name)]
         self._hours = {bytes(row["symbol"]).decode(): int(row["funding_hours"]) for row in table}
         filters.save(Path(path), table)
-        return {"instruments": len(table), "tradable": filters.tradable(table)}
+        return {"instruments": len(table), "tradable": filters.tradable(table), "changed": changed}
 
     async def time(self) -> dict[str, int]:
         """Sample the exchange's clock once (monotonic ns of sending and receiving, server ms)."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kernels.records import RunState
+from kernels.records import Reason, RunState
 
 DAY_MS = 86_400_000
+HALT, ALLOW = "halt_symbol", "allow_symbol"  # the commands that rest a symbol and lift it, in the journal by name
+STOPPED = frozenset({Reason.SL, Reason.EXCHANGE_STOP, Reason.LIQUIDATION, Reason.ADL})  # ends with a cooldown
 
 
 @dataclass

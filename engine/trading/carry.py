@@ -18,7 +18,7 @@ def open_state(desk: Desk, symbols: list[str]) -> tuple[dict[str, dict[str, Any]
             "position_id": o.position_id, "side": o.side, "state": int(o.state), "reason": int(o.reason),
             "reduce_only": int(o.reduce_only), "order_type": int(o.order_type), "qty": o.qty, "price": o.price,
             "filled_qty": o.filled_qty, "average_price": o.average_price, "order_id": o.order_id,
-            "symbol": symbols[o.symbol], "created_ms": o.created_ms,
+            "symbol": symbols[o.symbol], "created_ms": o.created_ms, "trade_ids": sorted(o.trade_ids),
         }
         for name, o in desk.orders.items()
     }  # fmt: skip

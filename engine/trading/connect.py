@@ -24,8 +24,12 @@ log = structlog.get_logger(__name__)
 LANES = 2
 KEEP_ALIVE_S = 20 * 60.0  # the listen key dies after 60 minutes
 READY_WAIT_S = 10.0
-FENCE_EVERY_MS = 1_000
 SPOT_API = "https://api.binance.com"
+
+
+def is_production(rest_url: str) -> bool:
+    """Whether a REST address is the exchange that trades real money."""
+    return "fapi.binance.com" in rest_url and "demo" not in rest_url
 
 
 class Connection:
@@ -38,9 +42,8 @@ class Connection:
         lock_folder: Path | None = None,
     ) -> None:  # fmt: skip
         self.lock = KeyLock(credentials.api_key, lock_folder)
-        production = "fapi.binance.com" in urls.rest_url and "demo" not in urls.rest_url
-        self.production = production
-        self.orders = OrderBudget()
+        self.production = production = is_production(urls.rest_url)
+        self.orders = OrderBudget(path=budget_path.with_name("order_budget") if budget_path else None)
         self.rest = PrivateRest(
             urls.rest_url, credentials, WeightBudget(budget_path), now_ms, SPOT_API if production else "",
             on_order_counts=lambda ten_s, minute: self.orders.correct(ten_s, minute, now_ms()),
@@ -50,7 +53,7 @@ class Connection:
                  lambda limits: self.orders.take_limits(limits, now_ms()))
             for number in range(LANES)
         ]  # fmt: skip
-        self.venue = Venue(self.lanes, self.rest, self.orders, now_ms)
+        self.venue = Venue(self.lanes, self.rest, self.orders, now_ms, self.lock.lease.lost)
         self.on_payload: Callable[[bytes], None] = lambda payload: None
         self.on_gap: Callable[[], None] = lambda: None
         self._listen_key = ""
@@ -59,7 +62,6 @@ class Connection:
             for number in range(LANES)
         ]
         self._keeper: asyncio.Task[None] | None = None
-        self._fence_due_ms = 0
 
     async def open(self) -> None:
         """Get a listen key, connect everything, wait until it stands. Raises ConfigError for what the key may not."""
@@ -112,14 +114,10 @@ class Connection:
         log.info("private_stream", socket=number, up=up)
         self.on_gap()
 
-    def tick(self, now_ms: int) -> None:
-        """Once a second: stop sending for good when somebody took our lease."""
-        if now_ms < self._fence_due_ms:
-            return
-        self._fence_due_ms = now_ms + FENCE_EVERY_MS
-        if not self.venue.fenced and self.lock.fenced():
-            self.venue.fenced = True
-            log.error("fenced", text="a newer lease on this key exists: this engine sends nothing any more")
+    def beat(self) -> bool:
+        """Say that this engine lives; False when somebody took its lease: then it sends nothing any more."""
+        self.lock.lease.beat()
+        return not self.lock.lease.lost()
 
     async def close(self) -> None:
         """Close the sockets and let go of the key. Nothing on the exchange is touched."""

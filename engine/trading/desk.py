@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from engine.journal import Writer
 from engine.trading import exits
-from engine.trading.account import Account
+from engine.trading.account import STOPPED, Account
 from engine.trading.exits import ExitRun, Terms
 from engine.trading.gateway import Gateway, OrderEvent
+from engine.trading.observer import Observer
 from engine.trading.orders import Event, Order, OrderType, client_order_id
 from engine.trading.positions import Positions
 from engine.trading.records import Records
@@ -49,30 +50,6 @@ class Entry:
     model_id: bytes
 
 
-class Observer(Protocol):
-    """Whoever must know about positions: protection and reconciliation in live mode."""
-
-    def position_opened(self, slot: int, now_ms: int) -> None:
-        """An entry's first fill was booked."""
-        ...
-
-    def position_closed(self, position_id: int, symbol: int, now_ms: int) -> None:
-        """The position is flat by our books."""
-        ...
-
-    def may_enter(self, symbol: int) -> bool:
-        """Whether nothing of an earlier position still stands on the exchange."""
-        ...
-
-    def unprotected_ms(self, position_id: int) -> int:
-        """How long the position had no confirmed stop on the exchange."""
-        ...
-
-    def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
-        """Gate bits of what only live trading knows: order budget, liquidation distance, an open reconciliation."""
-        ...
-
-
 class Desk:
     """Turns entries and exit reasons into orders, and what the gateway reports into positions, trades and money."""
 
@@ -83,6 +60,8 @@ class Desk:
         self.orders: dict[str, Order] = {}  # open orders only
         self.entries: dict[int, Entry] = {}  # of open entry orders, by position id
         self.exits: dict[int, ExitRun] = {}
+        self.booked: dict[int, set[int]] = {}  # ids of the trades that made each open position what it is
+        self.touched_ms: dict[int, int] = {}  # the newest trade by symbol: older statements of REST say nothing
         self.terms: Terms | None = None
         self.observer: Observer | None = None
         self.twins: Twins | NoTwins = NoTwins()  # live: what shadow trading makes of the same decisions
@@ -163,10 +142,9 @@ class Desk:
             return
         for run in list(self.exits.values()):
             slot = self.positions.slot_of_id(run.position_id)
-            if slot < 0:
-                if not run.open:
-                    self.exits.pop(run.position_id, None)
-            elif exits.due(run, now_ms, self._rules.second_exit_ms):
+            if slot < 0 and not run.open:
+                self.exits.pop(run.position_id, None)
+            elif slot >= 0 and exits.due(run, now_ms, self._rules.second_exit_ms):
                 if run.open:
                     run.silent += 1
                     self.second_exits += 1
@@ -223,6 +201,8 @@ class Desk:
         order.code, order.detail = event.code, event.detail
         if event.qty > 0.0:
             order.trade_ids.add(event.trade_id)
+            self.booked.setdefault(order.position_id, set()).add(event.trade_id)
+            self.touched_ms[order.symbol] = max(self.touched_ms.get(order.symbol, 0), event.event_ms)
             order.add_fill(event.qty, event.price)
             self._records.fill(order, event)
             if order.reduce_only:
@@ -252,6 +232,7 @@ class Desk:
         entry = self.entries[order.position_id]
         slot = self.positions.slot_of[order.symbol]
         self._pay(-event.fee_usdt)
+        self._told(order, event, 0.0)
         if slot >= 0:  # a further partial fill of the same entry
             row = self.positions.rows[slot]
             before = float(row["qty"])
@@ -289,6 +270,7 @@ class Desk:
         qty = min(event.qty, float(row["qty"]))
         profit = float(row["side"]) * qty * (event.price - float(row["entry_price"]))
         self._pay(profit - event.fee_usdt)
+        self._told(order, event, profit)
         row["realised_usdt"] += profit
         row["fees_usdt"] += event.fee_usdt
         done_qty, done_notional = self._closing.get(order.position_id, (0.0, 0.0))
@@ -299,6 +281,10 @@ class Desk:
             self._records.position(self.positions, slot, PositionEvent.ADJUST, order.reason, event.event_ms)
             return
         self._close(slot, order, event.event_ms)
+
+    def _told(self, order: Order, event: OrderEvent, profit: float) -> None:
+        if self.observer is not None:
+            self.observer.traded(order.symbol, event, profit)
 
     def _close(self, slot: int, order: Order, now_ms: int) -> None:
         row = self.positions.rows[slot]
@@ -317,6 +303,7 @@ class Desk:
     def _gone(self, slot: int, now_ms: int) -> None:
         position_id, symbol = int(self.positions.rows[slot]["position_id"]), int(self.positions.rows[slot]["symbol"])
         self.positions.close(slot)
+        self.booked.pop(position_id, None)
         self.mark_account(now_ms)
         self.write_account(now_ms)
         self.twins.live_gone(position_id, now_ms)
@@ -402,9 +389,12 @@ class Desk:
             self.write_account(now_ms)
         return float(notional) + self.worst_case_notional()
 
+    def halt_symbol(self, symbol: int, name: str, why: str, now_ms: int) -> None:
+        """Let a symbol rest until a person allows it again; journalled, so that a restart does not lift it."""
+        if symbol not in self.account.halted_symbols:
+            self.account.halted_symbols.add(symbol)
+            self._records.halt(name, why, now_ms)
+
     def write_account(self, now_ms: int) -> None:
         """Journal the wallet and limits."""
         self._records.account(self.account, self.positions.count, now_ms)
-
-
-STOPPED = frozenset({Reason.SL, Reason.EXCHANGE_STOP, Reason.LIQUIDATION, Reason.ADL})

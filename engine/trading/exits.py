@@ -15,6 +15,8 @@ from kernels.records import OrderState, Reason
 
 PRICE_BAND_CODE = -4131
 NOTHING_TO_REDUCE = -2022
+SYMBOL_CLOSED = -4141
+CLOSED_WAIT_MS = 5_000  # the contract is not traded at present: nothing can be exited before it is, or is settled
 ROUTES = (0, 1, -1)  # both lanes, then REST
 QUICK_ROUNDS = 6  # rounds that follow each other at once; later ones wait SLOW_MS
 SLOW_MS = 250
@@ -70,6 +72,9 @@ def note_end(run: ExitRun, order: Order, now_ms: int) -> bool:
     if nothing:
         run.next_ms = now_ms + READ_WAIT_MS
         return True
+    if order.code == SYMBOL_CLOSED:
+        run.next_ms = now_ms + CLOSED_WAIT_MS
+        return False
     if order.code == PRICE_BAND_CODE or (order.order_type is OrderType.MARKET and order.state is OrderState.EXPIRED):
         run.banded = True
     run.next_ms = now_ms + (SLOW_MS if run.rounds >= QUICK_ROUNDS else 0)

@@ -32,19 +32,21 @@ class Foreign:
 
     desk: Desk
     protection: Protection
+    takes: Protection
     reconciler: Reconciler
     index: dict[str, int]
     alarm: Callable[[str, int, str], None]
     fee_rate: Callable[[str], float]
     offsets: dict[int, float] = field(default_factory=dict)
-    _trades: set[int] = field(default_factory=set)
-    _order: deque[int] = field(default_factory=deque)
+    _trades: set[tuple[int, int]] = field(default_factory=set)  # symbol and trade id: each symbol counts its own
+    _order: deque[tuple[int, int]] = field(default_factory=deque)
 
-    def remember(self, trade_id: int) -> None:
+    def remember(self, symbol: int, trade_id: int) -> None:
         """Note a booked trade, so that own trades over REST do not book it again."""
-        if trade_id not in self._trades:
-            self._trades.add(trade_id)
-            self._order.append(trade_id)
+        key = symbol, trade_id
+        if key not in self._trades:
+            self._trades.add(key)
+            self._order.append(key)
             if len(self._order) > REMEMBERED_TRADES:
                 self._trades.discard(self._order.popleft())
 
@@ -55,7 +57,7 @@ class Foreign:
             self.alarm("foreign_order", -1, f"{update.symbol} {update.client_order_id}")
             return
         name = update.client_order_id
-        if update.last_qty > 0.0 and update.trade_id not in self._trades:
+        if update.last_qty > 0.0 and (symbol, update.trade_id) not in self._trades:
             self._fill(symbol, update, now_ms)
         elif name in self.desk.orders and update.status in ENDED and update.status != "FILLED":
             self.desk.on_order_event(OrderEvent(name, ENDED[update.status], now_ms, order_id=update.order_id))
@@ -64,7 +66,7 @@ class Foreign:
         slot = self.desk.positions.slot_of[symbol]
         if slot < 0 or update.side != -int(self.desk.positions.rows[slot]["side"]):
             self.alarm("foreign_fill", symbol, f"{update.client_order_id} {update.side * update.last_qty:+g}")
-            self.remember(update.trade_id)
+            self.remember(symbol, update.trade_id)
             return  # the account statement follows, and reconciliation with it
         name, row = update.client_order_id[:40], self.desk.positions.rows[slot]
         if name not in self.desk.orders:
@@ -72,7 +74,7 @@ class Foreign:
             if reason is Reason.MANUAL:
                 self.alarm("external_close", symbol, name)
             self.desk.adopt_exit(name, slot, update.side, float(row["qty"]), reason, now_ms, update.order_id)
-        self.remember(update.trade_id)
+        self.remember(symbol, update.trade_id)
         done = update.status == "FILLED"
         self.desk.on_order_event(
             OrderEvent(
@@ -90,6 +92,8 @@ class Foreign:
         kind = update.original_type
         if self.protection.owns(symbol, update.order_id, update.client_order_id, kind, update.side):
             return Reason.EXCHANGE_STOP
+        if self.takes.owns(symbol, update.order_id, update.client_order_id, kind, update.side):
+            return Reason.TP
         return Reason.MANUAL
 
     def on_trades(self, symbol: int, reply: Reply, now_ms: int) -> None:
@@ -98,7 +102,7 @@ class Foreign:
             return
         for row in sorted(reply.result, key=lambda row: int(row["id"])):
             slot = self.desk.positions.slot_of[symbol]
-            if slot < 0 or int(row["id"]) in self._trades:
+            if slot < 0 or (symbol, int(row["id"])) in self._trades:
                 continue
             if int(row["time"]) < int(self.desk.positions.rows[slot]["opened_ms"]):
                 continue
@@ -111,7 +115,7 @@ class Foreign:
         """Make our books agree with the exchange, loudly: the symbol takes no entries until a person looks."""
         desk = self.desk
         slot, qty = desk.positions.slot_of[symbol], stated.qty
-        desk.account.halted_symbols.add(symbol)
+        desk.halt_symbol(symbol, self.reconciler.symbols[symbol], f"the exchange states {stated.amount}", now_ms)
         if slot < 0:
             self._stranger(symbol, stated, policy, now_ms)
             return

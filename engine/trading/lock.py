@@ -1,16 +1,23 @@
-"""One writer per key: an exclusive lock named by the key's hash, and a lease number that a later writer raises.
+"""One writer per key: an exclusive lock named by the key's hash, and a lease that whoever acts last holds.
 
-The watchdog fences a dead engine by taking the lease: an engine whose number is no longer the newest must not send.
+The lease is a number in a small mapped file beside the lock, with the holder's heartbeat. The watchdog fences an engine
+that has been gone too long by taking the next number; an engine that starts takes the next one again. Whoever does not
+hold the newest number must not send: looking is one read of memory, so it is done before every request.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
+import time
 from pathlib import Path
 
 from engine.errors import ConfigError
+
+LEASE_NAME = "live.json"  # in the data folder: where a live engine says which lease is its own
+WORDS = 2  # the newest number; when its holder was last seen, ns of the machine's monotonic clock, 0: it said goodbye
 
 
 def default_folder() -> Path:
@@ -23,14 +30,70 @@ def key_hash(api_key: str) -> str:
     return hashlib.blake2b(api_key.encode(), digest_size=8).hexdigest()
 
 
+class Lease:
+    """The shared file of one key. `take` makes the caller its holder; `lost` says that somebody took it since."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.number = path, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if os.fstat(self._file).st_size < 8 * WORDS:
+            os.truncate(self._file, 8 * WORDS)
+        self._map = mmap.mmap(self._file, 8 * WORDS)
+        self._words = memoryview(self._map).cast("q")
+
+    def take(self) -> int:
+        """Become the holder of the next number."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self.number = self._words[0] + 1
+            self._words[0] = self.number
+            self.beat()
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return self.number
+
+    @property
+    def newest(self) -> int:
+        """The number of the present holder."""
+        return self._words[0]
+
+    def lost(self) -> bool:
+        """Whether somebody holds a newer number than ours."""
+        return self._words[0] != self.number
+
+    def beat(self) -> None:
+        """Say that the holder lives; a fenced one changes nothing."""
+        if self._words[0] == self.number:
+            self._words[1] = time.monotonic_ns()
+
+    def goodbye(self) -> None:
+        """Say that the holder ends on purpose and left nothing that needs looking after."""
+        if self._words[0] == self.number:
+            self._words[1] = 0
+
+    def silent_s(self) -> float | None:
+        """Seconds since the holder was last seen; None after a goodbye; infinite when the machine started since."""
+        seen_ns, now_ns = self._words[1], time.monotonic_ns()
+        if not seen_ns:
+            return None
+        return (now_ns - seen_ns) / 1e9 if seen_ns <= now_ns else float("inf")
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._words.release()
+        self._words, self.number = memoryview(bytes(8 * WORDS)).cast("q"), -1  # lost, for whoever still asks
+        self._map.close()
+        os.close(self._file)
+
+
 class KeyLock:
-    """Held while open. Raises ConfigError when another process holds it, naming that process."""
+    """Held while open, with the key's lease. Raises ConfigError when another process holds it, naming that process."""
 
     def __init__(self, api_key: str, folder: Path | None = None) -> None:
         folder = folder or default_folder()
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{key_hash(api_key)}.lock"
-        self._lease_path = self.path.with_suffix(".lease")
         self._file = open(self.path, "a+")  # noqa: SIM115 (held for the life of the process)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,22 +106,10 @@ class KeyLock:
         self._file.truncate()
         self._file.write(str(os.getpid()))
         self._file.flush()
-        self.lease = self.newest_lease() + 1
-        partial = self._lease_path.with_suffix(".new")
-        partial.write_text(str(self.lease))
-        partial.replace(self._lease_path)
-
-    def newest_lease(self) -> int:
-        """Return the lease number on disk."""
-        try:
-            return int(self._lease_path.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
-
-    def fenced(self) -> bool:
-        """Whether somebody took a newer lease: whoever holds the old one must not send any more."""
-        return self.newest_lease() != self.lease
+        self.lease = Lease(self.path.with_suffix(".lease"))
+        self.lease.take()
 
     def close(self) -> None:
         """Let go."""
+        self.lease.close()
         self._file.close()

@@ -6,6 +6,7 @@ The judging functions are pure; `preflight` asks and judges. It never closes, ca
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ FORCED = tuple(prefix for prefix, _ in SPECIAL)  # client order ids of the excha
 NO_CHANGE_NEEDED = -4046
 CANARY_AWAY = 0.75  # of the mark: 25 % below
 CANARY_WAIT_S = 5.0
+LAG_S = 6.0  # REST may show what is over for so long: a stranger must still be there after it
+LOOK_AGAIN_S = 0.5
 FORBIDDEN_RIGHTS = ("enableWithdrawals", "enableInternalTransfer", "permitsUniversalTransfer")
 
 
@@ -48,6 +51,7 @@ class Report:
     faults: list[str] = field(default_factory=list)
     untraded: dict[str, str] = field(default_factory=dict)
     tiers: dict[str, list[Tier]] = field(default_factory=dict)
+    most_usdt: dict[str, float] = field(default_factory=dict)  # maxNotionalValue of symbolConfig
     wallet_usdt: float = 0.0
     positions: list[dict[str, Any]] = field(default_factory=list)
     algos: list[dict[str, Any]] = field(default_factory=list)
@@ -135,11 +139,8 @@ async def preflight(
     report.faults += judge_modes(config.result)
     report.faults += judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
     await _read_account(rest, report)
-    orders = await rest.ask(Request(Call.OPEN_ORDERS))
-    report.faults += [] if orders.ok else [f"open orders could not be read: code {orders.code}"]
-    report.faults += judge_strangers(
-        report.positions, orders.result or [], report.algos, engine_id, known, settings.adopt
-    )
+    if not report.faults:
+        report.faults += await _strangers(rest, report, engine_id, known, settings.adopt)
     if report.faults:
         return report
     await _sweep_canaries(rest, report)
@@ -150,6 +151,47 @@ async def preflight(
     else:
         report.faults += await _canary(rest, symbols[index], steps[index], least_qty[index], least_notional[index])
     return report
+
+
+async def check_again(rest: Caller, settings: LiveConfig, symbols: list[str], tiers: dict[str, list[Tier]],
+                      production: bool) -> Report:  # fmt: skip
+    """Look at modes, rights, margin types and leverages once more: somebody changed the account's settings.
+
+    What differs is set right again, as at start. No canary: positions may be open.
+    """
+    report = Report(tiers=tiers)
+    config = await rest.ask(Request(Call.ACCOUNT_CONFIG))
+    if not config.ok:
+        report.faults.append(f"the account could not be read: code {config.code}: {config.message}")
+        return report
+    report.faults += judge_modes(config.result)
+    report.faults += judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
+    if not report.faults:
+        await _symbol_settings(rest, settings, symbols, report)
+    return report
+
+
+async def _strangers(rest: Caller, report: Report, engine_id: str, known: set[str], adopt: bool) -> list[str]:
+    """Look for strangers until there are none or REST has had time to forget what is over: a restart right after an
+    exit still sees the position, and refusing to start then would leave the account without its guards.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LAG_S
+    while True:
+        orders = await rest.ask(Request(Call.OPEN_ORDERS))
+        if not orders.ok:
+            return [f"open orders could not be read: code {orders.code}"]
+        faults = judge_strangers(report.positions, orders.result or [], report.algos, engine_id, known, adopt)
+        if not faults or loop.time() > deadline:
+            return faults
+        await asyncio.sleep(LOOK_AGAIN_S)
+        positions, algos = await rest.ask(Request(Call.POSITIONS)), await rest.ask(Request(Call.OPEN_ALGOS))
+        if positions.ok and algos.ok:
+            report.positions, report.algos = _open(positions), algos.result
+
+
+def _open(positions: Reply) -> list[dict[str, Any]]:
+    return [row for row in positions.result if float(row["positionAmt"])]
 
 
 async def _read_account(rest: Caller, report: Report) -> None:
@@ -165,7 +207,7 @@ async def _read_account(rest: Caller, report: Report) -> None:
     assets = {row["asset"]: row for row in account.result["assets"]}
     report.wallet_usdt = float(assets.get("USDT", {}).get("walletBalance", 0))
     report.fee_assets = [name for name in ("BNB",) if float(assets.get(name, {}).get("walletBalance", 0)) > 0.0]
-    report.positions = [row for row in positions.result if float(row["positionAmt"])]
+    report.positions = _open(positions)
     report.algos = algos.result
     report.tiers = read_brackets(brackets.result)
 
@@ -189,6 +231,8 @@ async def _symbol_settings(rest: Caller, settings: LiveConfig, symbols: list[str
         if row is None:
             report.untraded[name] = "not in symbolConfig"
             continue
+        most = str(row.get("maxNotionalValue", ""))
+        report.most_usdt[name] = float(most) if most.replace(".", "", 1).isdigit() else math.inf
         if row["marginType"] != settings.margin_type:
             change = Request(Call.MARGIN_TYPE, {"symbol": name, "marginType": settings.margin_type})
             answer = await rest.call(change)

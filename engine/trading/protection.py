@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.exchange.replies import Outcome, Reply
-from engine.exchange.requests import Call, Request, protective_stop
+from engine.exchange.requests import STOP, TAKE_PROFIT, Call, Request, protective_stop
 from engine.exchange.steps import Step
 from engine.exchange.user_data import AlgoUpdate
 from engine.exchange.venue import Sender
@@ -51,6 +51,11 @@ def protect_level(side: int, sl_price: float, atr_15m: float, tick: Step) -> str
     return tick.floor(sl_price - gap) if side > 0 else tick.ceil(sl_price + gap)
 
 
+def take_level(side: int, tp_price: float, atr_15m: float, tick: Step) -> str:
+    """Return the trigger of a take profit on the exchange: as far beyond the local one as the stop is."""
+    return protect_level(-side, tp_price, atr_15m, tick)
+
+
 @dataclass(slots=True)
 class Slot:
     """The protective order of one position."""
@@ -72,6 +77,7 @@ class Slot:
     algo_id: int = 0
     child_id: int = 0
     ended: bool = False  # the exchange said that the algo order is over
+    expired: bool = False  # ... because there was no position any more: a source for "flat"
     flat_ms: int = 0
     stage_ms: int = 0
     exit_asked: bool = False
@@ -81,7 +87,8 @@ class Slot:
 class Protection:
     """See the module. exit_now(position_id, reason, now_ms) closes a position; alarm(kind, symbol, text) tells a
     person; changed(slot, now_ms) is told when a position gained or lost its protection; mine(name) says whether an
-    order was made by this system, in whatever run.
+    order was made by this system, in whatever run. kind: a stop must stand or the position is left; a take profit is
+    an addition that may be missing.
     """
 
     symbols: list[str]
@@ -90,10 +97,16 @@ class Protection:
     alarm: Callable[[str, int, str], None] = lambda kind, symbol, text: None
     changed: Callable[[Slot, int], None] = lambda slot, now_ms: None
     mine: Callable[[str], bool] = lambda name: True
+    kind: str = STOP
     slots: dict[int, Slot] = field(default_factory=dict)
     _now_ms: int = 0
 
     # --- questions ---
+
+    def says_flat(self, symbol: int) -> bool:
+        """Whether the exchange took the symbol's stop away because the position is gone, or none ever stood."""
+        slot = self.slots.get(symbol)
+        return slot is None or slot.expired
 
     def may_enter(self, symbol: int) -> bool:
         """Whether no algo order of an earlier position may still stand."""
@@ -114,7 +127,7 @@ class Protection:
         slot = self.slots.get(symbol)
         if slot is None or side != -slot.side:
             return False
-        return order_id == slot.child_id or client_id == slot.name or original_type == "STOP_MARKET"
+        return order_id == slot.child_id or client_id == slot.name or original_type == self.kind
 
     def naked_total_ms(self, position_id: int, now_ms: int) -> int:
         """Return how long the position has been without a confirmed stop."""
@@ -191,6 +204,17 @@ class Protection:
                 if now_ms >= slot.next_ms and not slot.waiting:
                     self._place(slot, now_ms)
 
+    def verify(self, symbol: int) -> None:
+        """Ask what became of a stop that is believed to stand; its end may have been told while nobody listened."""
+        slot = self.slots.get(symbol)
+        if slot is not None and slot.stage is Stage.STANDING and not slot.waiting:
+            request = Request(Call.ALGO_QUERY, {"clientAlgoId": slot.name})
+            self._ask(slot, request, self._verified, self._now_ms)
+
+    def _verified(self, slot: Slot, reply: Reply, now_ms: int) -> None:
+        if reply.ok and isinstance(reply.result, dict):
+            self._state(slot, str(reply.result.get("algoStatus", "")), now_ms, "")
+
     def lost(self, symbol: int, now_ms: int) -> None:
         """A sweep did not find the stop that should stand: place it again."""
         slot = self.slots.get(symbol)
@@ -202,7 +226,7 @@ class Protection:
     def _place(self, slot: Slot, now_ms: int) -> None:
         slot.attempts += 1
         slot.ended, slot.stage = False, Stage.PLACING
-        request = protective_stop(self.symbols[slot.symbol], slot.side, slot.trigger, slot.name)
+        request = protective_stop(self.symbols[slot.symbol], slot.side, slot.trigger, slot.name, self.kind)
         self._ask(slot, request, self._placed, now_ms)
 
     def _ask(self, slot: Slot, request: Request, then: Callable[[Slot, Reply, int], None], now_ms: int) -> None:
@@ -251,7 +275,7 @@ class Protection:
         side = "SELL" if slot.side > 0 else "BUY"
         others = []
         for row in reply.result:
-            if not _closes(row) or row.get("side") != side or row.get("orderType") != "STOP_MARKET":
+            if not _closes(row) or row.get("side") != side or row.get("orderType") != self.kind:
                 continue
             same = float(row.get("triggerPrice") or 0) == float(slot.trigger)
             if same and self.mine(str(row.get("clientAlgoId"))):
@@ -266,7 +290,7 @@ class Protection:
 
     def _state(self, slot: Slot, status: str, now_ms: int, fault: str) -> None:
         if status in DEAD_STATES:
-            slot.ended = True
+            slot.ended, slot.expired = True, status == "EXPIRED"
             if slot.stage is Stage.CLEARING:
                 del self.slots[slot.symbol]
             elif slot.stage is Stage.TRIGGERED:
@@ -285,7 +309,7 @@ class Protection:
             if slot.stage is not Stage.TRIGGERED:
                 slot.stage, slot.stage_ms = Stage.TRIGGERED, now_ms
         elif status in LIVE_STATES and slot.stage in (Stage.PLACING, Stage.LOST) and not slot.ended:
-            slot.stage, slot.stage_ms = Stage.STANDING, now_ms
+            slot.stage, slot.stage_ms, slot.expired = Stage.STANDING, now_ms, False
             self._clothed(slot, now_ms)
             self.changed(slot, now_ms)
 
@@ -304,7 +328,7 @@ class Protection:
             slot.naked_since_ms = 0
 
     def _exit(self, slot: Slot, reason: Reason, now_ms: int, why: str) -> None:
-        if slot.exit_asked:
+        if slot.exit_asked or self.kind == TAKE_PROFIT:
             return
         slot.exit_asked = True
         self.alarm("stop_exit", slot.symbol, why)

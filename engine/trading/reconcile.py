@@ -43,7 +43,6 @@ class Doubt:
     read_ms: int = 0
     read_qty: float = float("nan")
     next_ms: int = 0
-    trades_asked: bool = False
     refused: bool = False  # an exit was refused with "nothing to reduce": a second source for flat
 
 
@@ -133,9 +132,7 @@ class Reconciler:
             if now_ms < doubt.next_ms or self.in_flight(symbol):
                 continue
             doubt.next_ms = now_ms + READ_EVERY_MS
-            if not doubt.trades_asked:
-                doubt.trades_asked = True
-                self.ask_trades(symbol, self.last_event_ms.get(symbol, now_ms) - 60_000)
+            self.ask_trades(symbol, self.last_event_ms.get(symbol, now_ms) - 60_000)  # each time: REST may lag
             self.read(symbol)
             doubt.reads += 1
             if doubt.reads == GIVE_UP_READS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from engine.journal import Writer
-from engine.trading.account import Account
+from engine.trading.account import HALT, Account
 from engine.trading.gateway import OrderEvent
 from engine.trading.orders import Order
 from engine.trading.positions import Positions
@@ -24,6 +24,13 @@ class Records:
             Kind.ACCOUNT, time.monotonic_ns(), now_ms, account.equity_usdt, account.wallet_usdt,
             account.peak_equity_usdt, account.day_pnl_usdt, open_positions, account.run_state,
             account.losing_streak, 0, account.day_ms,
+        )  # fmt: skip
+
+    def halt(self, symbol: str, why: str, now_ms: int) -> None:
+        """Journal that the engine itself rests a symbol, in the words of the operator's command."""
+        self._journal.write(
+            Kind.COMMAND, time.monotonic_ns(), now_ms, b"", HALT.encode(), b"engine", symbol.encode()[:64], 0, 1,
+            why.encode()[:128],
         )  # fmt: skip
 
     def order(self, order: Order, now_ms: int) -> None:

@@ -15,7 +15,12 @@ def report(trading: LiveTrading) -> dict[str, Any]:
         "stops": {names[symbol]: slot.stage.name.lower() for symbol, slot in trading.protection.slots.items()},
         "doubts": [names[symbol] for symbol in trading.reconciler.doubts],
         "blind": [names[symbol] for symbol in trading.blind.blind],
-        "resting": {names[symbol]: why for symbol, why in trading.untraded.items()},
+        "resting": {names[symbol]: why for symbol, why in trading.admission.resting.items()},
+        "income": {
+            "totals": trading.income.totals,
+            "matched": trading.income.matched,
+            "differences": trading.income.differences,
+        },
         "alarms": dict(trading.alarm.counts),
         "tasks": [
             {"kind": kind, "symbol": names[symbol] if symbol >= 0 else "", "text": text}

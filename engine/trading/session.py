@@ -1,7 +1,7 @@
 """Live trading put together: what an event of the exchange means for orders, stops and positions. Holds no socket.
 
-`LiveTrading` is what the desk asks (Terms) and tells (Observer), what the private stream feeds, and what the ticker
-advances. Everything it wants from the exchange leaves through the Sender.
+`LiveTrading` is what the desk tells (Observer), what the private stream feeds, and what the ticker advances. Everything
+it wants from the exchange leaves through the Sender. Exits ask `terms.py`, entries pass `admission.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import structlog
 
 from engine.config import LiveConfig
 from engine.exchange.order_budget import OrderBudget
-from engine.exchange.replies import HALTING_RESTRICTIONS, REDUCE_ONLY_RESTRICTIONS, Reply
-from engine.exchange.requests import Call, Request
+from engine.exchange.replies import Reply
+from engine.exchange.requests import TAKE_PROFIT, Call, Request
 from engine.exchange.user_data import (
     AccountUpdate,
     AlgoUpdate,
@@ -31,26 +31,30 @@ from engine.exchange.user_data import (
     decode,
 )
 from engine.exchange.venue import Sender
+from engine.trading.admission import Admission
 from engine.trading.blind import BlindGuard
+from engine.trading.brackets import Brackets
 from engine.trading.desk import Desk
 from engine.trading.fees import FeePrices
 from engine.trading.foreign import Foreign
 from engine.trading.gateway import OrderEvent
+from engine.trading.income import IncomeCheck
 from engine.trading.kill import KillLadder
 from engine.trading.live import LiveGateway
-from engine.trading.margin import Tier, liquidation_price, stop_is_before_liquidation
 from engine.trading.orders import Order, client_order_id, is_ours
 from engine.trading.preflight import CANARY
-from engine.trading.protection import Protection, Slot, Stage, protect_level
+from engine.trading.protection import Protection, Slot, Stage, protect_level, take_level
 from engine.trading.reconcile import Reconciler
 from engine.trading.sweeps import Sweeps
 from engine.trading.tasks import Tasks
+from engine.trading.terms import LiveTerms
 from kernels.decide import BIT
-from kernels.records import Reason, RunState
+from kernels.records import Reason
 
 log = structlog.get_logger(__name__)
 
 RENEW_EVERY_MS = 10_000
+WALLET_LAG_MS = 6_000  # REST may show the wallet of so long ago
 STALL_NS = 2_000_000_000
 TRANSFERS = frozenset(
     {"DEPOSIT", "WITHDRAW", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "MARGIN_TRANSFER", "ASSET_TRANSFER", "ADJUSTMENT",
@@ -75,22 +79,20 @@ class LiveTrading:
         names: tuple[str, int],
         feed_mark: Callable[[int, float, int], None],
     ) -> None:
-        self.settings, self.symbols, self.instruments = settings, symbols, instruments
-        self.marks, self.mark_ms, self.polled_ms = marks, mark_ms, [0] * len(symbols)
-        self.desk, self.gateway, self.sender, self.budget = desk, gateway, sender, budget
+        self.settings, self.symbols = settings, symbols
+        self.mark_ms, self.polled_ms = mark_ms, [0] * len(symbols)
+        self.desk, self.gateway, self.sender = desk, gateway, sender
         self.alarm = Tasks()
-        self.tiers: dict[int, list[Tier]] = {}
         self.on_key_expired: Callable[[], None] = lambda: None
         self.on_config: Callable[[ConfigUpdate], None] = lambda update: None
         self.violations = 0
         self.active = False  # true once what stood on the exchange at start has been taken over
-        self.untraded: dict[int, str] = {}  # symbols that rest this session, and why
         self._names, self._feed_mark = names, feed_mark
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
         self._now_ms = 0
         self._last_tick_ns = 0
-        self._renew_due_ms = 0
+        self._renew_due_ms = self._account_ms = 0
         self.malformed = 0
         self.protection = Protection(
             symbols,
@@ -100,17 +102,30 @@ class LiveTrading:
             self._protection_changed,
             lambda name: is_ours(name, names[0]),
         )
+        self.takes = Protection(
+            symbols, sender, self.exit_position, self.alarm, mine=lambda name: is_ours(name, names[0]),
+            kind=TAKE_PROFIT,
+        )  # fmt: skip
         self.reconciler = Reconciler(
-            symbols, self._ours, self._in_flight, self._half_step, self.protection.may_enter, self.read_position,
+            symbols, self._ours, self._in_flight, self._half_step, self.protection.says_flat, self.read_position,
             self._ask_trades, self._settle, self._give_up,
         )  # fmt: skip
         self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
-        self.sweeps = Sweeps(sender, self.protection, self.reconciler, self._read)
+        self.sweeps = Sweeps(sender, (self.protection, self.takes), self.reconciler, self._read, self._read_wallet)
         self.fees = FeePrices(sender, self.alarm)
+        self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
+        self.brackets = Brackets(sender, symbols, settings.leverage)
+        self.admission = Admission(settings, instruments, marks, desk, gateway, budget, self.brackets, self.alarm)
         self.kill = KillLadder(desk, gateway.cancel)
-        self.foreign = Foreign(desk, self.protection, self.reconciler, self._index, self.alarm, self.fees.rate)
+        self.foreign = Foreign(
+            desk, self.protection, self.takes, self.reconciler, self._index, self.alarm, self.fees.rate
+        )
         gateway.fee_rate = self.fees.rate
-        desk.terms = desk.observer = self
+        desk.observer = self
+        desk.terms = LiveTerms(
+            settings, instruments, marks, desk, gateway, (self.protection, self.takes), self.reconciler,
+            lambda: self._now_ms, self.read_position, self.alarm,
+        )  # fmt: skip
         gateway.on_event = self._to_desk
         gateway.on_evidence = self._first_fill
         gateway.on_silence = self._stream_silent
@@ -145,7 +160,8 @@ class LiveTrading:
         elif isinstance(event, AccountUpdate):
             self._account(event, now_ms)
         elif isinstance(event, AlgoUpdate):
-            known = self.protection.on_algo(event, now_ms) or event.client_algo_id.startswith(CANARY)
+            known = self.protection.on_algo(event, now_ms) or self.takes.on_algo(event, now_ms)
+            known |= event.client_algo_id.startswith(CANARY)
             if not known and event.status == "NEW":
                 self.alarm("foreign_algo", self._index.get(event.symbol, -1), event.client_algo_id)
         elif isinstance(event, KeyExpired):
@@ -158,7 +174,7 @@ class LiveTrading:
         self.check_invariant(now_ms)
 
     def _account(self, update: AccountUpdate, now_ms: int) -> None:
-        account = self.desk.account
+        account, self._account_ms = self.desk.account, now_ms
         if "USDT" in update.balances:
             wallet, change = update.balances["USDT"]
             account.wallet_usdt = wallet
@@ -169,6 +185,7 @@ class LiveTrading:
                 slot = self.desk.positions.slot_of[self._index[name]] if name in self._index else -1
                 if slot >= 0:
                     self.desk.book_funding(slot, change, now_ms)
+                    self.income.funded(self._index[name], change, update.time_ms)
         for name in self.reconciler.on_account(update, now_ms):
             self.alarm("foreign_position", -1, name)
         self.desk.mark_account(now_ms)
@@ -176,24 +193,11 @@ class LiveTrading:
 
     def _to_desk(self, event: OrderEvent) -> None:
         order = self.desk.orders.get(event.client_order_id)
-        if event.trade_id:
-            self.foreign.remember(event.trade_id)
+        if event.trade_id and order is not None:
+            self.foreign.remember(order.symbol, event.trade_id)
         self.desk.on_order_event(event)
         if order is not None and event.code:
-            self._restriction(order, event.code)
-
-    def _restriction(self, order: Order, code: int) -> None:
-        account = self.desk.account
-        if code in HALTING_RESTRICTIONS:
-            account.run_state = int(RunState.HALTED)
-        elif code in REDUCE_ONLY_RESTRICTIONS:
-            account.run_state = max(account.run_state, int(RunState.REDUCE_ONLY))
-        elif order.reduce_only or order.state.name != "REJECTED" or code in (-1021, -1008, -1015, -1003):
-            return
-        else:  # an entry refused for a reason of its own: the symbol rests until a person looks
-            account.halted_symbols.add(order.symbol)
-        self.alarm("exchange_restriction", order.symbol, f"code {code}: {order.detail}")
-        self.desk.write_account(self._now_ms)
+            self.admission.refused(order, event.code, self._now_ms)
 
     # --- the desk's observer ---
 
@@ -214,90 +218,54 @@ class LiveTrading:
     def position_closed(self, position_id: int, symbol: int, now_ms: int) -> None:
         """Let the stop expire."""
         self.protection.position_closed(position_id, now_ms)
+        self.takes.position_closed(position_id, now_ms)
         self.reconciler.check(symbol, now_ms)
+
+    def traded(self, symbol: int, event: OrderEvent, realised_usdt: float) -> None:
+        """Hold a booked trade against the income history."""
+        self.income.traded(symbol, event.trade_id, realised_usdt, event.fee_usdt, event.event_ms)
 
     def may_enter(self, symbol: int) -> bool:
         """Whether nothing of an earlier position stands on the exchange and the exchange agrees that we are flat."""
         stated = self.reconciler.stated.get(symbol)
         flat = stated is None or stated.qty == 0.0
-        return flat and self.protection.may_enter(symbol) and symbol not in self.reconciler.doubts
+        free = self.protection.may_enter(symbol) and self.takes.may_enter(symbol)
+        return flat and free and symbol not in self.reconciler.doubts
 
     def unprotected_ms(self, position_id: int) -> int:
         """How long the position had no confirmed stop on the exchange."""
         return self.protection.naked_total_ms(position_id, self._now_ms)
 
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
-        """Refuse entries without order budget, before a full reconcile, while blind, or whose stop is too near ruin."""
-        gates = 0
+        """Refuse what the exchange would, and every entry before a full reconcile or while blind."""
         self._note_stall()
-        if not self.budget.room_for_entry(now_ms):
-            gates |= BIT["rate_budget"]
-        if symbol in self.untraded:
-            gates |= BIT["symbol_halted"]
+        gates = self.admission.gates(symbol, side, qty, sl_price, atr_15m, now_ms)
         if not self.sweeps.reconciled:
             gates |= BIT["unknown_order"]
         if symbol in self.blind.blind:
             gates |= BIT["stale_data"]
-        tiers = self.tiers.get(symbol)
-        if tiers and side and qty > 0.0 and sl_price > 0.0:
-            trigger = float(protect_level(side, sl_price, atr_15m, self.gateway.steps[symbol][0]))
-            mark = float(self.marks[symbol])
-            liquidation = liquidation_price(side, qty, mark, tiers, self.desk.account.equity_usdt)
-            if not stop_is_before_liquidation(side, trigger, liquidation):
-                gates |= BIT["liquidation"]
         return gates
 
     def _protection_changed(self, stop: Slot, now_ms: int) -> None:
         slot = self.desk.positions.slot_of_id(stop.position_id)
-        if slot >= 0:
-            self.desk.note_protection(slot, float(stop.trigger), stop.stage is Stage.STANDING, now_ms)
+        if slot < 0:
+            return
+        self.desk.note_protection(slot, float(stop.trigger), stop.stage is Stage.STANDING, now_ms)
+        if self.settings.take_profit and stop.stage is Stage.STANDING:
+            row, tick = self.desk.positions.rows[slot], self.gateway.steps[stop.symbol][0]
+            trigger = take_level(stop.side, float(row["tp_price"]), float(row["atr_15m"]), tick)
+            name = client_order_id(*self._names, stop.position_id, "t")
+            self.takes.arm(stop.position_id, stop.symbol, stop.side, trigger, name, now_ms)
 
-    # --- the desk's terms ---
-
-    def exit_qty(self, slot: int) -> tuple[float, str]:
-        """Return the exchange's own |positionAmt| where its statement is no older than our last fill."""
-        row = self.desk.positions.rows[slot]
-        symbol, qty = int(row["symbol"]), float(row["qty"])
-        stated = self.reconciler.stated.get(symbol)
-        if stated is None or stated.qty * float(row["side"]) <= 0.0:
-            return qty, ""
-        if self.settings.external == "ignore":
-            return (qty, "") if abs(stated.qty) >= qty else (abs(stated.qty), stated.amount.lstrip("-"))
-        if stated.time_ms < self.reconciler.last_event_ms.get(symbol, 0) and abs(stated.qty) < qty:
-            return qty, ""
-        text = stated.amount.lstrip("-")
-        step = self.gateway.steps[symbol][1]
-        if not step.fits(text):
-            self.alarm("dust", symbol, f"position {text} is off the step {step.text}: the rest needs a person")
-            self.desk.account.halted_symbols.add(symbol)
-            text = step.floor(text)
-        return float(text), text
-
-    def slice_qty(self, symbol: int) -> float:
-        """Return MARKET_LOT_SIZE.maxQty."""
-        return float(self.instruments[symbol]["market_max_qty"])
-
-    def band_price(self, symbol: int, side: int) -> float:
-        """Return the PERCENT_PRICE bound of the mark, on the tick; 0.0 when it is not known."""
-        row, mark = self.instruments[symbol], float(self.marks[symbol])
-        factor = float(row["percent_price_up"] if side > 0 else row["percent_price_down"])
-        tick = self.gateway.steps[symbol][0]
-        if not (mark > 0.0 and factor > 0.0):
-            return 0.0
-        return float(tick.floor(mark * factor) if side > 0 else tick.ceil(mark * factor))
-
-    def stop_triggering(self, symbol: int) -> bool:
-        """Whether the stop has been seen triggering."""
-        return self.protection.triggering(symbol)
+    # --- reconciliation ---
 
     def read_position(self, symbol: int) -> None:
         """Ask for the symbol's position."""
         if symbol not in self.reconciler.doubts and self.desk.positions.slot_of[symbol] >= 0:
             self.reconciler.refused(symbol, self._now_ms)
+        self.protection.verify(symbol)
         request = Request(Call.POSITIONS, {"symbol": self.symbols[symbol]})
         self.sender.send(request, lambda reply: self._read(reply, [symbol]))
-
-    # --- reconciliation ---
 
     def _ours(self, symbol: int) -> float:
         slot = self.desk.positions.slot_of[symbol]
@@ -317,6 +285,16 @@ class LiveTrading:
             for name in self.reconciler.on_read(reply.result, asked, self._now_ms):
                 self.alarm("foreign_position", -1, name)
 
+    def _read_wallet(self, wallet_usdt: float, asked_ms: int) -> None:
+        """Take the wallet that REST shows, unless the stream told something that REST may not know yet."""
+        account = self.desk.account
+        if asked_ms - self._account_ms < WALLET_LAG_MS or wallet_usdt == account.wallet_usdt:
+            return
+        self.alarm("wallet_corrected", -1, f"{account.wallet_usdt:.8f} -> {wallet_usdt:.8f}: an event was missed")
+        account.wallet_usdt = wallet_usdt
+        self.desk.mark_account(self._now_ms)
+        self.desk.write_account(self._now_ms)
+
     def _ask_trades(self, symbol: int, from_ms: int) -> None:
         request = Request(Call.TRADES, {"symbol": self.symbols[symbol], "startTime": from_ms})
         self.sender.send(request, lambda reply: self.foreign.on_trades(symbol, reply, self._now_ms))
@@ -325,7 +303,7 @@ class LiveTrading:
         self.foreign.settle(symbol, stated, self.settings.external, now_ms)
 
     def _give_up(self, symbol: int, text: str) -> None:
-        self.desk.account.halted_symbols.add(symbol)
+        self.admission.halt(symbol, text, self._now_ms)
         self.alarm("not_converging", symbol, text)
 
     # --- time ---
@@ -336,9 +314,12 @@ class LiveTrading:
         self._note_stall()
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
+        self.takes.advance(now_ms)
         self.reconciler.advance(now_ms)
         self.kill.advance(now_ms)
         self.fees.advance(now_ms)
+        self.brackets.advance(now_ms)
+        self.income.advance(now_ms)
         positions = self.desk.positions
         held = [int(positions.rows[slot]["symbol"]) for slot in range(positions.count)]
         self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)

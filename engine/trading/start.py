@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import orjson
 import structlog
 
 from engine.assemble import Parts, assemble
 from engine.clock import Clock
-from engine.config import Config
+from engine.config import Config, LiveConfig
 from engine.errors import ConfigError
 from engine.exchange.filters import BRACKETS_NAME
 from engine.exchange.replies import Reply
-from engine.exchange.requests import Call, Request
+from engine.exchange.requests import TAKE_PROFIT, Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.steps import Step
 from engine.exchange.user_data import ConfigUpdate
 from engine.exchange.ws_api import Credentials
 from engine.market.routes import addresses
 from engine.trading.carry import resume_orders
-from engine.trading.connect import Connection
+from engine.trading.connect import Connection, is_production
 from engine.trading.live import LiveGateway
+from engine.trading.lock import LEASE_NAME
 from engine.trading.margin import keep_brackets
 from engine.trading.orders import Order, is_ours
-from engine.trading.preflight import Report, preflight
+from engine.trading.preflight import Report, check_again, preflight
 from engine.trading.report import report
 from engine.trading.session import LiveTrading
 from kernels.records import Kind, RunState
@@ -48,10 +51,27 @@ class Live:
         """Return how live trading stands, for a person."""
         return report(self.trading)
 
-    def tick(self, now_ms: int) -> None:
-        """Let time pass; once a second look whether somebody took our lease (then nothing of ours leaves any more)."""
+    def tick(self, now_ms: int) -> bool:
+        """Let time pass. False when somebody took our lease: nothing of ours leaves any more, so the process must end.
+
+        The next start takes the lease again, reads the account and resumes the guards.
+        """
+        if not self.connection.beat():
+            log.error("fenced", text="another process took the lease of this key: this engine ends")
+            return False
         self.trading.advance(now_ms)
-        self.connection.tick(now_ms)
+        return True
+
+    def settled(self) -> bool:
+        """Whether this engine may leave: no order is open and every position stands behind a confirmed stop."""
+        desk = self.trading.desk
+        symbols = desk.positions.rows["symbol"][: desk.positions.count].tolist()
+        return not desk.orders and all(self.trading.protection.standing(symbol) for symbol in symbols)
+
+    def goodbye(self) -> None:
+        """Tell the watchdog that this engine ends on purpose; only where it leaves nothing that needs looking after."""
+        if self.settled():
+            self.connection.lock.lease.goodbye()
 
 
 def credentials(config: Config) -> Credentials:
@@ -62,16 +82,15 @@ def credentials(config: Config) -> Credentials:
     return Credentials(key, make_signer(config.secrets.api_secret.get_secret_value()))
 
 
-UNFINISHED = (
-    "mode: live is not released for the production exchange: it has no watchdog process and does not poll symbol "
-    "status yet (docs/trading.md, What is missing); rehearse on exchange 'sim' or 'demo', or trade in shadow"
+UNREHEARSED = (
+    "live.production: trading with real money has to be allowed by name; rehearse on exchange 'demo' first, then set it"
 )
 
 
 def check_config(config: Config) -> None:
-    """Refuse what live trading cannot be right with, and the real exchange until the order side is whole."""
-    if config.exchange.name == "binance":
-        raise ConfigError([UNFINISHED])
+    """Refuse what live trading cannot be right with, and real money that nobody has allowed."""
+    if is_production(addresses(config.exchange).rest_url) and not config.live.production:
+        raise ConfigError([UNREHEARSED])
     if config.exchange.clock != "wall":
         raise ConfigError(["exchange.clock: live mode needs the wall clock; requests are stamped with it"])
     credentials(config)
@@ -109,21 +128,59 @@ async def open_live(
         await connection.close()
         raise
     _take_over(live, config, symbols, clock.now_ms())
-    live.trading.on_config = lambda update: _changed_outside(live, update)
+    _name_lease(config, connection)
+    live.trading.on_config = _AccountWatch(live, config.live)
     return live
 
 
-def _changed_outside(live: Live, update: ConfigUpdate) -> None:
-    """Somebody changed the account's settings: what it concerns takes no entries until the next start."""
-    trading = live.trading
-    if update.multi_assets:
-        account = trading.desk.account
+def _name_lease(config: Config, connection: Connection) -> None:
+    """Tell the watchdog, which does not know our key, which lease is ours."""
+    path = config.data_dir / LEASE_NAME
+    path.with_suffix(".new").write_bytes(orjson.dumps({"lease": str(connection.lock.lease.path.resolve())}))
+    path.with_suffix(".new").replace(path)
+
+
+class _AccountWatch:
+    """Runs the preflight's checks again when the account's settings changed; entries rest until they have passed."""
+
+    def __init__(self, live: Live, settings: LiveConfig) -> None:
+        self._live, self._settings = live, settings
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def __call__(self, update: ConfigUpdate) -> None:
+        trading = self._live.trading
+        if update.symbol in trading.symbols and update.leverage:
+            symbol = trading.symbols.index(update.symbol)
+            tiers = trading.brackets.tiers.get(symbol)
+            ours = min(self._settings.leverage, tiers[0].leverage) if tiers else self._settings.leverage
+            if update.leverage == ours:
+                return  # our own doing
+            trading.admission.untraded[symbol] = f"leverage changed to {update.leverage} from outside"
+            trading.alarm("leverage_changed", symbol, trading.admission.untraded[symbol])
+        if update.multi_assets:
+            self._reduce_only("the account was switched to multi-assets mode")
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._check(), name="preflight-again")
+
+    async def _check(self) -> None:
+        trading, connection = self._live.trading, self._live.connection
+        while self._again:
+            self._again = False
+            index = {name: i for i, name in enumerate(trading.symbols)}
+            tiers = {name: trading.brackets.tiers[i] for name, i in index.items() if i in trading.brackets.tiers}
+            report = await check_again(connection.rest, self._settings, trading.symbols, tiers, connection.production)
+            for fault in report.faults:
+                self._reduce_only(fault)
+            if not report.faults:
+                trading.admission.untraded = {index[name]: why for name, why in report.untraded.items()}
+                log.info("preflight_again", changed=report.changed, untraded=report.untraded)
+
+    def _reduce_only(self, why: str) -> None:
+        account = self._live.trading.desk.account
         account.run_state = max(account.run_state, int(RunState.REDUCE_ONLY))
-        trading.alarm("multi_assets_mode", -1, "the account was switched to multi-assets mode")
-    if update.symbol in trading.symbols:
-        symbol = trading.symbols.index(update.symbol)
-        trading.untraded[symbol] = f"leverage changed to {update.leverage} from outside"
-        trading.alarm("leverage_changed", symbol, trading.untraded[symbol])
+        self._live.trading.alarm("account_settings", -1, why)
 
 
 def _assemble(
@@ -169,9 +226,12 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     """Make our books start from what the exchange states: wallet, positions, stops, orders of unknown fate."""
     trading, report, restored = live.trading, live.report, live.parts.restored
     desk, index = trading.desk, {name: i for i, name in enumerate(symbols)}
-    trading.tiers = {index[name]: tiers for name, tiers in report.tiers.items() if name in index}
     keep_brackets(config.data_dir / BRACKETS_NAME, report.tiers, now_ms)
-    trading.untraded = {index[name]: why for name, why in report.untraded.items()}
+    trading.admission.untraded = {index[name]: why for name, why in report.untraded.items()}
+    trading.brackets.caps_usdt = live.parts.core.notional_caps_usdt
+    trading.brackets.most_usdt = {index[name]: most for name, most in report.most_usdt.items()}
+    trading.brackets.take(report.tiers, now_ms)
+    live.parts.core.on_listing = trading.admission.relist
     for asset in report.fee_assets:
         trading.fees.watch(asset)
     account = desk.account
@@ -180,12 +240,13 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     account.wallet_usdt = report.wallet_usdt
     if account.run_state == RunState.RUNNING and not config.control.live_auto_start:
         account.run_state = int(RunState.STOPPED)  # in live entries begin again by command alone; a halt stays
-    for ids in restored.trade_ids.values():
-        for trade_id in ids:
-            trading.foreign.remember(trade_id)
     for slot in range(desk.positions.count):
         row = desk.positions.rows[slot]
         trading.reconciler.event(int(row["symbol"]), int(row["opened_ms"]))
+        for trade_id in desk.booked.get(int(row["position_id"]), ()):
+            trading.foreign.remember(int(row["symbol"]), trade_id)
+    for symbol, time_ms in desk.touched_ms.items():
+        trading.reconciler.event(symbol, time_ms)
     _take_stops(live, config, index, now_ms)
     resumed = resume_orders(
         restored.open_orders, restored.entries, restored.trade_ids, desk, trading.gateway, symbols, now_ms
@@ -206,16 +267,17 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
 def _take_stops(live: Live, config: Config, index: dict[str, int], now_ms: int) -> None:
     """Adopt our standing stops of positions that we hold; cancel those of positions that are gone."""
     trading, positions = live.trading, live.trading.desk.positions
-    for row in live.report.algos:
+    for row in sorted(
+        live.report.algos, key=lambda row: row["orderType"] != TAKE_PROFIT
+    ):  # a stop arms what is missing
         name, symbol = str(row["clientAlgoId"]), index.get(row["symbol"], -1)
         if not is_ours(name, config.engine_id):
             continue
         slot = positions.slot_of[symbol] if symbol >= 0 else -1
         side = 1 if row["side"] == "SELL" else -1
-        if slot >= 0 and int(positions.rows[slot]["side"]) == side and trading.protection.may_enter(symbol):
+        protection = trading.takes if row["orderType"] == TAKE_PROFIT else trading.protection
+        if slot >= 0 and int(positions.rows[slot]["side"]) == side and protection.may_enter(symbol):
             position_id = int(positions.rows[slot]["position_id"])
-            trading.protection.adopt(
-                position_id, symbol, side, str(row["triggerPrice"]), name, int(row["algoId"]), now_ms
-            )
+            protection.adopt(position_id, symbol, side, str(row["triggerPrice"]), name, int(row["algoId"]), now_ms)
         else:
             trading.sender.send(Request(Call.ALGO_CANCEL, {"clientAlgoId": name}), lambda reply: None)

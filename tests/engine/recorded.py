@@ -191,6 +191,10 @@ class Day:
                 self.command("close", symbol="BTCUSDT")
                 self.command("promote", bundle_path=f"/models/second-{minute}")
                 self.command("predictor", predictor="walk")
+            if minute % 60 == 40:  # the exchange changes a filter
+                row = self.core.instruments[1].copy()
+                row["step_size"] *= 10.0
+                self.core.on_instrument(1, row, self.clock.now_ms())
             if minute % 90 == 45:
                 self.command("flatten", reason="test")
                 self.command("start")

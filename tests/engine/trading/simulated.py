@@ -32,11 +32,11 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 class Simulated:
     """Start with `async with`. `engine()` opens a live core; `stop_engine` drops it as a crash would."""
 
-    def __init__(self, folder: Path, latency: float = 1.0, **live: Any) -> None:
+    def __init__(self, folder: Path, latency: float = 1.0, weight_limit: int | None = None, **live: Any) -> None:
         self.folder, self.live_settings = folder, live
         options = Options(
             port=0, symbols=None, symbol_count=2, history_days=3.0, ahead_days=1.0, speed=1.0, clock="wall",
-            accounts=(AccountOption(KEY, SECRET, 10_000),), latency=latency, quiet=True,
+            accounts=(AccountOption(KEY, SECRET, 10_000),), latency=latency, weight_limit=weight_limit, quiet=True,
         )  # fmt: skip
         self.exchange = Exchange(options, say=lambda text: None)
         self.server = Server(self.exchange)

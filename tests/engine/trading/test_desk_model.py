@@ -6,6 +6,7 @@ import sys
 import tempfile
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from live_rig import LiveRig
 from rig import SYMBOLS
+from venue_model import VenueModel
 
+from engine.exchange.replies import Reply
 from engine.exchange.requests import Call
 from engine.trading.protection import Stage
 from kernels.records import Kind
@@ -37,6 +40,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("stream"), st.booleans(), st.just(0)),
     st.tuples(st.just("share"), st.sampled_from(["1", "0.5", "0.1"]), st.just(0)),
     st.tuples(st.just("close"), st.integers(0, 2), st.just(0)),
+    st.tuples(st.just("fund"), st.integers(0, 2), st.sampled_from(["-0.25", "0.4"])),
     st.tuples(st.just("crash"), st.just(0), st.just(0)),
     st.sampled_from([(call, name) for call, names in FAULTS.items() for name in names]).map(
         lambda fault: ("fault", fault[0], fault[1])
@@ -44,12 +48,28 @@ ACTIONS = st.one_of(
 )
 
 
+class WatchedVenue(VenueModel):
+    """The exchange in memory, which says at once when an order of ours does what none may do."""
+
+    def _place(self, p: dict[str, Any]) -> Reply:
+        name, held = p["newClientOrderId"], self.held[p["symbol"]].amount
+        reply = super()._place(p)
+        now = self.held[p["symbol"]].amount
+        if name.endswith("-e") and held != now:
+            assert held == 0, f"{name} was added to a position of {held}"
+        if name.endswith("-x"):
+            assert now * held >= 0, f"{name} turned {held} into {now}"
+            assert abs(now) <= abs(held), f"{name} made {held} larger: {now}"
+        return reply
+
+
 class Life:
     """Carries out actions and watches what must always hold."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rig = LiveRig(folder)
+        self.rig = LiveRig(folder, WatchedVenue())
+        self.funding = Decimal(0)
 
     def act(self, action: tuple) -> None:
         kind, one, two = action
@@ -65,6 +85,10 @@ class Life:
             self.wait(one * 20)
         elif kind == "stream":
             venue.stream_up = one
+            rig.trading.begin_reconcile()  # as the connection does when a private stream goes or comes
+        elif kind == "fund":
+            self.funding += Decimal(two)
+            venue.pay_funding(SYMBOLS[one], two)
         elif kind == "share":
             venue.fill_share = Decimal(one)
         elif kind == "close":
@@ -108,7 +132,7 @@ class Life:
         venue = self.rig.venue
         venue.faults.clear()
         venue.stream_up, venue.fill_share = True, Decimal(1)
-        for _ in range(9):
+        for _ in range(25):
             self.rig.run(3_000, 60)
             if self.agreed():
                 return
@@ -123,7 +147,16 @@ class Life:
                 return False
             if slot >= 0 and not self.rig.trading.protection.standing(symbol):
                 return False
-        return not desk.orders
+        return not desk.orders and desk.account.wallet_usdt == pytest.approx(float(venue.wallet), abs=1e-6)
+
+    def equity_by_fills(self) -> float:
+        """What the wallet and the open positions must be worth, from our own booked fills alone."""
+        venue, fills = self.rig.venue, self.rig.records(Kind.FILL)
+        moved = sum(
+            int(f["side"]) * float(f["qty"]) * (float(venue.price[SYMBOLS[int(f["symbol"])]]) - float(f["price"]))
+            for f in fills
+        )
+        return 10_000.0 + moved - sum(float(f["fee_usdt"]) for f in fills) + float(self.funding)
 
 
 @settings(
@@ -146,6 +179,12 @@ def test_any_life_ends_with_our_books_equal_to_the_exchange(actions: list[tuple]
             if slot >= 0:
                 assert life.rig.trading.protection.standing(symbol), f"{name} has no confirmed stop"
         assert desk.orders == {}, "an order's fate is still open"
+        unrealised = sum(
+            float(held.amount * (venue.price[name] - held.entry)) for name, held in venue.held.items() if held.amount
+        )
+        equity = float(venue.wallet) + unrealised
+        assert life.equity_by_fills() == pytest.approx(equity, abs=1e-6), "fills, fees and funding are not the equity"
+        assert desk.account.wallet_usdt == pytest.approx(float(venue.wallet), abs=1e-6), "the wallet differs"
         placed = [r.params["newClientOrderId"] for _, r, _ in venue.requests if r.call is Call.ORDER_PLACE]
         assert len(placed) == len(set(placed)), "an order was sent twice"
         fills = life.rig.records(Kind.FILL)

@@ -380,10 +380,11 @@ async def test_leverage_changed_from_outside_with_a_position(tmp_path: Path) -> 
         live = await sim.start_engine()
         await opened(sim)
         desk = sim.server.private.account_desk
+        sim.server.faults.begin("service_unavailable", path="/fapi/v1/accountConfig", count=1_000)  # not set right yet
         await desk.set_leverage(
             sim.exchange.venue.ledger.accounts[KEY], Params.of({"symbol": "BTCUSDT", "leverage": 11})
         )
-        await sim.until(lambda: 0 in live.trading.untraded, "noticed")
+        await sim.until(lambda: 0 in live.trading.admission.untraded, "noticed")
         assert live.trading.entry_gates(0, 1, 1.0, 1.0, 1.0, sim.clock.now_ms()) & BIT["symbol_halted"]
         assert standing(sim, 0), "the position keeps its guard"
         sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import itertools
 
 from live_rig import LiveRig
+from rig import SYMBOLS
 
 from engine.exchange.requests import Call
 from engine.trading.kill import Step as KillStep
@@ -237,7 +238,7 @@ def test_price_band_and_remainder_continue_as_limit_orders_at_the_bound(tmp_path
 def test_a_large_exit_is_sliced_by_the_largest_market_order(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
-    rig.trading.instruments["market_max_qty"] = 20.0
+    rig.core.instruments["market_max_qty"] = 20.0
     rig.venue.price["BTCUSDT"] = Decimal("98.9")
     rig.run(100)
     assert [p["quantity"] for p in exits(rig)] == ["20.000", "20.000", "10.000"]
@@ -425,3 +426,24 @@ def test_the_kill_ladder_flattens_and_measures_each_step(tmp_path: Path) -> None
     assert sent(rig, Call.ORDER_CANCEL) == [
         {"symbol": "SOLUSDT", "origClientOrderId": entries(rig)[2]["newClientOrderId"]}
     ]
+
+
+def test_a_crash_lifts_neither_a_halted_symbol_nor_a_cooldown(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ORDER_PLACE].append("code -9999")
+    rig.decide(0)
+    rig.step()
+    assert rig.desk.account.halted_symbols == {0}
+    rig.open_long(1)
+    rig.venue.move(SYMBOLS[1], "98.9")
+    rig.run(400)
+    assert rig.held == 0
+    cooldown_ms = rig.desk.account.cooldown_until_ms[1]
+    rig.parts.journal.close()
+    again = LiveRig(tmp_path, rig.venue)
+    assert again.desk.account.halted_symbols == {0}
+    assert again.desk.account.cooldown_until_ms[1] == pytest.approx(cooldown_ms, abs=1_000)
+    again.decide(1)
+    assert int(again.core.last_signals[1]["gates"]) & BIT["cooldown"]
+    again.decide(0)
+    assert int(again.core.last_signals[0]["gates"]) & BIT["symbol_halted"]

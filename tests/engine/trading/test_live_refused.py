@@ -1,4 +1,4 @@
-"""Live trading on the production exchange is refused, whatever the secrets are, until its order side is whole."""
+"""Live trading on the production exchange is refused, whatever the secrets are, until somebody allows it by name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from engine.trading.start import check_config
 
 def test_production_is_refused_by_name_and_says_what_to_do() -> None:
     secrets = {"api_key": "k" * 64, "api_secret": "s" * 64}
-    with pytest.raises(ConfigError, match=r"watchdog.*rehearse on exchange 'sim' or 'demo'"):
-        check_config(load(mode="live", exchange={"name": "binance"}, secrets=secrets))
+    real = [{"name": "binance"}, {"name": "sim", "rest_url": "https://fapi.binance.com"}]
+    for exchange in real:
+        with pytest.raises(ConfigError, match=r"live.production: .*rehearse on exchange 'demo'"):
+            check_config(load(mode="live", exchange=exchange, secrets=secrets))
+        check_config(load(mode="live", exchange=exchange, secrets=secrets, live={"production": True}))
     check_config(load(mode="live", exchange={"name": "sim"}, secrets=secrets))
 
 

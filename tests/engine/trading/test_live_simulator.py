@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 from engine.exchange.requests import Call, Request
 from engine.trading.protection import Stage
 from kernels.decide import BIT
-from kernels.records import Kind, Reason
+from kernels.records import Kind, Reason, RunState
 
 
 def amount(sim: Simulated, symbol: int) -> int:
@@ -201,13 +201,47 @@ async def test_settlement_of_a_held_symbol_closes_our_books(tmp_path: Path) -> N
         assert live.parts.core.desk.trades_closed == 1
 
 
-async def test_leverage_changed_from_outside_rests_the_symbol(tmp_path: Path) -> None:
+async def test_leverage_changed_from_outside_rests_the_symbol_until_it_is_set_right(tmp_path: Path) -> None:
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()
-        rest = live.connection.rest
+        rest, admission = live.connection.rest, live.trading.admission
+        sim.server.faults.begin("service_unavailable", path="/fapi/v1/accountConfig", count=1_000)
         assert (await rest.call(Request(Call.LEVERAGE, {"symbol": "BTCUSDT", "leverage": 9}))).ok
-        await sim.until(lambda: 0 in live.trading.untraded, "noticed")
+        await sim.until(lambda: 0 in admission.untraded, "noticed")
         assert live.trading.entry_gates(0, 1, 1.0, 1.0, 1.0, sim.clock.now_ms()) & BIT["symbol_halted"]
+        run_state = live.parts.core.desk.account
+        await sim.until(lambda: run_state.run_state == RunState.REDUCE_ONLY, "an account that cannot be read")
+        sim.server.faults.end()
+        assert (await rest.call(Request(Call.LEVERAGE, {"symbol": "BTCUSDT", "leverage": 7}))).ok
+        setting = sim.exchange.venue.ledger.accounts[KEY].setting(sim.number(0))
+        await sim.until(lambda: setting.leverage == sim.config.live.leverage, "set right again")
+        await sim.until(lambda: 0 not in admission.untraded, "entries are allowed again")
+
+
+async def test_a_contract_that_is_delisted_is_left_and_not_entered(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        core = live.parts.core
+        row = core.instruments[0].copy()
+        now_ms = sim.clock.now_ms()
+        row["delivery_ms"] = now_ms + 2 * 86_400_000
+        core.on_instrument(0, row, now_ms)
+        core.on_account_timer(now_ms)
+        assert core.desk.exits == {}, "two days are left"
+        row["delivery_ms"] = now_ms + 1_800_000
+        core.on_instrument(0, row, now_ms)
+        core.on_account_timer(now_ms)
+        await gone(sim)
+        (trade,) = trades(sim)
+        assert trade["reason"] == Reason.SETTLEMENT
+        await sim.until(lambda: live.trading.may_enter(0), "the stop is over")
+        sim.decide()
+        assert not core.desk.orders
+        assert int(core.last_signals[0]["gates"]) & BIT["delivery"]
+        row["trading"] = 0
+        core.on_instrument(0, row, now_ms)
+        assert 0 in live.trading.admission.resting
 
 
 async def test_a_crash_with_an_open_position_comes_back_protected(tmp_path: Path) -> None:
@@ -242,3 +276,23 @@ async def test_a_position_closed_by_hand_while_we_were_down_is_found(tmp_path: P
         (trade,) = trades(sim)
         assert trade["qty"] > 0.0
         assert live.parts.core.desk.trades_closed == 1
+
+
+async def test_a_take_profit_stands_beside_the_stop_and_closes_the_position(tmp_path: Path) -> None:
+    async with Simulated(tmp_path, take_profit=True) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        trading, venue = live.trading, sim.exchange.venue
+        await sim.until(lambda: trading.takes.standing(0), "take profit confirmed")
+        algos = venue.algos.open_of(venue.ledger.accounts[KEY])
+        assert sorted(algo.type for algo in algos) == ["STOP_MARKET", "TAKE_PROFIT_MARKET"]
+        await sim.stop_engine()
+        live = await sim.start_engine()
+        assert live.trading.takes.standing(0), "adopted at the restart"
+        assert live.trading.protection.standing(0)
+        (take,) = [algo for algo in algos if algo.type == "TAKE_PROFIT_MARKET"]
+        venue.algos._trigger(take)
+        await gone(sim)
+        (trade,) = trades(sim)
+        assert trade["reason"] == Reason.TP
+        await sim.until(lambda: live.trading.may_enter(0), "both are over")
