@@ -2,6 +2,7 @@
 
     python -m benchmarks.steady --symbols 20 --speed 100 --minutes 20
     python -m benchmarks.steady --symbols 600 --speed 1 --minutes 20
+    python -m benchmarks.steady --symbols 20 --speed 100 --minutes 1 --freeze 40    # an hour without the database
 
 Memory is anonymous memory (what a leak grows; mapped journal and bar files belong to the page cache), with the whole
 resident set beside it. Flat means: the median of the last quarter is not above that of the quarter after the first half
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -26,7 +28,7 @@ import numpy as np
 from control.demo import JOURNALLED
 from control.supervise import Child, Supervisor, environment, ta_command
 from engine.config import load
-from engine.link import command
+from engine.link import SnapshotReader, command
 from engine.model.bundle import write_bundle
 from engine.model.dataset import build
 from engine.model.registry import Event, open_registry
@@ -140,6 +142,31 @@ class Steady:
                     self.samples[child.name].append((passed, *memory_mib(child.process.pid)))
             time.sleep(min(SAMPLE_S, minutes * 60 / 20))
 
+    def freeze(self, seconds: float) -> dict[str, float]:
+        """Freeze control, and with it the database; then say how the engine fared and how soon all was stored."""
+        process = next(child.process for child in self.supervisor.children if child.name == "control")
+        assert process is not None
+        reader, worst_ms = SnapshotReader(self.folder), 0.0
+        before_ms, began = _market_ms(reader), time.monotonic()
+        process.send_signal(signal.SIGSTOP)
+        while time.monotonic() - began < seconds:
+            view = reader.read()
+            if view is not None:
+                worst_ms = max(worst_ms, (time.monotonic_ns() - int(view.status["heartbeat_ns"][0])) / 1e6)
+            time.sleep(0.05)
+        process.send_signal(signal.SIGCONT)
+        resumed, after_ms = time.monotonic(), _market_ms(reader)
+        newest = "SELECT toUnixTimestamp64Milli(max(time)) FROM bars_seen"
+        with connect("embedded", self.folder) as store:
+            while int(store.scalar(newest)) < after_ms - 60_000:
+                time.sleep(0.1)
+        return {
+            "seconds": seconds,
+            "market_minutes": round((after_ms - before_ms) / 60_000, 1),
+            "engine_heartbeat_worst_ms": round(worst_ms, 1),
+            "caught_up_s": round(time.monotonic() - resumed, 1),
+        }
+
     def finish(self) -> dict[str, Any]:
         """Stop the engine in order, wait until the store has all that it journalled, and report."""
         simulator, control, engine = self.supervisor.children
@@ -196,6 +223,11 @@ class Steady:
         }
 
 
+def _market_ms(reader: SnapshotReader) -> int:
+    view = reader.read()
+    return int(view.status["exchange_ms"][0]) if view is not None else 0
+
+
 def _serves(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
@@ -206,13 +238,16 @@ def _serves(url: str) -> bool:
         return False
 
 
-def run(folder: Path, symbols: int, speed: float, minutes: float, port: int = 0) -> dict[str, Any]:
+def run(
+    folder: Path, symbols: int, speed: float, minutes: float, port: int = 0, freeze_s: float = 0.0
+) -> dict[str, Any]:
     """Run all of it below `folder` and return the report; `faults` is empty when nothing was lost and memory flat."""
     steady = Steady(folder, symbols, speed, port)
     try:
         seconds = steady.start()
         steady.watch(minutes)
-        return {"minutes": minutes, "start_s": seconds, **steady.finish()}
+        frozen = steady.freeze(freeze_s) if freeze_s else {}
+        return {"minutes": minutes, "start_s": seconds, "frozen": frozen, **steady.finish()}
     finally:
         steady.supervisor.stop()
 
@@ -224,9 +259,10 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=100.0)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--port", type=int, default=0, help="control's; 0: any")
+    parser.add_argument("--freeze", type=float, default=0.0, help="at the end, freeze the database for so many seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = run(Path(folder), options.symbols, options.speed, options.minutes, options.port)
+        report = run(Path(folder), options.symbols, options.speed, options.minutes, options.port, options.freeze)
     print(json.dumps(report))
     return 1 if report["faults"] else 0
 

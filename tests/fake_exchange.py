@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -140,6 +141,7 @@ class Socket(WSListener):
         self.streams: set[str] = set()
         self.deaf: set[str] = set()
         self.requests: list[dict[str, Any]] = []
+        self.request_times: list[float] = []
         self.pongs = 0
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -159,6 +161,7 @@ class Socket(WSListener):
         else:
             message = orjson.loads(frame.get_payload_as_bytes())
             self.requests.append(message)
+            self.request_times.append(asyncio.get_running_loop().time())
             change = self.streams.update if message["method"] == "SUBSCRIBE" else self.streams.difference_update
             change(message["params"])
             transport.send(WSMsgType.TEXT, orjson.dumps({"result": None, "id": message["id"]}))

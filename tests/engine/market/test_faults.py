@@ -43,6 +43,7 @@ FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("connection_storm", {"seconds": 0.7}),
     ("rate_limited", {"path": "/klines", "count": 2}),
     ("service_unavailable", {"path": "/klines", "count": 2}),
+    ("ip_ban", {"seconds": 1.0}),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.market.link import TRANSITIONS, Event, Link, Policy, State
 from engine.market.routes import plan
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
-from tests.engine.market.test_wire import T0, Recorder, book, mark
+from tests.engine.market.test_wire import T0, Recorder, book, kline, mark
 from tests.fake_exchange import FakeExchange
 
 FAST = Policy(message_gap_s=0.01, first_retry_s=0.02, longest_retry_s=0.1, connect_gap_s=0.0, watch_s=0.02)
@@ -27,7 +28,7 @@ async def exchange() -> AsyncIterator[FakeExchange]:
     await server.stop()
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition belongs to the code under test
             await asyncio.sleep(0.005)
@@ -41,7 +42,7 @@ def make(exchange: FakeExchange, policy: Policy = FAST, **more: Any) -> tuple[St
 async def test_every_stream_is_subscribed_twice_on_its_route(exchange: FakeExchange) -> None:
     streams, sink = make(exchange)
     streams.start()
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     public = {f"{s}@bookTicker" for s in ("btcusdt", "ethusdt")}
     market = {f"{s}@{k}" for s in ("btcusdt", "ethusdt") for k in ("kline_1m", "kline_15m", "kline_1h", "markPrice@1s")}
     by_path = sorted((socket.path, socket.streams) for socket in exchange.sockets)
@@ -58,14 +59,14 @@ async def test_every_stream_is_subscribed_twice_on_its_route(exchange: FakeExcha
 async def test_a_lost_connection_comes_back_alone_after_refusals(exchange: FakeExchange) -> None:
     streams, sink = make(exchange)
     streams.start()
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     exchange.refuse = 3
     before = exchange.handshakes
     lost = next(socket for socket in exchange.sockets if socket.path == "/public/stream")
     lost.transport.disconnect(graceful=False)
     await until(lambda: streams.links[0].state is not State.LIVE or streams.links[2].state is not State.LIVE)
     assert streams.live
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     assert exchange.handshakes == before + 4 and len(exchange.sockets) == 4
     exchange.send("btcusdt@bookTicker", book())
     await until(lambda: sink.books)
@@ -75,7 +76,7 @@ async def test_a_lost_connection_comes_back_alone_after_refusals(exchange: FakeE
 async def test_a_planned_roll_over_overlaps(exchange: FakeExchange) -> None:
     streams, sink = make(exchange, replicas=1)
     streams.start()
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     link = next(link for link in streams.links if "/market/" in link.url)
     link.roll()
     await until(lambda: len(exchange.sockets) == 3)
@@ -90,11 +91,60 @@ async def test_a_planned_roll_over_overlaps(exchange: FakeExchange) -> None:
     await streams.stop()
 
 
+async def test_a_connection_is_replaced_before_its_lifetime_ends_without_a_gap(exchange: FakeExchange) -> None:
+    streams, sink = make(exchange, Policy(**{**FAST.__dict__, "lifetime_s": 0.4}), replicas=1)
+    streams.start()
+    await streams.wait_live(30.0)
+    step = 0
+    link = next(link for link in streams.links if "/market/" in link.url)
+    async with asyncio.timeout(30):
+        while link.rolls < 3:
+            step += 1
+            assert exchange.send("btcusdt@markPrice@1s", mark(T0 + step * 1_000)) >= 1  # somebody always listens
+            await asyncio.sleep(0.01)
+    await until(lambda: sink.marks and sink.marks[-1][4] == T0 + step * 1_000)
+    assert len(sink.marks) >= step - link.rolls  # where the two overlap, the newer frame may be read first
+    assert link.reconnects == 0 and not link.impossible
+    await streams.stop()
+
+
+async def test_control_messages_are_paced_and_hold_at_most_200_names(exchange: FakeExchange) -> None:
+    exchange.symbols = tuple(f"S{number}USDT" for number in range(150))
+    streams, _ = make(exchange, Policy(**{**FAST.__dict__, "message_gap_s": 0.08}), replicas=1)
+    streams.start()
+    await streams.wait_live(30.0)
+    market = next(socket for socket in exchange.sockets if socket.path == "/market/stream")
+    assert [len(request["params"]) for request in market.requests] == [200, 200, 200]
+    assert len(market.streams) == 600
+    waits = [b - a for a, b in pairwise(market.request_times)]
+    assert sum(waits) >= 2 * 0.08 - 0.02  # the server's clock starts when the first one has arrived
+    assert 1 / Policy().message_gap_s <= 5.0  # of the 10 a second that the exchange allows, pings included
+    await streams.stop()
+
+
+async def test_a_quiet_candle_stream_is_never_judged_alone(exchange: FakeExchange) -> None:
+    policy = Policy(**{**FAST.__dict__, "quiet_s": (0.1, 9.0, 9.0, 9.0, 9.0)})
+    streams, sink = make(exchange, policy)
+    streams.start()
+    await streams.wait_live(30.0)
+    one, other = (socket for socket in exchange.sockets if socket.path == "/market/stream")
+    quiet = len(one.requests) + len(other.requests)
+    judged = asyncio.get_running_loop().time() + 0.5
+    await until(lambda: asyncio.get_running_loop().time() > judged)
+    assert len(one.requests) + len(other.requests) == quiet and streams.resubscribed == 0
+    exchange.send("btcusdt@kline_1m", kline(T0), [other])  # now one of the two lags behind the other
+    await until(lambda: len(one.requests) > 1)
+    assert {request["method"] for request in one.requests[1:]} <= {"UNSUBSCRIBE", "SUBSCRIBE"}
+    assert one.requests[1]["params"] == ["btcusdt@kline_1m"] and streams.resubscribed >= 1
+    assert len(sink.bars) == 1
+    await streams.stop()
+
+
 async def test_a_silent_stream_is_asked_for_again_and_then_gets_a_fresh_connection(exchange: FakeExchange) -> None:
     policy = Policy(**{**FAST.__dict__, "quiet_s": (9.0, 9.0, 9.0, 0.15, 9.0), "overlap_s": 0.1})
     streams, _ = make(exchange, policy)
     streams.start()
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     deaf = next(socket for socket in exchange.sockets if socket.path == "/market/stream")
     deaf.deaf.add("ethusdt@markPrice@1s")
 
@@ -120,7 +170,7 @@ async def test_a_silent_stream_is_asked_for_again_and_then_gets_a_fresh_connecti
 async def test_a_connection_that_says_nothing_is_dropped(exchange: FakeExchange) -> None:
     streams, _ = make(exchange, Policy(**{**FAST.__dict__, "dead_s": 0.2}), replicas=1)
     streams.start()
-    await streams.wait_live(5.0)
+    await streams.wait_live(30.0)
     first = next(socket for socket in exchange.sockets if socket.path == "/market/stream")
     await until(lambda: first not in exchange.sockets)
     await until(lambda: any(socket.path == "/market/stream" for socket in exchange.sockets))
