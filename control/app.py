@@ -49,6 +49,7 @@ def create_app(services: Services, notify: alerts.Notifier | None = None) -> Lit
         exception_handlers={
             problems.ApiError: problems.api_error,
             HTTPException: problems.http_error,
+            RecursionError: problems.bottomless,
             Exception: problems.bug,
         },
         request_max_body_size=MAX_BODY_BYTES,

@@ -91,6 +91,12 @@ def http_error(_request: Request, error: HTTPException) -> Response[Problem]:
     return respond(status, _CODES.get(status, "error"), detail, headers, errors=errors)
 
 
+def bottomless(request: Request, error: RecursionError) -> Response[Problem]:
+    """Answer a body that is nested deeper than any of ours: the decoder gives up at the interpreter's limit."""
+    logger.warning("recursion", path=request.url.path, method=request.method, detail=str(error))
+    return respond(400, "bad-request", "the body is nested too deeply")
+
+
 def bug(request: Request, error: Exception) -> Response[Problem]:
     """Answer a bug of ours: logged in full, told in one sentence."""
     logger.error("unexpected error", path=request.url.path, method=request.method, exc_info=error)

@@ -199,20 +199,20 @@ class CommandDone(msgspec.Struct):
     result: dict[str, Any] | None = None
 
 
-class Confirm(msgspec.Struct):
+class Confirm(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a command. `confirm` repeats the code of a 428 answer to the same request."""
 
     confirm: str | None = None
 
 
-class Start(msgspec.Struct):
+class Start(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a start. `clear_halt` says that the cause of a halt has been looked at."""
 
     clear_halt: bool = False
     confirm: str | None = None
 
 
-class Kill(msgspec.Struct):
+class Kill(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a kill: how far down the ladder. `cancel` and `flatten` are done in two steps."""
 
     until: Literal["pause", "reduce_only", "cancel", "flatten"]
@@ -300,7 +300,7 @@ class CommandRow(msgspec.Struct):
     run_id: str
 
 
-class Login(msgspec.Struct):
+class Login(msgspec.Struct, forbid_unknown_fields=True):
     """A token to exchange for a session cookie."""
 
     token: str

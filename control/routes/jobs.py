@@ -19,7 +19,7 @@ JobId = Annotated[str, Parameter(pattern=r"^[a-z]{1,16}-[0-9a-z-]{1,40}$", descr
 MS = "toUnixTimestamp64Milli"
 
 
-class NewJob(msgspec.Struct):
+class NewJob(msgspec.Struct, forbid_unknown_fields=True):
     """What to run: a kind and the options of the `ta` command of that name."""
 
     kind: Literal["label", "train", "collect", "audit", "backtest"]

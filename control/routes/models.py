@@ -29,7 +29,7 @@ REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; s
 COLUMNS = "model_id, state, toUnixTimestamp64Milli(time) AS since_ms, actor, url, manifest, metrics"
 
 
-class Promote(msgspec.Struct):
+class Promote(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a promotion. `force` goes past the gate: two steps, scope admin, and a `reason` that is recorded."""
 
     force: bool = False
@@ -37,14 +37,14 @@ class Promote(msgspec.Struct):
     confirm: str | None = None
 
 
-class Rollback(msgspec.Struct):
+class Rollback(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a rollback."""
 
     reason: str = ""
     confirm: str | None = None
 
 
-class Predictor(msgspec.Struct):
+class Predictor(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a choice of predictor."""
 
     predictor: Literal["auto", "packed", "walk", "tl2cgen"]

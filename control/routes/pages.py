@@ -22,6 +22,8 @@ TYPES = {
 
 
 def _file(name: str) -> Response[bytes]:
+    if "\0" in name:
+        raise NotFoundException("no such file")
     for root in (BUILT, PLAIN):
         path = (root / name).resolve()
         if path.is_relative_to(root) and path.suffix in TYPES and path.is_file():
