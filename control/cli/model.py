@@ -105,6 +105,9 @@ def train(
     end: To = "",
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="boosting rounds per model, at most")] = 200,
     folds: Annotated[int, typer.Option(min=0, max=20, help="walking-forward folds; 0: no validation")] = 0,
+    purged_groups: Annotated[
+        int, typer.Option(min=0, max=12, help="combinatorial purged folds over so many groups, 2 tested; 0: off")
+    ] = 0,
     holdout_days: Annotated[float, typer.Option(min=0, help="kept unseen for the promotion gate (needs 15)")] = 0.0,
     cluster: Address = "",
     leaves: Annotated[int, typer.Option(min=2, max=64, help="leaves per tree")] = 31,
@@ -119,8 +122,11 @@ def train(
 
     config = settings()
     chosen = TrainSettings(rounds=rounds, leaves=leaves, learning_rate=learning_rate, seed=seed, threads=threads)
+    if purged_groups in (1, 2, 3) or (purged_groups and folds):
+        fail("--purged-groups: expected at least 4 (train, stop set, 2 tested), and no --folds beside it")
+    period = (moment_ms(begin, 0), moment_ms(end, FOREVER_MS))
     request = job.TrainRequest(
-        symbols or [], moment_ms(begin, 0), moment_ms(end, FOREVER_MS), chosen, actor(), folds, holdout_days, cluster
+        symbols or [], *period, chosen, actor(), folds, holdout_days, purged_groups=purged_groups, cluster=cluster
     )
     with open_store() as store, progress_bar("train") as report:
         result = job.run(store, config, request, report, lambda text: console.print(f"[yellow]{text}", highlight=False))

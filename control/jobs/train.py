@@ -25,7 +25,8 @@ from engine.model.checkpoints import Checkpoints
 from engine.model.cluster import Cluster
 from engine.model.dataset import Dataset, SymbolData, build, problems, weigh
 from engine.model.evaluate import evaluate
-from engine.model.folds import Fold, before_holdout, walk_forward
+from engine.model.folds import Fold, before_holdout, combinatorial, walk_forward
+from engine.model.predictor import read_manifest
 from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
 from engine.model.validate import Validation, validate
@@ -33,6 +34,7 @@ from kernels.schema import TARGETS
 from store import queries, writer
 from store.client import Store
 
+TESTED_GROUPS = 2  # of a combinatorial fold
 Progress = Callable[[str, int, int], None]
 
 
@@ -47,6 +49,7 @@ class TrainRequest:
     actor: str
     folds: int = 0  # walking-forward folds; 0: no validation, the rounds are taken as given
     holdout_days: float = 0.0  # kept out of the final models for the promotion gate
+    purged_groups: int = 0  # instead of walking forward: combinatorial purged folds over so many groups, 2 tested
     cluster: str = ""  # a Dask scheduler's address; empty: train here
 
 
@@ -151,7 +154,7 @@ def _run(
         trainer = _trainer(data, request, cluster, Checkpoints(kept, data.hash()))
         if not trainer.deterministic:
             say("the matrix is too big for a worker: LightGBM's Dask estimators train it, and a repeat may differ")
-        folds = walk_forward(data.time_ms, request.folds, data.horizon_minutes) if request.folds else []
+        folds = _folds(data, request)
         found = trainer.validate(folds, progress) if folds else None
         rounds = found.rounds if found is not None else dict.fromkeys(TARGETS, request.settings.rounds)
         boosters = trainer.train(rounds, progress)
@@ -166,8 +169,10 @@ def _run(
     if found is not None:
         market = stored_market(store, config, list(data.symbols), request.to_ms)
         extra["metrics"] = evaluate(data, found, boosters, market, settings.seed)
-    parameters = describe(settings, rounds) | {"folds": request.folds}
+    parameters = describe(settings, rounds) | {"folds": request.folds, "purged_groups": request.purged_groups}
     bundle = write_bundle(folder, boosters, data, parameters, started_ms, label_settings(config), extra)
+    for warning in read_manifest(bundle)["warnings"]:
+        say(warning)
     registry = open_registry(config)
     shutil.rmtree(kept, ignore_errors=True)  # the bundle holds them now
     model_id = registry.publish(bundle, request.actor, time.time_ns() // 1_000_000)
@@ -175,6 +180,12 @@ def _run(
     progress("packing and verifying", 1, 1)
     seconds = (time.time_ns() // 1_000_000 - started_ms) / 1_000
     return TrainResult(model_id, str(registry.path(model_id)), len(data), data.independent_labels, doubts, seconds)
+
+
+def _folds(data: Dataset, request: TrainRequest) -> list[Fold]:
+    if request.purged_groups:
+        return combinatorial(data.time_ms, request.purged_groups, TESTED_GROUPS, data.horizon_minutes)
+    return walk_forward(data.time_ms, request.folds, data.horizon_minutes) if request.folds else []
 
 
 class Trainer(Protocol):

@@ -119,7 +119,6 @@ def evaluate(data: Dataset, result: Validation, boosters: dict[str, Any], market
     market: what the policy is traded on, by backtest, with the test rows' predictions.
     """
     tested = data.rows(result.rows)
-    order = np.argsort(tested.time_ms, kind="stable")
     figures = {
         target: target_figures(
             target,
@@ -131,7 +130,7 @@ def evaluate(data: Dataset, result: Validation, boosters: dict[str, Any], market
         for column, target in enumerate(TARGETS)
     }
     first_test = int(result.rows.min())
-    model = out_of_fold(tested.rows(order), result.predictions[order])
+    model = out_of_fold(tested, result.predictions)
     end_ms = int(tested.time_ms.max()) + data.horizon_minutes * MINUTE_MS  # the last position has its whole time
     earned = earn(market, model, int(tested.time_ms.min()) - MINUTE_MS, end_ms)
     bins = training_bins(np.asarray(data.x[:first_test])) if first_test else training_bins(np.asarray(data.x))

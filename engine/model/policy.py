@@ -71,11 +71,17 @@ def earn(market: Market, model: Batch, from_ms: int = 0, to_ms: int = backtest.F
 
 
 def out_of_fold(data: Dataset, predictions: Array) -> Given:
-    """Return predictions of rows in time order as a model for `earn`: at any other minute it finds no side."""
+    """Return predictions of rows as a model for `earn`: at any other minute it finds no side.
+
+    A row that several folds tested has the mean of what they predicted.
+    """
     by_symbol = {}
     for index, symbol in enumerate(data.symbols):
         mine = np.flatnonzero(data.symbol == index)
-        by_symbol[symbol] = (data.time_ms[mine], predictions[mine])
+        times, where, counts = np.unique(data.time_ms[mine], return_inverse=True, return_counts=True)
+        total = np.zeros((len(times), predictions.shape[1]))
+        np.add.at(total, where, predictions[mine])
+        by_symbol[symbol] = (times, total / counts[:, None])
     return Given("out-of-fold", by_symbol)
 
 

@@ -115,6 +115,41 @@ def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, con
         models_job.rollback(store, config, "test")
 
 
+def test_the_gate_trades_the_unseen_days_and_a_second_look_needs_force(
+    store: Store, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A candidate of the first days is backtested on the rest; what came of it is recorded, and not repeated."""
+    from engine.model import gate as rule
+
+    eager = config.decision.model_copy(update={"min_er": -1.0, "max_tail": 1.0, "max_mae_atr": 100.0})
+    apart = config.model.model_copy(update={"registry_url": f"file://{tmp_path}"})  # no production model there
+    trading = config.model_copy(update={"decision": eager, "model": apart})
+    registry = models_job.open_registry(trading)
+
+    def train_until(minute: int) -> str:
+        request = train_request(START_MS + minute * MINUTE_MS)
+        return train_job.run(store, trading, request, lambda *_: None, lambda _: None).model_id
+
+    early = train_until(14_000)
+    with pytest.raises(DataError, match=r"insufficient evidence: \d days and \d+ trades unseen by both models"):
+        models_job.promote(store, trading, early, "test")
+    (evidence,) = [event.evidence for event in registry.events() if event.model_id == early and event.evidence]
+    seen_until = models_job.read_manifest(registry.path(early))["labels_to_ms"]
+    assert evidence["from_ms"] >= seen_until + 24 * 60 * MINUTE_MS and evidence["trades"] > 0
+    monkeypatch.setattr(rule, "MIN_DAYS", 2)
+    monkeypatch.setattr(rule, "MIN_TRADES", 1)
+    with pytest.raises(DataError, match="not better: net "):  # a random walk, and costs
+        models_job.promote(store, trading, early, "test")
+    with pytest.raises(DataError, match="already tried: this bundle was refused before"):
+        models_job.promote(store, trading, early, "test")
+    again = train_until(13_900)
+    with pytest.raises(DataError, match=f"the gate has already compared a model \\({early}\\) on these days"):
+        models_job.promote(store, trading, again, "test")
+    done = models_job.promote(store, trading, again, "test", force=True, reason="known to lose")
+    (event,) = [event for event in registry.events() if event.model_id == again and event.action == "production"]
+    assert done.forced and (event.forced, event.reason) == (True, "known to lose")
+
+
 def test_training_on_a_cluster_labels_folds_and_trains_what_the_local_run_does(store: Store, config: Config) -> None:
     """Two real workers, which see a folder and no store: the same rows in the label tables, the same model texts."""
     from dask import distributed

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.core import Vector
 from engine.model.bundle import write_bundle
 from engine.model.compiled import build_and_select
+from engine.model.packed import read_packed, write_packed
+from engine.model.predictor import open_packed
 from engine.model.train import describe, train
 from kernels.records import Kind
 from kernels.schema import SCHEMA_HASH
@@ -25,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def day(tmp_path: Path) -> Day:
-    day = Day(tmp_path / "day", Market(6))
+    day = Day(tmp_path / "day", Market(12))
     day.operator.open_model = day.operator._open_warm  # what an engine has; a Day stubs it
     return day
 
@@ -47,15 +52,103 @@ def test_a_promotion_swaps_the_model_between_two_minutes(day: Day, trained: Trai
     assert written.backend in ("vbmi", "lockstep")
 
 
-def test_a_broken_bundle_is_refused_and_the_running_model_stays(day: Day, trained: Trained, tmp_path: Path) -> None:
+def cut(bundle: Path) -> None:
+    (bundle / "forest.bin").write_bytes((bundle / "forest.bin").read_bytes()[:-64])
+
+
+def alter(bundle: Path) -> None:
+    body = bytearray((bundle / "forest.bin").read_bytes())
+    body[-1] ^= 1
+    (bundle / "forest.bin").write_bytes(body)
+
+
+def repack(bundle: Path, schema_hash: int = SCHEMA_HASH, **changed: np.ndarray) -> None:
+    packed = read_packed(bundle / "forest.bin")
+    arrays = {name: array.copy() for name, array in packed.arrays.items()} | changed
+    write_packed(bundle / "forest.bin", arrays, schema_hash, packed.features)
+
+
+def mispredict(bundle: Path) -> None:
+    golden = read_packed(bundle / "forest.bin").arrays["golden_predictions"].copy()
+    golden[30, 3] += 1e-9
+    repack(bundle, golden_predictions=golden)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut, r"forest\.bin: expected \d+ bytes, got \d+: truncated"),
+        (alter, r"forest\.bin: .*altered"),
+        (lambda bundle: repack(bundle, schema_hash=17), "made for feature schema 17"),
+        (mispredict, "golden rows are predicted differently"),
+        (
+            lambda bundle: repack(bundle, targets=np.frombuffer(b"er_long", np.uint8)),
+            "expected the targets er_long",
+        ),
+        (lambda bundle: (bundle / "forest.bin").unlink(), "forest.bin"),
+    ],
+)
+def test_a_bad_bundle_is_refused_by_name_and_the_running_model_stays(
+    day: Day, trained: Trained, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
     promote(day, trained.bundle)
     serving = day.core.predictor
     broken = shutil.copytree(trained.bundle, tmp_path / "broken")
-    (broken / "forest.bin").write_bytes((broken / "forest.bin").read_bytes()[:-64])
-    with pytest.raises(ValueError, match=r"forest\.bin: expected \d+ bytes, got \d+: truncated"):
+    spoil(broken)
+    with pytest.raises(ValueError, match=message):
         promote(day, broken)
     assert day.core.predictor is serving
     assert day.operator.status()["model_id"] == trained.bundle.name
+    day.pass_minute(0)
+
+
+def test_frames_that_come_during_a_swap_are_decided_by_one_model_or_the_other(day: Day, trained: Trained) -> None:
+    """Minutes pass while bundles are opened; every signal names a model and holds exactly that model's predictions."""
+    second = day.folder / "second"
+    shutil.copytree(trained.bundle, second)
+    golden = read_packed(second / "forest.bin")
+    rows, expected = golden.arrays["golden_rows"], golden.arrays["golden_predictions"] * 2.0
+    doubled = {"leaves": golden.arrays["leaves"] * 2.0, "golden_rows": rows, "golden_predictions": expected}
+    for name in ("lock_leaves", "vbmi_leaves"):
+        doubled[name] = golden.arrays[name] * 2.0
+    repack(second, model_id=np.frombuffer(b"doubled", np.uint8), **doubled)
+    models = {predictor.model_id: predictor for predictor in (open_packed(trained.bundle), open_packed(second))}
+    assert len(models) == 2
+    decided: list[tuple[str, np.ndarray, np.ndarray]] = []
+    on_vector = day.core.on_vector
+
+    def watch(vector: Vector, mono_ns: int) -> None:
+        on_vector(vector, mono_ns)
+        signal = day.core.last_signals[vector.symbol]
+        row = vector.values.astype(np.float32)
+        decided.append((bytes(signal["model_id"]).decode(), signal["predictions"].copy(), row))
+
+    day.core.on_vector = watch  # type: ignore[method-assign]
+
+    async def trade_on() -> None:
+        minute = 0
+        for number, bundle in enumerate((trained.bundle, second, trained.bundle)):
+            args = {"bundle_path": str(bundle)}
+            swap = asyncio.create_task(day.operator.handle("promote", "test", args, f"swap-{number}"))
+            while not swap.done():  # at least one step of the opening between two minutes
+                await asyncio.sleep(0)
+                if minute < 6 and not swap.done():
+                    day.pass_minute(minute, ticks=2)
+                    minute += 1
+            await swap
+            day.pass_minute(minute, ticks=2)
+            minute += 1
+
+    before = day.core.counters.signals
+    asyncio.run(trade_on())
+    assert day.core.counters.signals - before == len(decided) >= 3 * 6
+    served = [name for name, _, _ in decided]
+    assert set(served) == {"picky", trained.bundle.name, "doubled"}
+    changes = [name for at, name in enumerate(served) if at == 0 or served[at - 1] != name]
+    assert changes[-3:] == [trained.bundle.name, "doubled", trained.bundle.name]
+    for name, predictions, row in decided:
+        if name in models:
+            np.testing.assert_array_equal(predictions, models[name].predict_row(row))
 
 
 def choose(day: Day, name: str) -> dict[str, object]:

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from engine.errors import DataError
-from engine.model.dataset import Dataset, build, weigh
+from engine.history import History
+from engine.model import prepare
+from engine.model.dataset import Dataset, SymbolData, build, weigh
 from engine.model.folds import DAY_MS, EMBARGO_MS, MINUTE_MS, before_holdout, combinatorial, walk_forward
+from engine.model.labels import LabelSettings
 from engine.model.validate import validate
-from tests.model_rig import SMALL, random_part
+from tests.model_rig import SMALL, random_bars, random_part
 
 HORIZON_MS = 360 * MINUTE_MS
 
@@ -69,6 +72,47 @@ def test_what_comes_after_t_changes_no_prediction_before_it(data: Dataset) -> No
     np.testing.assert_array_equal(first.predictions, second.predictions)
     assert first.fold_rounds == second.fold_rounds
     assert not np.array_equal(altered.weights[~later], data.weights[~later])  # the folds' own weights did not use these
+
+
+def test_candles_after_t_change_no_feature_label_fold_or_prediction_before_it() -> None:
+    """From the candles on: every bar after T becomes another market; vectors, labels, folds, predictions stay."""
+    minutes, names = 20_500, ("BTCUSDT", "ETHUSDT")
+    settings = replace(SMALL, rounds=3)
+
+    def past(cut: int | None) -> list[History]:
+        found = []
+        for seed, name in enumerate(names, 1):
+            bars = random_bars(seed, minutes)
+            if cut is not None:
+                other = random_bars(seed + 50, minutes)
+                for field in ("open", "high", "low", "close"):
+                    bars[field][cut:] = 3.0 * other[field][cut:]
+            found.append(History(name, bars))
+        return found
+
+    def learn_from(histories: list[History]) -> tuple[list[prepare.Vectors], Dataset]:
+        vectors = [prepare.fold(own, histories[0]) for own in histories]
+        parts = []
+        for own, seen in zip(histories, vectors, strict=True):
+            labels = prepare.label_history(own, seen, LabelSettings())
+            parts.append(SymbolData(own.symbol, seen.close_ms, seen.values, labels.long, labels.short))
+        return vectors, build(parts)
+
+    vectors, data = learn_from(past(None))
+    folds = walk_forward(data.time_ms, 2)
+    until = folds[0].test_blocks[0][1]
+    cut = int((until - vectors[0].close_ms[0]) // MINUTE_MS) + 1  # the first bar that closes after `until`
+    vectors_after, altered = learn_from(past(cut))
+    for before, after in zip(vectors, vectors_after, strict=True):
+        assert before.values[:cut].tobytes() == after.values[:cut].tobytes()
+        assert before.values[cut:].tobytes() != after.values[cut:].tobytes()
+    known = data.time_ms + HORIZON_MS <= until
+    assert data.targets[known].tobytes() == altered.targets[known].tobytes()
+    folds_after = walk_forward(altered.time_ms, 2)
+    for name in ("train", "stop", "test"):
+        np.testing.assert_array_equal(getattr(folds[0], name), getattr(folds_after[0], name))
+    first, second = validate(data, folds[:1], settings), validate(altered, folds_after[:1], settings)
+    assert first.predictions.tobytes() == second.predictions.tobytes() and first.fold_rounds == second.fold_rounds
 
 
 def test_the_held_out_period_is_not_learned_from(data: Dataset) -> None:
