@@ -34,6 +34,7 @@ DATABASE = "ta"
 FIND_OWNER_S = 30.0  # a restarting owner opens its store within a few seconds
 RETRY_S = 60.0  # how long a statement follows an owner that is restarting
 MAX_IDLE_CLIENTS = 6
+CLOSE_S = 20.0  # how long `close` waits for other threads' statements
 SETTINGS: dict[str, Any] = {"final": 1}
 SERVER_SETTINGS: dict[str, Any] = {"final": 1, "async_insert": 0}
 T = TypeVar("T")
@@ -60,6 +61,8 @@ class Store:
         self._lock = threading.Lock()
         self._closed = False
         self._patient = True
+        self._busy = 0
+        self._quiet = threading.Condition(self._lock)
         self._finalizer = weakref.finalize(self, _shut_down, self._idle, self._lock, source)
 
     def frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
@@ -99,8 +102,10 @@ class Store:
         self._patient = False
 
     def close(self) -> None:
-        """Close every client; an owner gives up the store."""
+        """Close every client, after statements that run in other threads; an owner gives up the store."""
         self._closed = True
+        with self._lock:
+            self._quiet.wait_for(lambda: self._busy == 0, CLOSE_S)
         self._finalizer()
 
     def __enter__(self) -> Store:
@@ -132,19 +137,25 @@ class Store:
             raise StoreError(f"{self.where}: is closed")
         with self._lock:
             client = self._idle.pop() if self._idle else None
-        if client is None:
-            client = self._source.open()
+            self._busy += 1
         try:
-            yield client
-        except BaseException:
-            _quietly(client.close)
-            raise
-        with self._lock:
-            keep = len(self._idle) < MAX_IDLE_CLIENTS
-            if keep:
-                self._idle.append(client)
-        if not keep:
-            _quietly(client.close)
+            if client is None:
+                client = self._source.open()
+            try:
+                yield client
+            except BaseException:
+                _quietly(client.close)
+                raise
+            with self._lock:
+                keep = len(self._idle) < MAX_IDLE_CLIENTS and not self._closed
+                if keep:
+                    self._idle.append(client)
+            if not keep:
+                _quietly(client.close)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._quiet.notify_all()
 
     def _forget(self) -> None:
         _close_all(self._idle, self._lock)

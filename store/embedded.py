@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+CLOSE_S = 15.0  # how long `close` waits for statements that run, after it has cancelled them
 MAX_IDLE = 12  # handles kept open per engine; each is small, opening one takes about 8 ms
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 Preset = tuple[str, bool, tuple[tuple[str, str], ...]]  # database, read-only, settings
@@ -43,6 +44,9 @@ class Embedded:
         self._anchor = self._connect(self.path)  # holds the engine open while no other handle is
         self._idle: OrderedDict[int, tuple[Preset, Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._quiet = threading.Condition(self._lock)
+        self._busy = 0
+        self._closing = False
 
     def query(
         self, sql: str, form: str, preset: Preset = ("", False, ()), parameters: Mapping[str, str] | None = None
@@ -64,16 +68,25 @@ class Embedded:
 
     @contextlib.contextmanager
     def _handle(self, preset: Preset) -> Iterator[Any]:
-        handle = self._take(preset)
+        with self._lock:
+            if self._closing:
+                raise EngineError("Code: 236. DB::Exception: the store is being closed. (ABORTED)")
+            self._busy += 1
         try:
-            yield handle
-        except BaseException as error:
-            with contextlib.suppress(Exception):
-                handle.close()
-            if isinstance(error, EngineError) or not isinstance(error, Exception):
-                raise
-            raise EngineError(str(error)) from error
-        self._give(preset, handle)
+            handle = self._take(preset)
+            try:
+                yield handle
+            except BaseException as error:
+                with contextlib.suppress(Exception):
+                    handle.close()
+                if isinstance(error, EngineError) or not isinstance(error, Exception):
+                    raise
+                raise EngineError(str(error)) from error
+            self._give(preset, handle)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._quiet.notify_all()
 
     def _take(self, preset: Preset) -> Any:
         with self._lock:
@@ -108,8 +121,18 @@ class Embedded:
         return handle
 
     def close(self) -> None:
-        """Close every handle; the engine stops and the path is free."""
+        """Cancel what runs, wait for it to end, close every handle; the engine stops and the path is free.
+
+        chdb ends the process with a fault when handles are closed under a statement, or left open at exit.
+        """
         with self._lock:
+            self._closing = True
+            busy = self._busy
+        if busy:
+            with contextlib.suppress(Exception):
+                self._anchor.query("KILL QUERY WHERE query_id != queryID() ASYNC", "Null")
+        with self._lock:
+            self._quiet.wait_for(lambda: self._busy == 0, CLOSE_S)
             handles = [handle for _, handle in self._idle.values()]
             self._idle.clear()
         for handle in [*handles, self._anchor]:

@@ -37,7 +37,7 @@ def market(as_json: Annotated[bool, typer.Option("--json", help="print one JSON 
         ("faults", _named(counts["faults"]) or "none"),
         ("notes", _named(counts["notes"]) or "none"),
         ("incomplete", ", ".join(repairs["incomplete"]) or "no symbol"),
-        ("repairs", _named({name: n for name, n in repairs.items() if name != "incomplete"})),
+        ("repairs", _named({name: n for name, n in repairs.items() if name != "incomplete"}) or "none"),
         ("late closes", ", ".join(f"{row['symbol']} {row['late']} of {row['bars']}" for row in late) or "none"),
         (
             "clock",

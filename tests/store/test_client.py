@@ -161,3 +161,59 @@ def test_a_process_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
         assert (run.returncode, run.stdout) == (0, "1\n"), run.stderr
+
+
+BUSY_OWNER = """
+import http.client, sys, threading, time, urllib.request, urllib.parse
+from pathlib import Path
+from store import owner
+from store.client import connect
+from store.errors import StoreError
+data_dir = Path(sys.argv[1])
+store = connect("embedded", data_dir)
+store.scalar("SELECT 1")
+url = owner.read_owner(data_dir).url
+slow = "SELECT sum(sleepEachRow(0.5)) FROM numbers(80)"
+
+def over_the_front():
+    query = urllib.parse.urlencode({"query": slow, "password": owner.tokens(data_dir).read, "max_block_size": 1})
+    try:
+        urllib.request.urlopen(f"{url}/?{query}").read()
+    except (OSError, http.client.HTTPException):
+        print("dropped", flush=True)
+
+def here():
+    try:
+        store.scalar(slow.replace("80", "4"))
+        print("finished", flush=True)
+    except StoreError:
+        print("refused", flush=True)
+
+threads = [threading.Thread(target=work) for work in (over_the_front, over_the_front, here)]
+for thread in threads:
+    thread.start()
+running = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
+until = time.monotonic() + 30
+while int(store.scalar(running)) < 3 and time.monotonic() < until:
+    time.sleep(0.01)
+print("running", store.scalar(running), flush=True)
+began = time.monotonic()
+store.close()
+for thread in threads:
+    thread.join()
+print("closed", time.monotonic() - began < 30, flush=True)
+for handler in threading.enumerate()[1:]:  # what the front ran in the engine has ended too
+    handler.join(5)
+print("left", threading.active_count() - 1, flush=True)
+"""
+
+
+def test_an_owner_that_closes_under_running_statements_ends_cleanly(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY_OWNER, str(tmp_path)], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = sorted(done.stdout.split("\n"))
+    assert said == ["", "closed True", "dropped", "dropped", "finished", "left 0", "running 3"], done.stdout
+    with connect("embedded", tmp_path) as after:
+        assert after.scalar("SELECT 1") == 1
