@@ -67,7 +67,8 @@ class History:
     """One symbol's stored past. Bars are BAR arrays in time order; 15m and 1h may be None (built from 1m).
 
     mark: 1m mark-price bars (minutes without one use the last price); funding: SAMPLE[], scaled to 8 h, for features;
-    settled: SAMPLE[], the rates that were paid; open_interest: SAMPLE[].
+    settled: SAMPLE[], the rates that were paid; open_interest: SAMPLE[];
+    gaps: int64[k, 2], minutes [from_ms, to_ms) recorded as absent at the exchange, which no label crosses.
     """
 
     symbol: str
@@ -78,6 +79,7 @@ class History:
     funding: Array = field(default_factory=_no_samples)
     settled: Array = field(default_factory=_no_samples)
     open_interest: Array = field(default_factory=_no_samples)
+    gaps: Array = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
 @dataclass

@@ -57,6 +57,7 @@ def history(store: Store, symbol: str, to_ms: int) -> History:
         queries.funding(store, symbol, 0, to_ms),
         settled_rates(store, symbol, to_ms),
         queries.open_interest(store, symbol, 0, to_ms),
+        recorded_gaps(store, symbol),
     )
 
 
@@ -92,3 +93,15 @@ def settled_rates(store: Store, symbol: str, to_ms: int) -> Array:
         {"symbol": symbol, "to_ms": to_ms},
     )
     return np.array(rows, SAMPLE) if rows else np.zeros(0, SAMPLE)
+
+
+def recorded_gaps(store: Store, symbol: str) -> Array:
+    """Return int64[k, 2]: the minutes [from_ms, to_ms) that were recorded as absent at the exchange."""
+    rows = store.rows(
+        "SELECT toUnixTimestamp64Milli(from_time), toUnixTimestamp64Milli(to_time) FROM data_gaps "
+        "WHERE symbol = {symbol:String} AND timeframe = '1m' AND gap_kind = 'filled' ORDER BY from_time",
+        {"symbol": symbol},
+    )
+    gaps = np.array(rows, np.int64).reshape(-1, 2)
+    gaps[:, 1] += MINUTE_MS  # recorded is the open time of the last one
+    return gaps

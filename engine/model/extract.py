@@ -1,6 +1,6 @@
 """What a job writes for the workers of a cluster, as Parquet in a folder that they see; they never open the store.
 
-<symbol>.<part>.parquet     a History: bars, bars_15m, bars_1h, mark, funding, settled, open_interest
+<symbol>.<part>.parquet     a History: bars, bars_15m, bars_1h, mark, funding, settled, open_interest, gaps
 <symbol>.vectors.parquet    what a worker made of it: close_ms and the 132 columns
 <symbol>.long.parquet       its labels, and short
 rows.parquet                the joined training matrix with targets
@@ -59,15 +59,21 @@ def save_history(history: History, folder: Path) -> None:
         records = getattr(history, part)
         if records is not None:
             save_records(folder / f"{history.symbol}.{part}.parquet", records)
+    gaps = {"from_ms": history.gaps[:, 0], "to_ms": history.gaps[:, 1]}
+    _write(folder / f"{history.symbol}.gaps.parquet", {name: np.ascontiguousarray(ms) for name, ms in gaps.items()})
 
 
 def load_history(folder: Path, symbol: str) -> History:
     """Read one symbol's stored past."""
+    import polars as pl
+
     found: dict[str, Any] = {}
     for part in (*BARS, *SAMPLES):
         path = folder / f"{symbol}.{part}.parquet"
         if path.is_file():
             found[part] = load_records(path, BAR if part in BARS else SAMPLE)
+    gaps = pl.read_parquet(folder / f"{symbol}.gaps.parquet")
+    found["gaps"] = np.column_stack([gaps["from_ms"].to_numpy(), gaps["to_ms"].to_numpy()]).astype(np.int64)
     return History(symbol, **found)
 
 

@@ -45,4 +45,4 @@ def fold(own: History, btc: History) -> Vectors:
 def label_history(own: History, vectors: Vectors, settings: LabelSettings) -> Labels:
     """Label every minute of a history whose whole path it holds."""
     atr = np.ascontiguousarray(vectors.values[:, INDEX["atr_15m"]])
-    return label(own.bars, atr, own.mark, own.settled, settings=settings)
+    return label(own.bars, atr, own.mark, own.settled, own.gaps, settings)

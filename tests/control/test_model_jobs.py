@@ -17,11 +17,13 @@ import engine.model
 from control.jobs import label as label_job
 from control.jobs import models as models_job
 from control.jobs import train as train_job
+from control.jobs.inputs import label_settings, read_symbol
 from engine.config import Config, load
 from engine.errors import DataError
 from engine.link import CommandServer
+from engine.model.prepare import label_history
 from engine.model.train import TrainSettings
-from kernels.records import BAR
+from kernels.records import BAR, GapKind
 from kernels.schema import TARGETS
 from store import queries, writer
 from store.client import Store, connect
@@ -84,6 +86,23 @@ def test_labels_of_both_sides_are_stored_once(store: Store, config: Config) -> N
             assert len(rows) == report.rows_long == MINUTES - 360 - report.counts["no_atr"]
     mean = store.scalar("SELECT avg(uniqueness) FROM labels_long_1m")
     assert 0 < mean < 1
+
+
+def test_no_label_crosses_a_gap_that_was_recorded(store: Store, config: Config) -> None:
+    absent_ms = START_MS + 15_000 * MINUTE_MS
+    gap = {"run_id": "r", "seq": np.array([1], np.uint64), "time": np.array([absent_ms]), "symbol": "ETHUSDT"}
+    gap |= {"timeframe": np.array([0]), "gap_kind": np.array([int(GapKind.FILLED)]), "bars": np.array([2])}
+    times = {"from_time": np.array([absent_ms]), "to_time": np.array([absent_ms + MINUTE_MS])}
+    writer.insert_columns(store, "data_gaps", gap | times)
+    try:
+        own, vectors = read_symbol(store, config, "ETHUSDT", 1 << 42)
+        assert own.gaps.tolist() == [[absent_ms, absent_ms + 2 * MINUTE_MS]]
+        found = label_history(own, vectors, label_settings(config)).long["time_ms"]
+    finally:
+        store.command("TRUNCATE TABLE data_gaps")
+    reaching = (found >= absent_ms - 359 * MINUTE_MS) & (found < absent_ms + 2 * MINUTE_MS)
+    assert not reaching.any()
+    assert absent_ms - 360 * MINUTE_MS in found and absent_ms + 3 * MINUTE_MS in found
 
 
 def test_nothing_after_the_range_is_learned_from(store: Store, config: Config) -> None:

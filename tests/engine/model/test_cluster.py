@@ -51,7 +51,8 @@ def history(seed: int, symbol: str) -> History:
     rates = np.zeros(6, SAMPLE)
     rates["stamp_ms"] = START_MS + 480 * MINUTE_MS * np.arange(6)
     rates["usable_ms"], rates["value"] = rates["stamp_ms"] + 300_000, 1e-4
-    return History(symbol, bars, mark=bars[:2_000], funding=rates, settled=rates)
+    absent = np.array([[START_MS + 700 * MINUTE_MS, START_MS + 703 * MINUTE_MS]])
+    return History(symbol, bars, mark=bars[:2_000], funding=rates, settled=rates, gaps=absent)
 
 
 def test_extracts_come_back_bit_for_bit(data: Dataset, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_extracts_come_back_bit_for_bit(data: Dataset, tmp_path: Path) -> None:
     save_history(past, tmp_path)
     back = load_history(tmp_path, "ETHUSDT")
     assert back.bars_15m is None
-    for part in ("bars", "mark", "funding", "settled", "open_interest"):
+    for part in ("bars", "mark", "funding", "settled", "open_interest", "gaps"):
         assert getattr(back, part).tobytes() == getattr(past, part).tobytes(), part
 
 
