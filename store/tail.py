@@ -106,13 +106,13 @@ class Tail:
         state_dir.mkdir(parents=True, exist_ok=True)
 
     def run(self, stop: threading.Event, flush_s: float = FLUSH_S) -> None:
-        """Follow until `stop` is set. A store that is down is waited for; the journal holds meanwhile."""
+        """Follow until `stop` is set. A store that is down or full is waited for; the journal holds meanwhile."""
         pause = BACKOFF_S[0]
         while not stop.is_set():
             try:
                 more = self.step()
                 pause = BACKOFF_S[0]
-            except StoreError as error:
+            except (StoreError, OSError) as error:  # OSError: the disk is full, and so the range cannot be fixed
                 self.error = str(error)
                 stop.wait(pause)
                 pause = min(BACKOFF_S[1], pause * 2)

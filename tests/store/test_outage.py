@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -64,12 +65,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 class Market:
     """Journals what `symbols` symbols bring: a mark price a second and a bar a minute each, an order per minute."""
 
-    def __init__(self, folder: Path, symbols: int) -> None:
+    def __init__(self, folder: Path, symbols: int, segment_bytes: int = SEGMENT) -> None:
         def preamble(writer: journal.Writer) -> None:
             for index in range(symbols):
                 put(writer, Kind.INSTRUMENT, index=index, symbol=b"S%dUSDT" % index, tick_size=0.1)
 
-        self.writer = journal.Writer(folder, "main", journal.new_run_id(folder), SEGMENT, preamble)
+        self.writer = journal.Writer(folder, "main", journal.new_run_id(folder), segment_bytes, preamble)
         self.symbols, self.minutes = symbols, 0
 
     def pass_minutes(self, count: int) -> None:
@@ -143,3 +144,51 @@ def test_a_stopping_process_does_not_wait_for_a_database_that_is_gone(
     follower.join(20)
     assert not follower.is_alive()
     store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a tmpfs here (needs root)")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_a_full_disk_stops_entries_keeps_exits_and_everything_goes_on_when_there_is_room(small_disk: Path) -> None:
+    market = Market(small_disk / "journal", 4, 256 << 10)
+    writer, stop = market.writer, threading.Event()
+    with connect("embedded", small_disk) as store:
+        tail = Tail(store, [small_disk / "journal"], small_disk / "store" / "tail", keep_segments=1)
+        market.pass_minutes(2)
+        assert tail.drain()
+        ballast = small_disk / "ballast"
+        with open(ballast, "wb") as file:
+            free = os.statvfs(small_disk)
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        minutes = market.minutes
+        while not writer.full:  # what the engine's gate `journal_full` and the alarm of control look at
+            market.pass_minutes(1)
+            assert market.minutes < minutes + 100
+        exits = [put(writer, Kind.ORDER, T0, client_order_id=b"exit%d" % number, qty=1) for number in range(50)]
+        assert all(exits) and writer.write(Kind.MARK, 1, T0, 0, 1.5, 1e-4, 0, 0, 6) == 0
+        follower = threading.Thread(target=tail.run, args=(stop, 0.02))
+        follower.start()
+        wait_until(lambda: tail.error != "")
+        assert "space" in tail.error, tail.error
+        ballast.unlink()
+        wait_until(lambda: tail.error == "" and tail.status()[0].seq >= exits[-1], 60)
+        writer.retry_allocation()
+        wait_until(lambda: not writer.full)
+        market.pass_minutes(1)
+        wait_until(lambda: tail.status()[0].seq == writer.seq)
+        stop.set()
+        follower.join(30)
+        exit_orders = "countIf(client_order_id LIKE 'exit%')"
+        found = store.rows(f"SELECT count(), uniqExact(seq), {exit_orders} FROM orders SETTINGS final = 0")
+        assert found == [(market.minutes + 50, market.minutes + 50, 50)]
+        assert store.scalar("SELECT count() FROM bars_seen") == market.minutes * 4
+        assert agreement.faults(store, small_disk / "journal") == []
+    writer.close()
