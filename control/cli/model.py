@@ -110,6 +110,9 @@ def train(
     ] = 0,
     holdout_days: Annotated[float, typer.Option(min=0, help="kept unseen for the promotion gate (needs 15)")] = 0.0,
     cluster: Address = "",
+    resume: Annotated[
+        str, typer.Option(help="id of a training that died: go on with it; other options are its own")
+    ] = "",
     leaves: Annotated[int, typer.Option(min=2, max=64, help="leaves per tree")] = 31,
     learning_rate: Annotated[float, typer.Option(min=1e-4, max=1.0)] = 0.05,
     seed: Annotated[int, typer.Option()] = 7,
@@ -128,8 +131,11 @@ def train(
     request = job.TrainRequest(
         symbols or [], *period, chosen, actor(), folds, holdout_days, purged_groups=purged_groups, cluster=cluster
     )
+    if resume:
+        request = job.interrupted(config, resume)
     with open_store() as store, progress_bar("train") as report:
-        result = job.run(store, config, request, report, lambda text: console.print(f"[yellow]{text}", highlight=False))
+        say = lambda text: console.print(f"[yellow]{text}", highlight=False)  # noqa: E731
+        result = job.run(store, config, request, report, say, resume)
     if json:
         print(jsonlib.dumps(asdict(result)))
     else:

@@ -33,7 +33,8 @@ PROGRESS = re.compile(r"^progress (\d+)/(\d+)")
 RANGE = frozenset({"symbol", "from", "to"})
 KINDS: dict[str, frozenset[str]] = {
     "label": RANGE,
-    "train": RANGE | {"rounds", "leaves", "learning-rate", "seed", "threads", "folds", "purged-groups", "holdout-days"},
+    "train": RANGE
+    | {"rounds", "leaves", "learning-rate", "seed", "threads", "folds", "purged-groups", "holdout-days", "resume"},
     "collect": RANGE | {"days"},
     "audit": RANGE,
     "backtest": RANGE | {"model", "compare-run"},

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,11 +102,23 @@ def _within(labels: npt.NDArray[Any], from_ms: int, last_ms: int) -> npt.NDArray
 
 
 def run(
-    store: Store, config: Config, request: TrainRequest, progress: Progress, say: Callable[[str], None]
+    store: Store,
+    config: Config,
+    request: TrainRequest,
+    progress: Progress,
+    say: Callable[[str], None],
+    job_id: str = "",
 ) -> TrainResult:
-    """Train, bundle, verify and register. `say` receives what is doubtful about the data before training starts."""
+    """Train, bundle, verify and register. `say` receives what is doubtful about the data before training starts.
+
+    job_id: of a job that died, whose request this is (`interrupted`): it goes on under its name.
+    """
     started_ms = time.time_ns() // 1_000_000
-    job_id = os.environ.get("TA_JOB") or f"train-{started_ms}"  # control names the jobs it starts
+    request = _pinned(store, config, request)
+    job_id = job_id or os.environ.get("TA_JOB") or f"train-{started_ms}"  # control names the jobs it starts
+    kept = _request_file(config, job_id)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(asdict(request)))
     row = _job_row(job_id, request, started_ms)
     writer.insert_row(store, "training_jobs", row | {"state": "running", "version": started_ms})
     folder = config.data_dir / "work" / job_id
@@ -116,6 +128,8 @@ def run(
         now_ms = time.time_ns() // 1_000_000
         failed = {"state": "failed", "error": str(error)[:2_000], "finished_time": now_ms, "version": now_ms}
         writer.insert_row(store, "training_jobs", row | failed)
+        if isinstance(error, DataError):
+            kept.unlink(missing_ok=True)  # it did not die, it was refused: there is nothing to go on with
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +142,30 @@ def run(
         "version": now_ms,
     }
     writer.insert_row(store, "training_jobs", row | done)
+    kept.unlink(missing_ok=True)
     return result
+
+
+def interrupted(config: Config, job_id: str) -> TrainRequest:
+    """Return the request of a job that did not end well. Raises DataError when there is none of this id."""
+    path = _request_file(config, job_id)
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.json"))) or "none"
+        raise DataError(f"job {job_id!r}: expected one that did not finish (there are: {known})")
+    found = json.loads(path.read_text())
+    return TrainRequest(**found | {"settings": TrainSettings(**found["settings"])})
+
+
+def _request_file(config: Config, job_id: str) -> Path:
+    return config.data_dir / "work" / "checkpoints" / f"{job_id}.json"
+
+
+def _pinned(store: Store, config: Config, request: TrainRequest) -> TrainRequest:
+    """Return the request with its end fixed to what is stored now: who resumes it learns from the same rows."""
+    chosen = choose_symbols(store, config, request.symbols)
+    ends = [queries.last_bars(store, symbol, 0, 1) for symbol in chosen]
+    newest_ms = max((int(bars["open_ms"][-1]) for bars in ends if len(bars)), default=0)
+    return replace(request, symbols=chosen, to_ms=min(request.to_ms, newest_ms + MINUTE_MS))
 
 
 def _run(
@@ -150,8 +187,9 @@ def _run(
             say(doubt)
         if request.holdout_days:
             data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
-        kept = config.data_dir / "work" / "checkpoints"
-        trainer = _trainer(data, request, cluster, Checkpoints(kept, data.hash()))
+        data_hash = data.hash()
+        kept = config.data_dir / "work" / "checkpoints" / data_hash
+        trainer = _trainer(data, request, cluster, Checkpoints(kept, data_hash))
         if not trainer.deterministic:
             say("the matrix is too big for a worker: LightGBM's Dask estimators train it, and a repeat may differ")
         folds = _folds(data, request)

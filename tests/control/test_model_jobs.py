@@ -134,6 +134,36 @@ def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, con
         models_job.rollback(store, config, "test")
 
 
+def test_a_training_that_died_goes_on_where_it_was_although_candles_came(store: Store, config: Config) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(what: str, done: int, total: int) -> None:
+        if what == TARGETS[4]:
+            raise Died
+
+    with pytest.raises(Died):
+        train_job.run(store, config, train_request(), die, lambda _: None)
+    (job_id,) = store.rows("SELECT job_id FROM training_jobs WHERE state = 'failed' AND error = ''")[0]
+    later = candles(7)[-30:]
+    later["open_ms"] += 30 * MINUTE_MS
+    writer.insert_bars(store, "BTCUSDT", 0, later, "file")
+    try:
+        label_job.run(store, config, ["BTCUSDT"], 0, 1 << 42)
+        seen: list[str] = []
+        resumed = train_job.interrupted(config, job_id)
+        assert resumed.to_ms == START_MS + MINUTES * MINUTE_MS and resumed.settings == SETTINGS
+        done = train_job.run(store, config, resumed, lambda what, *_: seen.append(what), lambda _: None, job_id)
+    finally:
+        store.command(f"DELETE FROM candles_1m WHERE open_time >= fromUnixTimestamp64Milli({resumed.to_ms})")
+    assert not {TARGETS[0], TARGETS[3]} & set(seen) and TARGETS[4] in seen
+    row = store.rows(f"SELECT state, model_id FROM training_jobs WHERE job_id = '{job_id}'")
+    assert row == [("done", done.model_id)]
+    assert not list((config.data_dir / "work" / "checkpoints").glob("*/*"))
+    with pytest.raises(DataError, match=r"expected one that did not finish \(there are: none\)"):
+        train_job.interrupted(config, job_id)
+
+
 def test_the_gate_trades_the_unseen_days_and_a_second_look_needs_force(
     store: Store, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
