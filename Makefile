@@ -1,4 +1,4 @@
-# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-env | make bench-check | make lock
+# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-env | make bench-report | make bench-check | make lock
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
@@ -8,7 +8,7 @@ DASHBOARD_SOURCES := $(wildcard $(addprefix $(DASHBOARD)/,src/* src/views/* pack
 
 PEERS := .venv-peers/.synced
 
-.PHONY: env dashboard demo test test-long lint bench bench-env bench-check lock clean
+.PHONY: env dashboard demo test test-long lint bench bench-env bench-report bench-check lock clean
 
 env: $(STAMP) dashboard
 
@@ -49,6 +49,9 @@ $(PEERS): benchmarks/peers.lock | $(STAMP)
 	$(BIN)/uv venv --quiet --python $(BIN)/python --allow-existing .venv-peers
 	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes benchmarks/peers.lock
 	@touch $(PEERS)
+
+bench-report: env bench-env
+	$(BIN)/python -m benchmarks.report
 
 bench-check: env
 	$(BIN)/python -m benchmarks.gate

@@ -1,0 +1,248 @@
+"""The page docs/benchmarks.md and its two plots, from the figures that `benchmarks.report` keeps."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+GAINS = Path(__file__).with_name("gains.toml")
+SHOWN = ("0.5", "0.9", "0.99", "0.999", "1.0")
+METHOD = """\
+Written by `make bench-report` (`python -m benchmarks.report`); the figures are in `docs/benchmarks.json`.
+
+**Method.** pytest-benchmark and time.perf_counter_ns; a figure is the minimum over rounds where a stage is timed alone,
+and the median or a quantile where a distribution is meant, and says which. Peers run in the same process and the same
+run, interleaved round by round (mlfinpy, which needs older packages, in a worker process); a comparison first checks
+that both sides gave the same numbers, and counts only then. On a shared machine read ratios, not times: the load is
+below. The regression gate compares ratios to a calibration workload of the same run."""
+
+
+def write(raw: dict[str, Any], folder: Path) -> None:
+    """Write benchmarks.md, benchmarks_peers.png and benchmarks_percentiles.png into `folder`."""
+    pairs = peers(raw["benchmarks"])
+    parts = ["# Benchmarks", METHOD, machine(raw["machine"]), peer_section(pairs), run_section(raw["runs"])]
+    parts.append(spaced_section(raw["spaced"]))
+    parts += [gate_section(raw["gate"]), gain_section(), everything(raw["benchmarks"])]
+    if pairs:
+        plot_peers(pairs, folder / "benchmarks_peers.png")
+    if raw["runs"]:
+        plot_runs(raw["runs"], folder / "benchmarks_percentiles.png")
+    (folder / "benchmarks.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """Return the machine, versions, load and date."""
+    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    load = f"{facts['load']} before, {facts.get('load_after', '?')} after"
+    return (
+        f"**Machine.** {facts.get('cpu', '?')}, {facts['cores']} cores, {facts['memory_gib']} GiB, kernel "
+        f"{facts['kernel']}, governor {facts['governor']}; Python {facts['python']}; {facts['date']}, commit "
+        f"{facts['commit']}. Load averages (1, 5, 15 min): {load}.\n\n**Versions.** {packages}."
+    )
+
+
+def one(benchmarks: list[dict[str, Any]], file: str, name: str) -> dict[str, Any] | None:
+    """Return one benchmark or None."""
+    return next((x for x in benchmarks if x["file"] == file and x["name"] == name), None)
+
+
+def peers(benchmarks: list[dict[str, Any]]) -> list[tuple[str, str, float, str, float]]:
+    """Return (what, unit, ours, peer, theirs) of every comparison that was measured."""
+    pairs: list[tuple[str, str, float, str, float]] = []
+    for trees in (200, 500):
+        path = one(benchmarks, "test_peer_path.py", f"test_kline_frame_to_decision_against_nautilus[{trees}]")
+        if path is not None:
+            extra = path["extra"]
+            what = f"kline frame → decision, 8 × {trees} trees"
+            pairs.append((f"{what}, median", "µs", extra["ours_p50_us"], extra["peer"], extra["peer_p50_us"]))
+            pairs.append((f"{what}, minimum", "µs", extra["ours_min_us"], extra["peer"], extra["peer_min_us"]))
+    labels = one(benchmarks, "test_peer_labels.py", "test_labels_against_mlfinpy")
+    if labels is not None:
+        extra = labels["extra"]
+        pairs.append(("a triple-barrier label", "µs", extra["us_per_label"], extra["peer"], extra["peer_us_per_label"]))
+    for kind in ("book", "kline"):
+        decode = one(benchmarks, "test_peer_decode.py", f"test_decoding_against_json_and_msgspec[{kind}]")
+        if decode is not None:
+            extra = dict(decode["extra"])
+            mine = extra.pop("ns_per_frame")
+            what = f"{'bookTicker' if kind == 'book' else 'kline'} frame → doubles (ours with all checks)"
+            pairs += [(what, "ns", mine, name.removesuffix(", ns_per_frame"), x) for name, x in extra.items()]
+    live = one(benchmarks, "test_features.py", "test_live_call")
+    for name in ("test_peer_talib_stream", "test_peer_talipp", "test_peer_nautilus"):
+        peer = one(benchmarks, "test_features.py", name)
+        if live is not None and peer is not None and "peer" in peer["extra"]:
+            extra = peer["extra"]
+            label = f"{extra['peer']}: {extra['indicators']} indicators"
+            pairs.append(
+                ("44 features of a bar, live call", "µs", live["extra"]["us_per_bar"], label, extra["us_per_bar"])
+            )
+    return pairs + forests(benchmarks)
+
+
+def forests(benchmarks: list[dict[str, Any]]) -> list[tuple[str, str, float, str, float]]:
+    """Return the comparisons of 8 models on one row."""
+    rows = {x["name"]: x for x in benchmarks if x["file"] == "test_forest.py" and x["name"].startswith("test_one_row[")}
+    mine = next((x for name, x in rows.items() if name.endswith(("[vbmi]", "[packed]", "[ours]"))), None)
+    if mine is None:
+        return []
+    return [
+        ("8 models on one row", "µs", mine["min_s"] * 1e6, name.split("[")[1].rstrip("]"), x["min_s"] * 1e6)
+        for name, x in rows.items()
+        if x is not mine
+    ]
+
+
+def peer_section(pairs: list[tuple[str, str, float, str, float]]) -> str:
+    """Return the table of comparisons."""
+    if not pairs:
+        return ""
+    lines = ["## Beside peers", "", "![](benchmarks_peers.png)", "", "| work | ours | peer | theirs | theirs / ours |"]
+    lines.append("|---|---:|---|---:|---:|")
+    for what, unit, ours, peer, theirs in pairs:
+        lines.append(f"| {what} | {number(ours)} {unit} | {peer} | {number(theirs)} {unit} | {theirs / ours:,.1f} |")
+    return "\n".join(lines)
+
+
+def run_section(runs: list[dict[str, Any]]) -> str:
+    """Return the table of recorded runs."""
+    if not runs:
+        return ""
+    lines = ["## Recorded runs: kline frame → decision", "", "![](benchmarks_percentiles.png)", ""]
+    lines.append(
+        "Engine, control and simulated exchange as processes on this machine, over sockets; the engine waits in epoll. "
+        "A minute closes for all symbols at once, so a decision's time includes waiting for BTCUSDT's bar and for the "
+        "symbols before it in the burst."
+    )
+    lines += ["", "| replay | training job | symbols | decisions | load | p50 | p90 | p99 | p99.9 | max |"]
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for run in runs:
+        times = " | ".join(f"{number(run['frame_to_decision_us'][q])} µs" for q in SHOWN)
+        beside = "beside" if run["training"] else "none"
+        lines.append(
+            f"| {run['speed']:g} × | {beside} | {run['symbols']} | {run['decisions']:,} | {run['load']} | {times} |"
+        )
+    lines += ["", "The engine's own stage histograms of the same runs, p50 / p99 in µs:", ""]
+    stages = [name for name in runs[0]["stages_us"] if not name.startswith("late_")]
+    lines.append("| replay | training job | " + " | ".join(f"`{name}`" for name in stages) + " |")
+    lines.append("|---|---|" + "---:|" * len(stages))
+    for run in runs:
+        cells = []
+        for name in stages:
+            stage = run["stages_us"].get(name)
+            cells.append(f"{number(stage['p50'])} / {number(stage['p99'])}" if stage else "")
+        lines.append(f"| {run['speed']:g} × | {'beside' if run['training'] else 'none'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spaced_section(cases: list[dict[str, Any]]) -> str:
+    """Return the table of one symbol's evenly spaced frames."""
+    if not cases:
+        return ""
+    lines = ["## One frame at a time: kline frame → decision", ""]
+    lines.append(
+        "`benchmarks.percentiles`: a process sends the closing frames of one symbol evenly spaced, every 100 ms at 1 × "
+        "and every 10 ms at 10 ×; the receiver waits in epoll or spins (`busy_poll`)."
+    )
+    lines += ["", "| waiting | replay | training job | decisions | min | p50 | p90 | p99 | p99.9 |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|")
+    for x in cases:
+        times = " | ".join(f"{number(x[name])} µs" for name in ("min_us", "p50_us", "p90_us", "p99_us", "p999_us"))
+        beside = "beside" if x["training_beside"] else "none"
+        lines.append(f"| {x['wait']} | {x['speed']} | {beside} | {x['decisions']:,} | {times} |")
+    return "\n".join(lines)
+
+
+def gate_section(text: str) -> str:
+    """Return what the gate printed."""
+    return f"## Regression gate\n\n`make bench-check` in this run:\n\n```\n{text}\n```" if text else ""
+
+
+def gain_section() -> str:
+    """Return the table of tuning steps."""
+    if not GAINS.exists():
+        return ""
+    steps = tomllib.loads(GAINS.read_text())["step"]
+    lines = ["## What tuning gained", "", "| date | step | path | before | after |", "|---|---|---|---:|---:|"]
+    lines += [f"| {x['date']} | {x['what']} | {x['path']} | {x['before']} | {x['after']} |" for x in steps]
+    return "\n".join(lines)
+
+
+def everything(benchmarks: list[dict[str, Any]]) -> str:
+    """Return all benchmarks, a table per file."""
+    lines = ["## All benchmarks"]
+    for file in sorted({x["file"] for x in benchmarks}):
+        lines += ["", f"### `benchmarks/{file}`", "", "| benchmark | min | median | rounds | figures |"]
+        lines.append("|---|---:|---:|---:|---|")
+        for x in benchmarks:
+            if x["file"] == file:
+                figures = "; ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in x["extra"].items())
+                name = x["name"].removeprefix("test_").replace("_", " ")
+                lines.append(f"| {name} | {span(x['min_s'])} | {span(x['median_s'])} | {x['rounds']} | {figures} |")
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """Return a figure of any kind as text without table bars."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(x)}" for name, x in value.items())
+    return str(value).replace("|", "/")
+
+
+def number(value: float) -> str:
+    """Return three significant digits, thousands separated."""
+    if value != 0 and abs(value) < 100:
+        return f"{value:.3g}"
+    return f"{value:,.0f}"
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the unit that reads best."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1:
+            return f"{number(seconds * scale)} {unit}"
+    return f"{number(seconds * 1e9)} ns"
+
+
+def plot_peers(pairs: list[tuple[str, str, float, str, float]], path: Path) -> None:
+    """Draw how many times longer each peer takes, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.34 * len(pairs) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    ratios = [theirs / ours for *_, ours, _, theirs in pairs]
+    names = [f"{what}\n{peer}" for what, _, _, peer, _ in pairs]
+    axes.barh(range(len(pairs)), ratios, color=["#3b6ea5" if ratio >= 1 else "#b5543c" for ratio in ratios])
+    axes.set_yticks(range(len(pairs)), names, fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("time of the peer / our time")
+    for at, ratio in enumerate(ratios):
+        axes.annotate(f" {ratio:,.1f}", (ratio, at), va="center", fontsize=7)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def plot_runs(runs: list[dict[str, Any]], path: Path) -> None:
+    """Draw each run's quantiles; the axis stretches towards 1 so that the tail can be read."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for run in runs:
+        points = [(float(q), us) for q, us in run["frame_to_decision_us"].items() if float(q) < 1]
+        label = f"{run['speed']:g} ×{', training beside' if run['training'] else ''}"
+        style = "--" if run["training"] else "-"
+        axes.plot(
+            [1 / (1 - q) for q, _ in points], [us for _, us in points], style, marker="o", markersize=3, label=label
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks([1, 2, 10, 100, 1_000], ["min", "p50", "p90", "p99", "p99.9"])
+    axes.minorticks_off()
+    axes.set_ylabel("kline frame → decision, µs")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
