@@ -100,6 +100,22 @@ def test_the_running_candle_grows_into_the_closed_one() -> None:
     assert volumes == sorted(volumes) and volumes[0] < volumes[-1]
 
 
+def test_rest_sometimes_lacks_the_last_trade_just_after_the_close() -> None:
+    exchange = small()
+    late = 0
+    for minute in range(1, 61):
+        close_ms = exchange.start_ms // MINUTE * MINUTE + minute * MINUTE
+        counts = []
+        for step_ms in (50, 1_450, 1_600):
+            exchange.pump.advance(close_ms + step_ms)
+            row = get(exchange, "/fapi/v1/klines", symbol="BTCUSDT", interval="1m", limit=2)[0]
+            assert row[0] == close_ms - MINUTE
+            counts.append((row[8], float(row[5])))
+        assert counts[0] <= counts[2] and counts[0][0] >= counts[2][0] - 1
+        late += counts[0] != counts[2]
+    assert 5 <= late <= 30, "about one close in four"
+
+
 @pytest.mark.parametrize(
     ("path", "heard"),
     [
