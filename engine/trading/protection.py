@@ -16,7 +16,7 @@ from engine.exchange.replies import Outcome, Reply
 from engine.exchange.requests import STOP, TAKE_PROFIT, Call, Request, protective_stop
 from engine.exchange.steps import Step
 from engine.exchange.user_data import AlgoUpdate
-from engine.exchange.venue import Sender
+from engine.exchange.venue import REST, Sender
 from kernels.records import Reason
 
 DEADLINE_MS = 2_000
@@ -26,7 +26,8 @@ BEYOND = frozenset({-2021, -4142})
 TRIGGERING = -4117
 NO_SUCH = frozenset({-2011, -2013})
 RETRY_MS = (20, 50, 100, 200)
-ANSWER_WAIT_MS = 500  # no answer for this long: asked anew over the other lane; −4116, −4130 tell of a lost "yes"
+ANSWER_WAIT_MS = 500  # no answer for this long: asked anew by another route; −4116, −4130 tell of a lost "yes"
+SILENT_LANES = 2  # so many requests in a row without an answer: REST
 SLOW_RETRY_MS = 1_000  # after the deadline, while the exit works
 TRIGGERED_WAIT_MS = 300  # a finished stop must have closed the position by then
 EXPIRE_WAIT_MS = 2_000  # flat for this long and the stop still open: cancel it
@@ -73,6 +74,7 @@ class Slot:
     waiting: bool = False  # a request's answer is outstanding
     asked_ms: int = 0
     question: int = 0  # the newest request; answers to earlier ones come too late
+    silent: int = 0  # requests in a row that nobody answered
     naked_ms: int = 0
     algo_id: int = 0
     child_id: int = 0
@@ -193,6 +195,7 @@ class Protection:
         for slot in list(self.slots.values()):
             if slot.waiting and now_ms >= slot.asked_ms + ANSWER_WAIT_MS:
                 slot.waiting, slot.question, slot.next_ms = False, slot.question + 1, now_ms
+                slot.silent += 1
             if slot.stage is Stage.CLEARING:
                 self._clear(slot, now_ms)
             elif slot.stage is Stage.TRIGGERED:
@@ -236,12 +239,12 @@ class Protection:
         def done(reply: Reply) -> None:
             if slot.question != number:
                 return
-            slot.waiting = False
+            slot.waiting, slot.silent = False, 0
             if self.slots.get(slot.symbol) is slot:
                 then(slot, reply, self._now_ms)
 
         slot.waiting, slot.asked_ms = True, now_ms
-        if not self.sender.send(request, done, (slot.attempts + 1) % 2):
+        if not self.sender.send(request, done, REST if slot.silent >= SILENT_LANES else (slot.attempts + 1) % 2):
             slot.waiting = False
             slot.next_ms = now_ms + RETRY_MS[-1]
 
