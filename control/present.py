@@ -11,6 +11,7 @@ import numpy as np
 
 from control.shapes import Counters, EngineStatus, Position, Predictions, Signal
 from control.shapes_data import StageLatency
+from engine.config import Config
 from engine.link import SnapshotView
 from kernels.records import GATES, Mode, RunState, Side, Stage
 
@@ -29,6 +30,15 @@ def known(value: float) -> float | None:
 def gate_names(bits: int) -> tuple[str, ...]:
     """Return the names of the gates whose bit is set, in the order of `GATES`."""
     return tuple(name for index, name in enumerate(GATES) if bits >> index & 1)
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """Return a configuration as it may be shown: without secrets, and without the password of the store's address."""
+    values: dict[str, Any] = config.model_dump(mode="json", exclude={"secrets"})
+    url = values["store"]["url"]
+    if "@" in url:
+        values["store"]["url"] = url.split("://", 1)[0] + "://[redacted]@" + url.rsplit("@", 1)[1]
+    return values
 
 
 def side_name(value: int) -> Any:
@@ -81,7 +91,7 @@ def engine_status(view: SnapshotView) -> EngineStatus:
 
 def signal(row: Any, symbol: str) -> Signal:
     """Return one SIGNAL record, its fields by name, as the API shows it."""
-    took_ns = int(row["decide_ns"]) - int(row["frame_ns"])
+    took_ns = int(row["decide_ns"])  # since the frame, not an instant
     return Signal(
         seq=int(row["seq"]),
         symbol=symbol,
@@ -100,7 +110,7 @@ def signal(row: Any, symbol: str) -> Signal:
         qty=known(row["qty"]),
         tp_price=known(row["tp_price"]),
         sl_price=known(row["sl_price"]),
-        frame_to_decision_us=took_ns / 1_000 if row["frame_ns"] > 0 and took_ns >= 0 else None,
+        frame_to_decision_us=took_ns / 1_000 if row["frame_ns"] > 0 else None,
         vector_hash=f"{int(row['vector_hash']):016x}",
     )
 

@@ -198,6 +198,25 @@ class ModelDetail(msgspec.Struct):
     metrics: dict[str, Any]
 
 
+class CalibrationDecile(msgspec.Struct):
+    """Decisions of one side and decile of the expected return: predicted, and what the labels say came."""
+
+    side: str
+    decile: int
+    signals: int
+    predicted_return: float | None
+    realised_return: float | None
+    below_q05: float | None
+    """Share of decisions whose return without barriers fell below the predicted 5 % quantile; 0.05 is right."""
+
+
+class Calibration(msgspec.Struct):
+    """How a model's decisions have come out, as far as labels reach."""
+
+    model_id: str
+    items: list[CalibrationDecile]
+
+
 class Job(msgspec.Struct):
     """A job: a child process of control."""
 

@@ -36,7 +36,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="print one JSON d
 
 
 @alerts.command()
-def test() -> None:
+def test(as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False) -> None:
     """Send a test message to every address of `secrets.alert_urls`; exit code 1 unless all of them took it."""
     from control.alerts import apprise_notifier
 
@@ -49,4 +49,4 @@ def test() -> None:
         fail("no address: set TA_SECRETS__ALERT_URLS to a JSON list of apprise addresses")
     if not notify("[test] alarms reach you", f"A test of engine {config.engine_id}; nothing is wrong."):
         fail("at least one address did not take the message", code=1)
-    out.print("sent")
+    print(json.dumps({"sent": True})) if as_json else out.print("sent")

@@ -52,11 +52,17 @@ def audit(
         raise typer.Exit(1)
 
 
-def allow(symbol: Annotated[str, typer.Argument(help="a configured symbol")]) -> None:
+def allow(
+    symbol: Annotated[str, typer.Argument(help="a configured symbol")],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
     """Allow entries of a symbol again that an audit, or the engine itself, had halted."""
     from control.cli.local import send
 
-    send(settings(), "allow_symbol", {"symbol": symbol.upper()})
+    result = send(settings(), "allow_symbol", {"symbol": symbol.upper()})
+    if as_json:
+        print(jsonlib.dumps({"ok": True, "result": result}))
+        return
     console.print(f"{symbol.upper()}: entries are allowed again")
 
 

@@ -27,6 +27,8 @@ def register(app: typer.Typer) -> None:
     app.command()(flatten)
     app.command()(close)
     app.command()(kill)
+    app.command()(halt)
+    app.command(name="settings")(settings_)
     app.command(name="control")(control_)
 
 
@@ -107,7 +109,11 @@ def _report(result: dict[str, Any], said: str, as_json: bool) -> None:
         out.print(said)
 
 
-def start(yes: Yes = False, as_json: AsJson = False) -> None:
+def start(
+    yes: Yes = False,
+    clear_halt: Annotated[bool, typer.Option("--clear-halt", help="the cause of a halt has been looked at")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Open a trading session: entries are allowed. In live mode it asks first."""
     from control.cli.local import read_engine, send
     from kernels.records import Mode
@@ -116,7 +122,8 @@ def start(yes: Yes = False, as_json: AsJson = False) -> None:
     view = read_engine(config)
     if view is not None and view.status["mode"][0] == Mode.LIVE:
         _confirmed("This starts trading with real money. Go on?", yes)
-    _report(send(config, "start"), "session open: entries are allowed", as_json)
+    args = {"clear_halt": True} if clear_halt else {}
+    _report(send(config, "start", args), "session open: entries are allowed", as_json)
 
 
 def stop(as_json: AsJson = False) -> None:
@@ -138,6 +145,29 @@ def flatten(yes: Yes = False, as_json: AsJson = False) -> None:
     live = view is not None and view.status["mode"][0] == Mode.LIVE
     result = send(config, "kill", {"until": "flatten"}) if live else send(config, "flatten")
     _report(result, "flatten acknowledged: exits are on their way, entries are stopped", as_json)
+
+
+def halt(yes: Yes = False, as_json: AsJson = False) -> None:
+    """Stop entries until a start that clears the halt; stops and exits of open positions still work."""
+    from control.cli.local import send
+
+    _confirmed("Halt? Starting again then needs the halt to be cleared.", yes)
+    _report(send(settings(), "halt"), "halted: no entries until a start that clears the halt", as_json)
+
+
+def settings_(as_json: AsJson = False) -> None:
+    """Show the configuration in force, without secrets, and the hash of what can change a decision."""
+    from control.present import shown
+
+    config = settings()
+    values = shown(config)
+    if as_json:
+        print(json.dumps({"config_hash": config.hash(), "values": values}))
+        return
+    for section, inside in values.items():
+        for key, value in inside.items() if isinstance(inside, dict) else [("", inside)]:
+            out.print(f"{section}{'.' if key else ''}{key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
+    out.print(f"[dim]hash[/dim] {config.hash()}")
 
 
 class Until(enum.StrEnum):

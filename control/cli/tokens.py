@@ -71,11 +71,13 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @tokens.command()
-def revoke(token_id: Annotated[str, typer.Argument(help="the id of `ta tokens list`")]) -> None:
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="the id of `ta tokens list`")], as_json: AsJson = False
+) -> None:
     """Revoke a token at once; a running control process notices by itself."""
     if not book().revoke(token_id):
         fail(f"no living token has the id {token_id!r}; see `ta tokens list`", code=1)
-    out.print(f"revoked {token_id}")
+    print(json.dumps({"revoked": token_id})) if as_json else out.print(f"revoked {token_id}")
 
 
 def _date(ms: int) -> str:

@@ -6,6 +6,7 @@ import datetime
 import time
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def top(
     once: Annotated[bool, typer.Option("--once", help="print one picture and end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one picture as JSON and end")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.2, max=60.0, help="seconds between pictures")] = 1.0,
 ) -> None:
     """Watch mode, positions, signals and latency in the terminal; Ctrl-C ends it."""
@@ -35,6 +37,9 @@ def top(
     view = reader.read()
     if view is None:
         fail("no engine has run on this data folder", code=1)
+    if as_json:
+        print(msgspec.json.encode(document(view)).decode())
+        return
     if once:
         Console().print(picture(view))
         return
@@ -45,6 +50,16 @@ def top(
                 live.update(picture(reader.read() or view), refresh=True)
     except KeyboardInterrupt:
         return
+
+
+def document(view: SnapshotView) -> dict[str, object]:
+    """Return everything of one snapshot as data."""
+    return {
+        "engine": present.engine_status(view),
+        "positions": present.positions(view),
+        "signals": present.latest_signals(view)[:SIGNALS],
+        "latency": present.latency(view),
+    }
 
 
 def picture(view: SnapshotView) -> Group:

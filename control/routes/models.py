@@ -11,14 +11,14 @@ from litestar import MediaType, Request, Response, get, post
 from litestar.params import Parameter
 
 from control import present
-from control.answers import answered
+from control.answers import SLOW, answered
 from control.auth import Scope
 from control.commands import Command
 from control.problems import ApiError, documented
 from control.routes.trading import PROBLEMS, Key, carry_out
 from control.services import Services
 from control.shapes import CommandDone, Confirm
-from control.shapes_data import Model, ModelDetail, Models
+from control.shapes_data import Calibration, CalibrationDecile, Model, ModelDetail, Models
 from engine.errors import DataError
 from engine.model.registry import open_registry
 from engine.model.report import REPORT_NAME
@@ -26,6 +26,7 @@ from engine.model.report import REPORT_NAME
 ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", description="the model's id")]
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
 """Of a page that runs nothing and loads nothing, but styles its plots inline."""
+DECILE_FIELDS = CalibrationDecile.__struct_fields__
 COLUMNS = "model_id, state, toUnixTimestamp64Milli(time) AS since_ms, actor, url, manifest, metrics"
 
 
@@ -115,6 +116,25 @@ async def _model(services: Services, model_id: str) -> ModelDetail:
         _document(row["manifest"]),
         _document(row["metrics"]),
     )
+
+
+@get(
+    "/api/models/{model_id:str}/calibration",
+    tags=["models"],
+    summary="A model's decisions against what came",
+    responses=documented(400, 401, 429, 503),
+)
+async def calibration(request: Request[Any, Any, Any], services: Services, model_id: ModelId) -> Response[Calibration]:
+    """Return predicted and realised returns of every decision that is labelled by now, per side and decile."""
+    fields = ", ".join(f"toString({name}) AS {name}" if name == "side" else name for name in DECILE_FIELDS)
+    sql = f"SELECT {fields} FROM v_calibration WHERE model_id = {{model_id:String}} ORDER BY side, decile LIMIT 100"
+
+    async def make() -> Calibration:
+        lines = await services.reader.lines(sql, {"model_id": model_id})
+        items = msgspec.json.decode(b"[" + b",".join(lines) + b"]", type=list[CalibrationDecile], strict=False)
+        return Calibration(model_id, items)
+
+    return await answered(request, services, make, SLOW)
 
 
 @get(
@@ -218,4 +238,4 @@ async def rollback(
     return await carry_out(request, services, command, key, Confirm(body.confirm))
 
 
-HANDLERS = [models, model, report, predictor, promote, rollback]
+HANDLERS = [models, model, calibration, report, predictor, promote, rollback]

@@ -58,7 +58,7 @@ SIGNALS = Listing(
         + "), 'Tuple("
         + ", ".join(f"{name} Float64" for name in Predictions.__struct_fields__)
         + ")')",
-        "frame_to_decision_us": "if(frame_ns > 0 AND decide_ns >= frame_ns, (decide_ns - frame_ns) / 1000, NULL)",
+        "frame_to_decision_us": "if(frame_ns > 0, decide_ns / 1000, NULL)",
         "vector_hash": "lower(leftPad(hex(vector_hash), 16, '0'))",
     },
     windows_ms=WINDOWS_MS,

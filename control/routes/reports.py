@@ -106,11 +106,7 @@ async def latency(request: Request[Any, Any, Any], services: Services) -> Respon
 @get("/api/settings", tags=["reports"], summary="The configuration in force", responses=documented(401, 429))
 async def settings(services: Services) -> Settings:
     """Return control's configuration without secrets; the hash covers what can change a decision."""
-    values = services.config.model_dump(mode="json", exclude={"secrets"})
-    url = values["store"]["url"]
-    if "@" in url:
-        values["store"]["url"] = url.split("://", 1)[0] + "://[redacted]@" + url.rsplit("@", 1)[1]
-    return Settings(services.config.hash(), values)
+    return Settings(services.config.hash(), present.shown(services.config))
 
 
 HANDLERS = [equity, trade_summary, why_not, latency, settings]

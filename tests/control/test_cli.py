@@ -102,6 +102,16 @@ def test_top_prints_one_picture(ta: Any, engine: Any) -> None:
     assert shown.exit_code == 0
     for word in ("SHADOW", "ETHUSDT", "er low, spread", "frame to decision"):
         assert word in shown.output
+    document = json.loads(ta("top", "--json").output)
+    assert document["positions"][0]["symbol"] == "ETHUSDT" and document["engine"]["mode"] == "shadow"
+
+
+def test_halt_and_settings(ta: Any, engine: Any) -> None:
+    assert ta("halt", "--yes", "--json").exit_code == 0 and engine.commands[-1][0] == "halt"
+    assert ta("start", "--clear-halt").exit_code == 0 and engine.commands[-1][2] == {"clear_halt": True}
+    shown = json.loads(ta("settings", "--json").output)
+    assert shown["values"]["control"]["port"] and "secrets" not in shown["values"] and len(shown["config_hash"]) == 64
+    assert "risk.risk_fraction = 0.005" in ta("settings").output
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])

@@ -43,7 +43,7 @@ def store(tmp_path_factory: Any) -> Iterator[Store]:
         signals["seq"], signals["decision_ms"] = [100, 101], 1_700_000_000_000
         signals["gates"] = [1 << GATES.index("spread") | 1 << GATES.index("er_low"), 1 << GATES.index("er_low")]
         signals["predictions"][:, 0], signals["predictions"][:, 1] = 0.5, np.nan
-        signals["frame_ns"], signals["decide_ns"] = 1_000, [3_500, 500]
+        signals["frame_ns"], signals["decide_ns"] = [1_000, 0], 2_500
         insert(opened, "signals", signals)
         gap = np.zeros(1, RECORDS[Kind.GAP])
         gap["seq"], gap["time_ms"], gap["gap_kind"], gap["bars"] = 7, 1_700_000_000_000, GapKind.MISSING, 3
@@ -133,6 +133,7 @@ def test_empty_tables_are_empty_pages(read: Any, path: str) -> None:
         "/api/audit?symbol=BTCUSDT",
         "/api/jobs",
         "/api/models",
+        "/api/models/m1/calibration",
         "/api/latency",
         "/api/settings",
     ],

@@ -22,13 +22,12 @@ async function close(symbol: string): Promise<void> {
 export function positionsTable(rows: Position[]): HTMLElement {
   const now = live.last.status?.engine?.exchange_ms ?? Date.now();
   return table("Open positions", [
-    { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
-    { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : "down" }, row.side) },
+    { name: "Symbol", key: true, show: (row) => h("span", { class: "held" }, h("a", { href: `#/chart/${row.symbol}` }, row.symbol), " ", h("span", { class: row.side === "long" ? "up" : "down" }, row.side)) },
     { name: "Quantity", number: true, wide: true, show: (row) => String(Number(row.qty.toPrecision(8))) },
     { name: "Entry", number: true, wide: true, show: (row) => price(row.entry_price) },
     { name: "Mark", number: true, wide: true, show: (row) => price(row.mark_price) },
     { name: "Result", number: true, show: (row) => h("span", { class: tone(row.unrealised_usdt) }, signed(row.unrealised_usdt)) },
-    { name: "Stop loss – take profit", show: guard },
+    { name: "Stop – profit", show: guard },
     { name: "Liquidation", number: true, wide: true, show: (row) => percent(row.to_liquidation, 1) },
     { name: "Stop on exchange", wide: true, show: (row) => (row.protected ? "stands" : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
     { name: "Held", number: true, wide: true, show: (row) => span(now - row.opened_ms) },

@@ -13,9 +13,9 @@ export function why(row: Signal, most = 3): HTMLElement {
 export function signalColumns(short: boolean): Column<Signal>[] {
   const best = (row: Signal, kind: string) => row.predictions[`${kind}_${(row.predictions.er_long ?? -9) >= (row.predictions.er_short ?? -9) ? "long" : "short"}`] ?? null;
   const columns: Column<Signal>[] = [
-    { name: "Decided", show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
+    { name: "Decided", wide: short, show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
     { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
-    { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side) },
+    { name: "Side", wide: short, show: (row) => h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side) },
     { name: "Exp. return", number: true, show: (row) => percent(best(row, "er"), 3) },
   ];
   if (!short) {

@@ -1,6 +1,6 @@
 // What a model's validation found: errors against a constant, calibration by decile, drift of the inputs, the policy.
 import { card, h, svg, table } from "../dom.ts";
-import { count, moment, num, percent, words } from "../format.ts";
+import { count, moment, num, percent, tone, words } from "../format.ts";
 
 interface Decile { predicted: number; actual: number; actual_q05: number }
 interface Target { rank_ic: number; calibration: Decile[]; rmse?: number; rmse_constant?: number; pinball?: number; pinball_constant?: number; coverage?: number }
@@ -42,6 +42,20 @@ function errors(targets: Record<string, Target>): HTMLElement {
 function shares(title: string, hint: string, items: [string, number][], most: number, kind: (value: number) => string, text: (value: number) => string): HTMLElement {
   return card(title, h("p", { class: "hint" }, hint), h("ul", { class: "bars" }, items.slice(0, MOST).map(([name, value]) =>
     h("li", {}, h("span", {}, name), h("meter", { min: 0, max: most, value: Math.min(value, most), "aria-label": `${name} ${text(value)}` }), h("span", { class: `num ${kind(value)}` }, text(value))))));
+}
+
+interface Outcome { side: string; decile: number; signals: number; predicted_return: number | null; realised_return: number | null; below_q05: number | null }
+
+// Where it counts: decisions made while trading, against what the labels say came afterwards.
+export function outcome(items: Outcome[]): HTMLElement {
+  return card("Since it decides: predicted and what came", h("p", { class: "hint" }, "Every decision that is labelled by now, by side and decile of the expected return. ", h("code", {}, "ta label"), " brings the labels up to date."),
+    table("Decisions against outcomes", [
+      { name: "Side", key: true, show: (row) => `${row.side} ${row.decile}` },
+      { name: "Decisions", number: true, show: (row) => count(row.signals) },
+      { name: "Predicted", number: true, show: (row) => percent(row.predicted_return, 3) },
+      { name: "Came", number: true, show: (row) => h("span", { class: tone(row.realised_return) }, percent(row.realised_return, 3)) },
+      { name: "Below the 5 % quantile", number: true, wide: true, show: (row) => percent(row.below_q05, 1) },
+    ], items, "No decision of this model is labelled yet."));
 }
 
 export function evidence(metrics: Metrics): HTMLElement[] {

@@ -1,10 +1,10 @@
 // The registry: which model decides, what it was trained on, what its gate found; promote and roll back.
 import { get } from "../api.ts";
 import { card, fill, h, table } from "../dom.ts";
-import { moment, num } from "../format.ts";
+import { moment, num, words } from "../format.ts";
 import { act, ask, load, may, type View } from "../shell.ts";
 import type { Model } from "../types.ts";
-import { evidence } from "./evidence.ts";
+import { evidence, outcome } from "./evidence.ts";
 
 interface Detail extends Model { url: string; manifest: Record<string, unknown> }
 
@@ -24,8 +24,16 @@ function reasonFor(model: string): Promise<string | null> {
 }
 
 function pairs(values: Record<string, unknown>): HTMLElement {
-  const text = (value: unknown): string => (Array.isArray(value) ? (value.length > 12 ? `${value.length} values` : value.map(text).join(", ") || "none") : typeof value === "number" ? (Number.isInteger(value) ? num(value, 0) : String(Number(value.toPrecision(6)))) : typeof value === "object" && value !== null ? JSON.stringify(value).slice(0, 300) : String(value ?? "–"));
-  return h("dl", { class: "pairs" }, Object.entries(values).flatMap(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, text(value))]));
+  const text = (value: unknown): string => {
+    if (Array.isArray(value)) return value.length > 12 ? `${value.length} values` : value.map(text).join(", ") || "none";
+    if (typeof value === "number") return Number.isInteger(value) && Math.abs(value) < 2 ** 53 ? num(value, 0) : String(Number(value.toPrecision(6)));
+    if (typeof value !== "object" || value === null) return String(value ?? "–");
+    const inside = Object.entries(value), same = new Set(inside.map(([, one]) => text(one)));
+    if (inside.length > 16) return `${inside.length} entries`;
+    return inside.length > 4 && same.size === 1 ? `${[...same][0]} each` : inside.map(([name, one]) => `${words(name)} ${text(one)}`).join(", ") || "none";
+  };
+  const shown = (name: string, value: unknown): string => (name.endsWith("_ms") && typeof value === "number" ? `${moment(value)} UTC` : name.endsWith("hash") ? String(value) : text(value));
+  return h("dl", { class: "pairs" }, Object.entries(values).flatMap(([name, value]) => [h("dt", {}, words(name.replace(/_ms$/, ""))), h("dd", {}, shown(name, value))]));
 }
 
 export const models: View = {
@@ -69,9 +77,12 @@ export const models: View = {
       const id = chosen || active;
       if (id) void load(detail, async () => {
         const model = await get<Detail>(`/api/models/${encodeURIComponent(id)}`);
+        const came = h("div");
         const { files: _files, features: _features, missing_types: _types, golden: _golden, metrics: _metrics, ...manifest } = model.manifest;
         fill(detail, h("h2", { class: "part" }, model.model_id, " ", "targets" in model.metrics ? h("a", { href: `/api/models/${encodeURIComponent(id)}/report`, target: "_blank", rel: "noopener" }, "full report") : null),
-          h("div", { class: "grid" }, evidence(model.metrics), card("Manifest", pairs(manifest))));
+          h("div", { class: "grid" }, evidence(model.metrics), came, card("Manifest", pairs(manifest))));
+        const found = await get<{ items: Parameters<typeof outcome>[0] }>(`/api/models/${encodeURIComponent(id)}/calibration`).catch(() => ({ items: [] }));
+        fill(came, outcome(found.items));
       });
     });
     return () => {};
