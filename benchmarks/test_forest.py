@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,8 +81,7 @@ def test_one_row_treelite_gtil(benchmark, rig: Rig, expected: np.ndarray) -> Non
     benchmark.pedantic(lambda: [treelite.gtil.predict(m, row, nthread=1) for m in models], rounds=100)
 
 
-def test_one_row_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> None:
-    benchmark.group = "one row, 8 × 200 trees × 31 leaves"
+def onnx_sessions(rig: Rig) -> list[Any]:
     onnxmltools = pytest.importorskip("onnxmltools", exc_type=ImportError)
     runtime = pytest.importorskip("onnxruntime", exc_type=ImportError)
     from onnxmltools.convert.common.data_types import FloatTensorType
@@ -93,6 +93,12 @@ def test_one_row_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> None:
     for booster in rig.boosters:
         model = onnxmltools.convert_lightgbm(booster, initial_types=kinds, target_opset=15)
         sessions.append(runtime.InferenceSession(model.SerializeToString(), options))
+    return sessions
+
+
+def test_one_row_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> None:
+    benchmark.group = "one row, 8 × 200 trees × 31 leaves"
+    sessions = onnx_sessions(rig)
     row = rig.rows[3:4]
     got = [float(np.ravel(session.run(None, {"x": row})[0])[0]) for session in sessions]
     np.testing.assert_allclose(got, expected[3], rtol=1e-3)  # float32 sums: not exact
@@ -142,6 +148,23 @@ def test_batch_of_600(benchmark, rig: Rig, expected: np.ndarray) -> None:
 def test_batch_of_600_lightgbm(benchmark, rig: Rig) -> None:
     benchmark.group = "600 rows, 8 × 200 trees × 31 leaves"
     benchmark.pedantic(lambda: [b.predict(rig.rows, num_threads=1) for b in rig.boosters], rounds=10)
+
+
+def test_batch_of_600_treelite_gtil(benchmark, rig: Rig, expected: np.ndarray) -> None:
+    benchmark.group = "600 rows, 8 × 200 trees × 31 leaves"
+    models = [treelite.frontend.from_lightgbm(booster) for booster in rig.boosters]
+    rows = rig.rows.astype(np.float64)
+    np.testing.assert_allclose(np.ravel(treelite.gtil.predict(models[2], rows, nthread=1)), expected[:, 2], rtol=1e-12)
+    benchmark.pedantic(lambda: [treelite.gtil.predict(model, rows, nthread=1) for model in models], rounds=5)
+
+
+def test_batch_of_600_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> None:
+    benchmark.group = "600 rows, 8 × 200 trees × 31 leaves"
+    sessions = onnx_sessions(rig)
+    np.testing.assert_allclose(
+        np.ravel(sessions[2].run(None, {"x": rig.rows})[0]), expected[:, 2], rtol=1e-2, atol=1e-4
+    )
+    benchmark.pedantic(lambda: [s.run(None, {"x": rig.rows}) for s in sessions], rounds=10, warmup_rounds=1)
 
 
 def test_the_longest_step_of_a_swap(rig: Rig, expected: np.ndarray) -> None:

@@ -23,6 +23,7 @@ from kernels.records import Reason
 from store import writer
 from store.client import Store
 
+LAST_MS = 1 << 42  # 2109: what DateTime64 can hold and no candle reaches
 WORKERS = 2  # kernels release the GIL; the store answers one statement at a time anyway
 
 
@@ -64,7 +65,7 @@ def run(
     def one(symbol: str) -> LabelReport:
         nonlocal done
         own, vectors = read_symbol(store, config, symbol, to_ms)
-        report = _store(store, config, symbol, label_history(own, vectors, settings), from_ms, version)
+        report = _store(store, config, symbol, label_history(own, vectors, settings), from_ms, to_ms, version)
         done += 1
         if progress is not None:
             progress(symbol, done, len(chosen))
@@ -91,7 +92,7 @@ def on_cluster(
 
     prepared = cluster.prepare(symbols, read, config.market.btc_symbol, label_settings(config), progress)
     for vectors, labels in prepared:
-        yield _store(store, config, vectors.symbol, labels, from_ms, version), vectors, labels
+        yield _store(store, config, vectors.symbol, labels, from_ms, to_ms, version), vectors, labels
 
 
 @contextmanager
@@ -117,7 +118,21 @@ def open_cluster(address: str, folder: Path) -> Iterator[Cluster]:
         cluster.close()
 
 
-def _store(store: Store, config: Config, symbol: str, found: Labels, from_ms: int, version: int) -> LabelReport:
+def _remove_stale(store: Store, side: str, symbol: str, from_ms: int, to_ms: int, version: int) -> None:
+    """Remove labels of an earlier run at minutes that have none any more: other barriers, or a gap found since."""
+    stale = (
+        "symbol = {symbol:String} AND version < {version:UInt64} "
+        "AND time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
+        "AND time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC')"
+    )
+    values = {"symbol": symbol, "version": version, "from_ms": from_ms, "to_ms": min(to_ms, LAST_MS)}
+    if store.scalar(f"SELECT count() FROM labels_{side}_1m WHERE {stale}", values):
+        store.command(f"DELETE FROM labels_{side}_1m WHERE {stale}", values)
+
+
+def _store(
+    store: Store, config: Config, symbol: str, found: Labels, from_ms: int, to_ms: int, version: int
+) -> LabelReport:
     exits = {reason.name.lower(): 0 for reason in (Reason.TP, Reason.SL, Reason.TIME)}
     rows = {}
     for side, labels in (("long", found.long), ("short", found.short)):
@@ -127,6 +142,7 @@ def _store(store: Store, config: Config, symbol: str, found: Labels, from_ms: in
         writer.insert_labels(
             store, side, symbol, kept, version, config_hash=config.hash(), uniqueness=uniqueness[inside]
         )
+        _remove_stale(store, side, symbol, from_ms, to_ms, version)
         rows[side] = kept
         for name in exits:
             exits[name] += int((kept["reason"] == Reason[name.upper()]).sum())

@@ -98,8 +98,11 @@ def test_no_label_crosses_a_gap_that_was_recorded(store: Store, config: Config) 
         own, vectors = read_symbol(store, config, "ETHUSDT", 1 << 42)
         assert own.gaps.tolist() == [[absent_ms, absent_ms + 2 * MINUTE_MS]]
         found = label_history(own, vectors, label_settings(config)).long["time_ms"]
+        label_job.run(store, config, ["ETHUSDT"], 0, 1 << 42)
+        np.testing.assert_array_equal(queries.labels(store, "long", "ETHUSDT")["time_ms"], found)  # the old ones went
     finally:
         store.command("TRUNCATE TABLE data_gaps")
+        label_job.run(store, config, ["ETHUSDT"], 0, 1 << 42)
     reaching = (found >= absent_ms - 359 * MINUTE_MS) & (found < absent_ms + 2 * MINUTE_MS)
     assert not reaching.any()
     assert absent_ms - 360 * MINUTE_MS in found and absent_ms + 3 * MINUTE_MS in found
