@@ -1,4 +1,4 @@
-"""The Dockerfile's own steps, carried out in a clean folder without a container engine; the units, as systemd reads them.
+"""The Dockerfile's steps, carried out in a clean folder without a container engine; the units, as systemd reads them.
 
 The building stages run with TA_TEST_LONG=1 (they fetch every locked package); always: each step is one that can be.
 """
