@@ -28,7 +28,7 @@ from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.model.predictor import open_packed
 from engine.model.registry import open_registry
 from engine.operator import CLEAR_HALT, Operator
-from engine.recording import Comparator, Difference, Differs, Ended, Recording
+from engine.recording import Comparator, Difference, Differs, Ended, Recording, of_preamble
 from engine.restore import from_snapshot
 from engine.sink import MarketSink
 from engine.start import Start, start_path
@@ -109,7 +109,8 @@ class Replay:
     def __init__(self, folder: Path, engine_id: str, run_id: int, models: OpenModel, scratch: Path) -> None:
         self.recording = Recording(folder, engine_id, run_id)
         start = Start(start_path(folder, engine_id, run_id))
-        opening = [(kind, record) for kind, record in self.recording.opening if kind in (Kind.CONFIG, Kind.INSTRUMENT)]
+        wanted = (Kind.CONFIG, Kind.INSTRUMENT)  # the listing as the run began: later changes are inputs
+        opening = [found for found in self.recording.opening if found[0] in wanted and of_preamble(found)]
         stated = next(record for kind, record in opening if kind is Kind.CONFIG)
         config = start.config
         if bytes(stated["config_hash"]).decode() != config.hash():
