@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,8 @@ class MarketSink:
         self.lateness = Lateness(len(core.symbols))
         self.larger: deque[tuple[int, int, npt.NDArray[Any]]] = deque(maxlen=MAX_LARGER)
         self.last_bar_ms = [0] * len(core.symbols)
-        self._gateway = gateway
         core.closes = self._closes
+        self.books_wanted: Sized = gateway.queue if isinstance(gateway, ShadowGateway) else ()
         self._stored = [name in stored for name in core.symbols]
         self._recv_ns = 0
         self._next_funding = [0] * len(core.symbols)
@@ -143,7 +143,7 @@ class MarketSink:
         recv_ns: int,
     ) -> None:
         """The decoder keeps the book; only waiting shadow orders want to know at once."""
-        if self._gateway.waiting:
+        if self.books_wanted:
             self.core.on_book(symbol, event_ms)
 
     def on_vector(

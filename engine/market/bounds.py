@@ -28,13 +28,24 @@ class Doubt:
     stream resumed after an hour, must not blind us for ever. Whoever accepts a frame removes its stream from `held`.
     """
 
-    __slots__ = ("_time", "confirmed", "held", "newest_ms")
+    __slots__ = ("_newest", "_time", "confirmed", "held")
 
-    def __init__(self, newest_ms: int) -> None:
-        self.newest_ms = newest_ms
+    def __init__(self, newest_ms: int, memory: memoryview | list[int] | None = None) -> None:
+        """Begin at exchange time `newest_ms` (0: unknown), kept in `memory`[0] where a kernel may move it on too."""
+        self._newest = [0] if memory is None else memory
+        self._newest[0] = newest_ms
         self.confirmed = 0
         self.held: dict[int, tuple[float, int, int]] = {}
         self._time = (0, 0)
+
+    @property
+    def newest_ms(self) -> int:
+        """The newest event's time; 0: none yet."""
+        return self._newest[0]
+
+    @newest_ms.setter
+    def newest_ms(self, newest_ms: int) -> None:
+        self._newest[0] = newest_ms
 
     def price(self, stream: int, price: float, event_ms: int) -> bool:
         """Return True once `CONFIRMATIONS` distinct frames of the stream agree on a price far from the last one."""

@@ -36,35 +36,35 @@ class ShadowGateway:
         self._books, self._marks = books, marks
         self._latency_ms, self._taker_fee, self._half_spread = latency_ms, taker_fee, half_spread
         self._before_fill = before_fill
-        self._waiting: deque[tuple[float, Order]] = deque()
+        self.queue: deque[tuple[float, Order]] = deque()
         self._trade_id = 0
         self._fill = entry_point(fills.fill)
 
     def submit(self, order: Order, now_ms: int) -> None:
         """Queue an order; orders are filled in the order of submission."""
-        self._waiting.append((now_ms + self._latency_ms, order))
+        self.queue.append((now_ms + self._latency_ms, order))
 
     def advance(self, now_ms: int) -> None:
         """Fill every order whose latency has passed."""
         if self.driver is not None:
             self.driver()
             return
-        while self._waiting and self._waiting[0][0] <= now_ms:
+        while self.queue and self.queue[0][0] <= now_ms:
             self.fill_next(now_ms)
 
     @property
     def next_due_ms(self) -> float | None:
         """When the oldest waiting order meets the book; None when nothing waits."""
-        return self._waiting[0][0] if self._waiting else None
+        return self.queue[0][0] if self.queue else None
 
     @property
     def waiting(self) -> int:
         """Orders that have not met the book yet."""
-        return len(self._waiting)
+        return len(self.queue)
 
     def fill_next(self, now_ms: int) -> None:
         """Fill the oldest waiting order at the book as it is now."""
-        _, order = self._waiting.popleft()
+        _, order = self.queue.popleft()
         self._before_fill(order, now_ms)
         bid, bid_qty, ask, ask_qty = self._quote(order)
         limit = order.price if order.order_type is OrderType.LIMIT_IOC else 0.0

@@ -1,0 +1,104 @@
+"""The byte scanner against orjson, which is the meaning of a frame: the same events, state and counts, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.market.wire import Decoder
+from kernels import frames
+from tests.conftest import long_run
+from tests.engine.market.test_wire import MINUTE, T0, Recorder, book, kline, mark
+from tests.engine.market.test_wire_properties import MARKET, SYMBOLS
+
+
+def outcome(payloads: list[bytes], scanning: bool) -> Any:
+    """Return everything that a decoder shows after these frames, each from one of two connections."""
+    sink = Recorder()
+    decoder = Decoder(SYMBOLS, sink)
+    sources = [decoder.source(0), decoder.source(1)]
+    for number, payload in enumerate(payloads):
+        # a frame in another buffer than bytes is never scanned
+        decoder.feed(payload if scanning else memoryview(payload), number + 1, sources[number % 2])
+    bars = [(s, t, bar.tobytes(), *rest) for s, t, bar, *rest in sink.bars]
+    books = [(s, *map(float, values[:4]), *values[4:]) for s, *values in sink.books]  # "1" is parsed as an int
+    return (
+        bars, [r.tobytes() for r in sink.revisions], [repr(m) for m in sink.marks], [repr(b) for b in books],
+        sink.opens, decoder.book.tobytes(), decoder.open_bars.tobytes(), decoder.counts(),
+        [(s.frames, s.firsts, s.faults, s.lags, s.lag_ns, list(s.newest)) for s in sources],
+    )  # fmt: skip
+
+
+def scanned(payload: bytes) -> int:
+    decoder = Decoder(SYMBOLS, Recorder())
+    return int(frames.scan(payload, 1, decoder._memory))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_exchange_s_own_frames_are_scanned(wrapped: bool) -> None:
+    for event, found in ((book(), frames.BOOK), (mark(), frames.MARK), (kline(), frames.KLINE)):
+        payload = orjson.dumps({"stream": "x@y", "data": event} if wrapped else event)
+        assert scanned(payload) == found
+        assert scanned(payload + b" ") == scanned(payload[:-1]) == frames.REFUSED
+
+
+NUMBERS = st.one_of(
+    st.floats(1e-9, 1e9).map(lambda x: f"{x:.8f}"),
+    st.floats(0.0, 1e16).map(repr),
+    st.integers(-5, 10**20).map(str),
+    st.sampled_from(["0", "00.1", ".5", "5.", "-0.0", "1e5", "", "true", " 1", "1_0", "0x1", "9007199254740993", "+1"]),
+)
+ODD = st.one_of(
+    NUMBERS, st.integers(-(10**19), 10**19), st.booleans(), st.none(), st.floats(), st.text(max_size=6), st.just({}),
+    st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@st.composite
+def events(draw: st.DrawFn) -> bytes:
+    """One of the market's frames, now and then with fields, text or bytes changed."""
+    event: dict[str, Any] = orjson.loads(orjson.dumps(draw(st.sampled_from(MARKET))[1]))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
+        inner = event["k"] if isinstance(event.get("k"), dict) and draw(st.booleans()) else event
+        key = draw(st.sampled_from([*inner, "st", "zz"]))
+        if draw(st.booleans()) and isinstance(inner.get(key), str):
+            inner[key] = draw(NUMBERS)
+        else:
+            inner[key] = draw(ODD)
+    if draw(st.booleans()):
+        event = {"stream": "a@b", "data": event} if draw(st.booleans()) else {"data": event, "stream": "a@b"}
+    payload = bytearray(orjson.dumps(event))
+    if draw(st.integers(0, 5)) == 0:
+        at = draw(st.integers(0, len(payload) - 1))
+        payload[at] = draw(st.integers(0, 255))
+    if draw(st.integers(0, 20)) == 0:
+        payload = payload[: draw(st.integers(0, len(payload)))]
+    return bytes(payload)
+
+
+@settings(max_examples=long_run(400, 20_000), deadline=None)
+@given(st.lists(events(), min_size=1, max_size=12))
+def test_scanned_and_parsed_frames_give_the_same(payloads: list[bytes]) -> None:
+    assert outcome(payloads, scanning=True) == outcome(payloads, scanning=False)
+
+
+def test_a_whole_market_gives_the_same_over_two_connections() -> None:
+    payloads = [orjson.dumps(event) for _, event in MARKET for _ in range(2)]
+    late = orjson.dumps(kline(T0, True, T0 + MINUTE + 200, c="83861.00"))
+    assert outcome([*payloads, late], scanning=True) == outcome([*payloads, late], scanning=False)
+
+
+def test_decimals_become_the_very_doubles_of_the_parser() -> None:
+    rng = random.Random(5)
+    decoder = Decoder(SYMBOLS, Recorder())
+    for _ in range(long_run(20_000, 2_000_000)):
+        price = f"{rng.choice((1e-3, 1.0, 1e3, 1e6)) * (rng.random() + 0.1):.{rng.randint(0, 9)}f}"
+        if float(price) <= 0.0:
+            continue
+        assert frames.scan(orjson.dumps(mark(p=price)), 1, decoder._memory) == frames.MARK
+        assert decoder._floats[0] == orjson.loads(price)
