@@ -39,6 +39,7 @@ from engine.polling import SamplePoller
 from engine.publish import Publisher, rss_bytes
 from engine.repair import Repairer
 from engine.sink import MarketSink
+from engine.spin import spare_core, spin
 from engine.start import keep_start
 from engine.trading.start import Live, check_config, open_live
 from kernels.records import GATES, INSTRUMENT, TIMEFRAMES, Mode, Stage
@@ -205,6 +206,10 @@ class Engine:
         self.parts.core.check_all()
         if config.control.auto_start if self.mode is Mode.SHADOW else config.control.live_auto_start:
             await self._auto_start()
+        spinning = asyncio.create_task(spin(config, self.parts.core, self._stop)) if config.busy_poll else None
+        if spinning is not None and not spare_core():
+            log.warning("busy_poll on a single core: every other process of this machine waits for the engine")
+        await asyncio.sleep(0)
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -216,6 +221,8 @@ class Engine:
                 await self._settle(self.live)
         finally:
             gc.enable()
+            if spinning is not None:
+                spinning.cancel()
             await server.stop()
             await streams.stop()
             if self.live is not None:

@@ -1,0 +1,155 @@
+"""Frame → decision over a real socket, waiting in epoll or busy polling, at 1 × and 10 ×, with and without a training
+job beside: `python -m benchmarks.percentiles --out benchmarks/percentiles.json`.
+
+A process of its own sends the closing frames of one symbol after another minute, evenly spaced: every 100 ms at 1 ×
+(600 symbols close 600 candles a minute), every 10 ms at 10 ×. Measured as the engine measures: from the frame in the
+callback to the decision, the model of 8 × 200 trees included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
+
+from benchmarks.path_rig import PathRig
+from engine.spin import spin
+
+GAP_MS = {"1x": 100.0, "10x": 10.0}
+TRAINING = """
+import numpy, lightgbm, os
+os.nice(10)
+rng = numpy.random.default_rng(1)
+x = rng.normal(size=(100_000, 132)); y = rng.normal(size=len(x))
+data = lightgbm.Dataset(x, y).construct()
+while True:
+    lightgbm.train({"num_threads": 2, "verbosity": -1}, data, 50)
+"""
+
+
+async def serve(gap_ms: float, path: Path) -> None:
+    """Send the frames of a file to whoever connects: a line each `gap_ms`."""
+    lines = path.read_text().splitlines()
+
+    async def send(transport: WSTransport) -> None:
+        for line in lines:
+            await asyncio.sleep(gap_ms / 1e3)
+            for frame in line.split("\t"):
+                transport.send(WSMsgType.TEXT, frame.encode())
+        transport.send(WSMsgType.TEXT, b'{"result":null,"id":1}')
+
+    tasks = []
+
+    class Listener(WSListener):  # type: ignore[misc]
+        def on_ws_connected(self, transport: WSTransport) -> None:
+            tasks.append(asyncio.get_running_loop().create_task(send(transport)))
+
+    server = await ws_create_server(lambda request: Listener(), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.sleep(3_600)
+
+
+async def receive(rig: PathRig, port: int, busy: bool) -> list[int]:
+    """Decide on every frame that comes; return what each decision took, in ns."""
+    taken: list[int] = []
+    done = asyncio.get_running_loop().create_future()
+    source, core, decoder = rig.decoder.source(0), rig.core, rig.decoder
+    source.on_reply = lambda data: done.set_result(None)
+    signals = core.last_signals[0:1]["decide_ns"]
+
+    class Listener(WSListener):  # type: ignore[misc]
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            before = core.counters.signals
+            decoder.feed(frame.get_payload_as_bytes(), time.monotonic_ns(), source)
+            if core.counters.signals != before:
+                taken.append(int(signals[0]))
+
+    stop = asyncio.Event()
+    spinning = asyncio.create_task(spin(core.config, core, stop)) if busy else None
+    transport, _ = await ws_connect(Listener, f"ws://127.0.0.1:{port}/")
+    await done
+    stop.set()
+    if spinning is not None:
+        await spinning
+    transport.disconnect(graceful=False)
+    return taken
+
+
+def run(rig: PathRig, busy: bool, speed: str, count: int) -> list[int]:
+    """Run one case."""
+    lines = []
+    for _ in range(count):
+        frames = [rig.closing_frames()[0].decode()]
+        for interval, step_ms in (("15m", 900_000), ("1h", 3_600_000)):
+            if rig.now_ms % step_ms == 0:
+                frames.insert(0, rig._frame(rig.names[0], interval, rig.now_ms - step_ms, rig.now_ms).decode())
+        lines.append("\t".join(frames))
+    path = rig.core.config.data_dir / "frames.txt"
+    path.write_text("\n".join(lines))
+    command = [sys.executable, "-m", "benchmarks.percentiles", "--serve", str(GAP_MS[speed]), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            return uvloop.run(receive(rig, port, busy))
+        finally:
+            gc.enable()
+            process.kill()
+
+
+def main() -> int:
+    """Measure all cases and write them down."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--serve", nargs=2)
+    given = parser.parse_args()
+    if given.serve:
+        uvloop.run(serve(float(given.serve[0]), Path(given.serve[1])))
+        return 0
+    cases: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        rig = PathRig(Path(folder), symbols=1)
+        rig.quotes()
+        for training in (False, True):
+            job = subprocess.Popen([sys.executable, "-c", TRAINING]) if training else None
+            time.sleep(5.0 if training else 0.0)  # the job loads its libraries and data
+            for busy in (False, True):
+                for speed in GAP_MS:
+                    count = max(100, int(given.seconds * 1e3 / GAP_MS[speed]))
+                    taken = np.array(run(rig, busy, speed, count)[5:]) / 1e3
+                    case = {"wait": "busy_poll" if busy else "epoll", "speed": speed, "training_beside": training}
+                    points = np.percentile(taken, (50, 90, 99, 99.9))
+                    case |= {"decisions": len(taken), "min_us": round(float(taken.min()), 1)}
+                    case |= dict(zip(("p50_us", "p90_us", "p99_us", "p999_us"), points.round(1).tolist(), strict=True))
+                    print(case, flush=True)
+                    cases.append(case)
+            if job is not None:
+                job.kill()
+    report = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
+        "cores": os.cpu_count(), "load_1m": os.getloadavg()[0], "cases": cases,
+    }  # fmt: skip
+    if given.out:
+        given.out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
