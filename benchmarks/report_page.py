@@ -80,16 +80,27 @@ def peers(benchmarks: list[dict[str, Any]]) -> list[tuple[str, str, float, str, 
 
 
 def forests(benchmarks: list[dict[str, Any]]) -> list[tuple[str, str, float, str, float]]:
-    """Return the comparisons of 8 models on one row."""
-    rows = {x["name"]: x for x in benchmarks if x["file"] == "test_forest.py" and x["name"].startswith("test_one_row[")}
-    mine = next((x for name, x in rows.items() if name.endswith(("[vbmi]", "[packed]", "[ours]"))), None)
-    if mine is None:
-        return []
-    return [
-        ("8 models on one row", "µs", mine["min_s"] * 1e6, name.split("[")[1].rstrip("]"), x["min_s"] * 1e6)
-        for name, x in rows.items()
-        if x is not mine
-    ]
+    """Return the comparisons of 8 models on one row and on 600, and of the ways from a socket to the ring."""
+    rows = {x["name"]: x for x in benchmarks if x["file"] == "test_forest.py"}
+    pairs: list[tuple[str, str, float, str, float]] = []
+    for start, what in (("test_one_row", "8 models on one row"), ("test_batch_of_600", "8 models on 600 rows")):
+        ours = rows.get(f"{start}[vbmi]") or rows.get(start) or rows.get(f"{start}_packed")
+        if ours is None:
+            continue
+        for name, x in rows.items():
+            peer = name.removeprefix(f"{start}_").replace("_", " ")
+            if name.startswith(f"{start}_") and x is not ours and "[" not in name:
+                models = 8 if peer == "tl2cgen" else 1  # timed on one of the eight
+                pairs.append((what, "µs", ours["min_s"] * 1e6, peer, x["min_s"] * 1e6 * models))
+    market = {x["name"]: x["extra"] for x in benchmarks if x["file"] == "test_market.py"}
+    for kind, what in (("book", "bookTicker"), ("kline", "kline")):
+        ours_per_s = market.get(f"test_socket_to_ring[{kind}-picows]", {}).get("frames_per_cpu_second")
+        for client in ("websockets", "aiohttp"):
+            theirs = market.get(f"test_socket_to_ring[{kind}-{client}]", {}).get("frames_per_cpu_second")
+            if ours_per_s and theirs:
+                work = f"{what} frame, socket → ring (CPU time)"
+                pairs.append((work, "ns", 1e9 / ours_per_s, f"{client} + our decoder", 1e9 / theirs))
+    return pairs
 
 
 def peer_section(pairs: list[tuple[str, str, float, str, float]]) -> str:

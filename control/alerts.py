@@ -56,6 +56,8 @@ ALARMS: tuple[Alarm, ...] = (
           lambda s, _: s.engine is not None and not s.engine.alive),
     Alarm("engine_halted", "critical", "the engine is halted", 0, _state("halted")),
     Alarm("reduce_only", "warning", "only exits are allowed", 0, _state("reduce_only")),
+    Alarm("unprotected", "critical", "a live position has no stop on the exchange", 5,
+          _engine(lambda s, _: s.engine is not None and s.engine.unprotected > 0)),
     Alarm("journal_full", "critical", "the journal's disk is full: entries are closed", 0,
           _engine(lambda s, _: s.engine is not None and s.engine.journal_full)),
     Alarm("day_loss", "critical", "80 % of the day's loss limit is used", 0, _engine(_day_loss)),

@@ -23,6 +23,7 @@ GAUGES = {
     "drawdown": "Fraction below the highest equity",
     "day_pnl_usdt": "Result since the day's roll",
     "open_positions": "Open positions",
+    "unprotected": "Live positions without a confirmed stop on the exchange",
     "symbols": "Symbols traded",
     "symbols_ready": "Symbols with enough history",
     "symbols_halted": "Symbols halted",

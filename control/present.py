@@ -74,6 +74,7 @@ def engine_status(view: SnapshotView) -> EngineStatus:
         drawdown=None if not peak or equity is None else 1.0 - equity / peak,
         day_pnl_usdt=known(row["day_pnl_usdt"]),
         open_positions=int(row["open_positions"]),
+        unprotected=_unprotected(view),
         symbols=len(view.symbols),
         symbols_ready=int(np.count_nonzero(view.symbols["ready"])),
         symbols_halted=int(np.count_nonzero(view.symbols["halted"])),
@@ -87,6 +88,12 @@ def engine_status(view: SnapshotView) -> EngineStatus:
             **{name: int(row[name]) for name in Counters.__struct_fields__ if not name.startswith("bars_")},
         ),
     )
+
+
+def _unprotected(view: SnapshotView) -> int:
+    row = view.status[0]
+    held = view.positions[: int(row["open_positions"])]
+    return int(np.count_nonzero(held["protected"] == 0)) if row["mode"] == Mode.LIVE else 0
 
 
 def signal(row: Any, symbol: str) -> Signal:

@@ -60,6 +60,8 @@ class EngineStatus(msgspec.Struct):
     drawdown: float | None
     day_pnl_usdt: float | None
     open_positions: int
+    unprotected: int
+    """Live positions without a confirmed stop on the exchange; 0 in shadow mode, where none can be."""
     symbols: int
     symbols_ready: int
     symbols_halted: int

@@ -38,9 +38,6 @@ class MarketConfig(Section):
     ring_bars: int = Field(2_048, ge=2_048, description="bars kept per symbol and timeframe in the bar files")
     btc_ring_bars: int = Field(8_192, ge=8_192)
     deadline_ms: int = Field(2_500, ge=500, description="a vector complete only later is never traded")
-    rest_ask_ms: int = Field(
-        1_000, ge=200, description="a bar missing this long after its close is asked for over REST"
-    )
     store_features: list[str] = Field([], description="symbols whose full vectors go to features_1m|15m|1h")
 
 

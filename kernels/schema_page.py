@@ -33,6 +33,19 @@ function per family over the primitives of `rolling.py`; `features.step_bar` cal
 """
 
 _OUTRO = """
+## Precision and speed
+
+`tests/kernels/test_oracles.py` compares every bar, none left out: within 1e-13 · max(|x|, s) of the same definitions in
+extended precision (s = 100 for the columns in per cent and CCI, 1 for the unitless ones, 0.01 for slope, else 0); and
+within 1e-9 · max(|x|, s) of TA-Lib 0.8.1, but for about 1 bar in 100,000 of `bb_*` and `cci` whose window hardly moves:
+there rational arithmetic shows that ours is the exact value and TA-Lib's sum of squares or rounded mean is not.
+
+A bar's 44 features take 0.34 µs in a fold and 0.61 µs in a live call, 600 symbols at a minute close 0.24 ms, a
+symbol-year of all three timeframes 0.31 s; a state has 9,728 bytes. A process that never touched the 555 MB of that
+year's vectors pays once more for the pages: 0.04 s on memory that the kernel has, up to 1.3 s in a virtual machine
+whose host has to find them. Importing the compiled kernels takes 2.1 s, without a compile cache 15 s. Measured on two
+shared cores; `docs/benchmarks.md` has all figures beside TA-Lib, talipp and nautilus_trader.
+
 ## Vector hash
 
 `kernels.features.vector_hash` is XXH64 (seed 0) over the 1,056 little-endian bytes of the vector, in which every
@@ -42,12 +55,12 @@ non-finite value is the one NaN `0x7ff8000000000000`. ClickHouse's `xxHash64` of
 ## Storage
 
 Every signal keeps its vector's hash. Full vectors go to `features_1m|15m|1h` for the symbols of
-`market.store_features`, one Float64 column per feature: about 180 bytes a row after compression, 387 before (30 days of
-ETHUSDT minutes). Yours:
+`market.store_features`, one Float64 column per feature. 30 days of ETHUSDT, merged: 294 bytes a row of 1m after
+compression, 297 of 15m, 298 of 1h (387 before): 154 MB a symbol and year for the minutes. Yours:
 
 ```
 ta sql "select table, sum(data_compressed_bytes) / sum(rows) from system.parts
-        where table like 'features%' group by table"
+        where active and table like 'features%' group by table"
 ```
 
 Training does not read these tables: it folds candles (`benchmarks/test_features.py` times a symbol-year).

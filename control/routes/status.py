@@ -57,6 +57,10 @@ def _warnings(engine: EngineStatus | None, services: Services) -> list[str]:
     else:
         if engine.state in ("halted", "reduce_only"):
             found.append(f"the engine is {engine.state.replace('_', ' ')}: no entries")
+        if engine.unprotected:
+            found.append(
+                f"{engine.unprotected} positions have no stop on the exchange: the local guard alone holds them"
+            )
         if engine.journal_full:
             found.append("the journal's disk is full: entries are closed, exits still work")
         if not engine.model_id:

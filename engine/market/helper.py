@@ -129,6 +129,7 @@ class Worker:
                 kept = unbroken(kept[-1:], timeframe)[0][:0]
             server_ms = await self._recent_ms()
             first_ms = server_ms // step * step - need * step
+            kept = kept[kept["open_ms"] + step <= server_ms]  # a simulator's clock may have begun again
             if len(kept) and kept["open_ms"][-1] + step < first_ms:
                 kept = kept[:0]  # too old to be joined with the warm-up
             starts = int(kept["open_ms"][0]) if len(kept) else server_ms // step * step

@@ -189,6 +189,8 @@ class Connection:
     def drop(self, name: str) -> None:
         """Stop listening to `name`."""
         self.names.pop(name, None)
+        if self.route == "private" and self.hub.private is not None:
+            self.hub.private.forget(self, name)
         number = self.hub.pump.stream_ids.get(name)
         if number is not None:
             self.mask[number] = 0

@@ -101,16 +101,17 @@ class UserData:
             ear.connection.send_event(found.key, orjson.dumps(body))
 
     def listen(self, connection: Connection, key: str, events: list[str] | None) -> None:
-        """Let a connection hear a key; a bogus or expired one stays silent."""
+        """Let a connection hear a key, once; a bogus or expired one stays silent."""
         chosen = frozenset(events) if events is not None else None
+        self.forget(connection, key)
         self.ears.setdefault(key, []).append(_Ear(connection, key, chosen))
 
-    def forget(self, connection: Connection) -> None:
-        """Drop a connection."""
-        for key in list(self.ears):
-            self.ears[key] = [ear for ear in self.ears[key] if ear.connection is not connection]
-            if not self.ears[key]:
-                del self.ears[key]
+    def forget(self, connection: Connection, key: str = "") -> None:
+        """Drop a connection, or what it hears of one key."""
+        for name in [key] if key else list(self.ears):
+            left = [ear for ear in self.ears.pop(name, []) if ear.connection is not connection]
+            if left:
+                self.ears[name] = left
 
     def publish(self, account: Account, body: dict[str, Any]) -> None:
         """Send an event to whoever listens to the account: same types in order, others as their delays fall."""

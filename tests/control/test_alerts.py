@@ -59,6 +59,7 @@ def test_a_condition_that_flickers_is_not_told(status: Status) -> None:
         ({"journal_full": True}, "journal_full"),
         ({"model_id": ""}, "no_model"),
         ({"symbols_halted": 2}, "symbols_halted"),
+        ({"unprotected": 1}, "unprotected"),
         ({"drawdown": 0.17}, "drawdown"),  # 80 % of 0.2 is 0.16
         ({"equity_usdt": 9_590.0, "day_pnl_usdt": -410.0}, "day_loss"),  # 80 % of 5 % of 10,000 is 400
         ({"clock_offset_ms": -1_500.0}, "clock_offset"),

@@ -29,6 +29,16 @@ def test_status_shows_what_the_snapshot_holds(client: Any, engine: Any, bearer: 
     assert status["warnings"] == []
 
 
+def test_a_live_position_without_a_stop_on_the_exchange_is_said(
+    client: Any, engine: Any, services: Any, bearer: Any
+) -> None:
+    assert client.get("/api/status", headers=bearer()).json()["engine"]["unprotected"] == 0
+    engine.snapshot.view.status["mode"] = Mode.LIVE
+    services.answers.forget()
+    body = client.get("/api/status", headers=bearer()).json()
+    assert body["engine"]["unprotected"] == 1 and any("no stop on the exchange" in text for text in body["warnings"])
+
+
 def test_a_dead_engine_is_said_to_be_dead(client: Any, engine: Any, bearer: Any) -> None:
     engine.beat(age_ms=5_000)
     status = client.get("/api/status", headers=bearer()).json()

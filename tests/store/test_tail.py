@@ -324,7 +324,7 @@ def test_kill_9_under_load_loses_nothing_and_doubles_nothing(tmp_path: Path, lon
         assert agreement.faults(store, tmp_path / "journal") == []
 
 
-def wait_until(condition, deadline_s: float = 10.0) -> None:
+def wait_until(condition, deadline_s: float = 60.0) -> None:
     until = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < until, "condition not reached"

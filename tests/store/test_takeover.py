@@ -167,7 +167,7 @@ def test_kill_9_of_the_engine_loses_no_acknowledged_record(store: Store, tmp_pat
     assert all(status.done or status.run_id == max(acknowledged) for status in tail.status())
 
 
-def wait_until(condition, deadline_s: float = 30.0) -> None:
+def wait_until(condition, deadline_s: float = 60.0) -> None:
     until = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < until, "condition not reached"

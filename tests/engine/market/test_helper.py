@@ -79,6 +79,20 @@ async def test_history_fills_warm_up_then_only_the_tail(
     assert {event["done"] for event in assistant.events if event["event"] == "progress"} == {1, 2}  # type: ignore[attr-defined]
 
 
+async def test_a_clock_that_began_again_leaves_no_bars_of_the_future(
+    assistant: Assistant, exchange: FakeExchange, tmp_path: Path
+) -> None:
+    await ask_history(assistant, tmp_path)
+    exchange.now_ms -= 180 * MINUTE
+    await ask_history(assistant, tmp_path)
+    for timeframe, step in enumerate(TIMEFRAME_MS):
+        file = BarFile.open(bar_path(tmp_path / "bars", "ETHUSDT", timeframe))
+        bars = file.ordered()
+        file.close()
+        last = (exchange.now_ms - 3_000) // step * step - step
+        assert bars["open_ms"][-1] == last and len(bars) >= 599 and (np.diff(bars["open_ms"]) == step).all()
+
+
 async def test_ranges_come_back_closed_only_in_order(assistant: Assistant) -> None:
     first = NOW // MINUTE * MINUTE - 3 * MINUTE
     result = await assistant.ask("bars", ranges=[["ETHUSDT", 0, first, NOW], ["BTCUSDT", 0, first, first + MINUTE]])

@@ -23,6 +23,7 @@ from engine.simulator.params import Params
 from engine.trading.protection import Stage
 from kernels.decide import BIT
 from kernels.records import Reason
+from tests.conftest import long_run
 
 
 def delay(monkeypatch: pytest.MonkeyPatch, **ms: float) -> None:
@@ -98,11 +99,13 @@ def one_trade(sim: Simulated) -> Any:
 # --- entries ---
 
 
-@pytest.mark.parametrize(
-    "fault",
-    ["lost_acknowledgement", "timeout_after_acceptance", "unknown_503_executed", "unknown_503_not_executed",
-     "service_unavailable", "throttled", "timestamp_rejected", "lost_request", "rate_limited", "cut_mid_order"],
-)  # fmt: skip
+ENTRY_FAULTS = [
+    "lost_acknowledgement", "unknown_503_executed", "rate_limited", "cut_mid_order", "timeout_after_acceptance",
+    "unknown_503_not_executed", "service_unavailable", "throttled", "timestamp_rejected", "lost_request",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ENTRY_FAULTS[: long_run(4, 10)])
 async def test_no_fault_of_an_order_lane_doubles_an_entry_or_leaves_it_naked(tmp_path: Path, fault: str) -> None:
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()
@@ -312,13 +315,15 @@ async def test_the_price_gaps_before_the_stop_is_placed(tmp_path: Path, monkeypa
         one_trade(sim)
 
 
-@pytest.mark.parametrize(
-    ("fault", "arguments"),
-    [("half_open", {"route": "ws-api"}), ("cut_connections", {"route": "ws-api"}), ("half_open", {}),
-     ("cut_mid_order", {"path": "order.place"}), ("lost_acknowledgement", {"path": "order.place", "count": 2}),
-     ("lost_request", {"path": "order.place", "count": 2}), ("unknown_503_not_executed", {"count": 3}),
-     ("throttled", {"path": "order.place", "count": 3})],
-)  # fmt: skip
+EXIT_FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("half_open", {"route": "ws-api"}), ("cut_mid_order", {"path": "order.place"}),
+    ("throttled", {"path": "order.place", "count": 3}), ("cut_connections", {"route": "ws-api"}), ("half_open", {}),
+    ("lost_acknowledgement", {"path": "order.place", "count": 2}), ("unknown_503_not_executed", {"count": 3}),
+    ("lost_request", {"path": "order.place", "count": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "arguments"), EXIT_FAULTS[: long_run(3, 8)])
 async def test_an_exit_through_broken_order_connections(tmp_path: Path, fault: str, arguments: dict[str, Any]) -> None:
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()

@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 # while these last nothing can leave the position: the promise is that it is left as soon as they are over
 LOCKED = {"clock_skew", "ip_ban", "status_change", "stop_trading_permission", "connection_storm"}
 ALL = [(fault, stage) for fault in NAMES for stage in STAGES]
-CASES = ALL[:: long_run(9, 1)]
+CASES = ALL[:: long_run(13, 1)]
 
 
 def begin(sim: Simulated, fault: str, stage: str) -> None:
