@@ -23,6 +23,7 @@ from engine.clock import EventClock, WallClock
 from engine.config import Config, without_keys
 from engine.errors import ConfigError, DataError, ExchangeError, FencedError
 from engine.exchange import filters
+from engine.exchange.budget import shared_path
 from engine.link import CommandServer, Snapshot
 from engine.listing import ListingPoller
 from engine.market.assistant import Assistant
@@ -67,7 +68,7 @@ class Engine:
         urls = addresses(config.exchange)
         self._stream_url = urls.stream_url
         scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
-        self.assistant = Assistant(urls.rest_url, config.data_dir / "rate_budget", self._on_helper, scale)
+        self.assistant = Assistant(urls.rest_url, shared_path(urls.rest_url, config.data_dir), self._on_helper, scale)
         self._poller: SamplePoller | None = None
         self.live: Live | None = None
         self._streams: Streams | None = None

@@ -19,7 +19,7 @@ import structlog
 from engine.config import Config
 from engine.errors import ConfigError, DataError
 from engine.exchange import filters
-from engine.exchange.budget import WeightBudget
+from engine.exchange.budget import WeightBudget, shared_path
 from engine.exchange.private_rest import PrivateRest
 from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
@@ -56,8 +56,8 @@ class Watchdog:
         self._production = is_production(urls.rest_url)
         self.rest = PrivateRest(
             urls.rest_url, Credentials(key, make_signer(secrets.watchdog_secret.get_secret_value())),
-            WeightBudget(config.data_dir / "rate_budget"), lambda: time.time_ns() // 1_000_000 + self._offset_ms,
-            SPOT_API if self._production else "",
+            WeightBudget(shared_path(urls.rest_url, config.data_dir)),
+            lambda: time.time_ns() // 1_000_000 + self._offset_ms, SPOT_API if self._production else "",
         )  # fmt: skip
         self._offset_ms = 0
         self._lease: Lease | None = None

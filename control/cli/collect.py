@@ -54,6 +54,7 @@ def collect(
     Uses at most half of this address's request weight, so that a running engine always finds room for repairs.
     """
     from control.jobs import collect as job
+    from engine.exchange.budget import shared_path
     from engine.market.routes import addresses
 
     config = settings()
@@ -77,7 +78,7 @@ def collect(
             funding,
             open_interest,
         )
-        budget = config.data_dir / "rate_budget"
+        budget = shared_path(url, config.data_dir)
         with open_store() as store, progress_bar("pages") as report:
             summary = asyncio.run(
                 job.collect(url, store, order, budget, lambda done, planned, what: report(what, done, planned))

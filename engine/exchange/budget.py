@@ -8,11 +8,29 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
 DEFAULT_LIMIT = 2_400
 _STATE = np.dtype([("window", "<i8"), ("used", "<i8"), ("limit", "<i8"), ("banned_until_s", "<f8")])
+
+
+def machine_folder() -> Path:
+    """Return where this user's processes meet on this machine, whatever their data folders: locks and shared counts."""
+    return Path(os.environ.get("TA_LOCK_DIR") or Path.home() / ".local" / "state" / "ta-engine")
+
+
+def shared_path(rest_url: str, data_dir: Path) -> Path:
+    """Return the file that counts the request weight of this IP at a host.
+
+    The exchange counts by address, so all data folders of this machine share one file per host; a simulator on this
+    machine is an exchange of its own, whose count stays in the data folder that uses it.
+    """
+    host = urlsplit(rest_url).hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return data_dir / "rate_budget"
+    return machine_folder() / f"weight-{host}"
 
 
 class WeightBudget:

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from engine.errors import ConfigError
-from engine.exchange.budget import WeightBudget
+from engine.exchange.budget import WeightBudget, shared_path
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.private_rest import PrivateRest
 from engine.exchange.requests import Call, Request
@@ -38,14 +38,15 @@ class Connection:
     """
 
     def __init__(
-        self, urls: Addresses, credentials: Credentials, now_ms: Callable[[], int], budget_path: Path | None,
+        self, urls: Addresses, credentials: Credentials, now_ms: Callable[[], int], data_dir: Path,
         lock_folder: Path | None = None,
     ) -> None:  # fmt: skip
         self.lock = KeyLock(credentials.api_key, lock_folder)
         self.production = production = is_production(urls.rest_url)
-        self.orders = OrderBudget(path=budget_path.with_name("order_budget") if budget_path else None)
+        self.orders = OrderBudget(path=data_dir / "order_budget")
         self.rest = PrivateRest(
-            urls.rest_url, credentials, WeightBudget(budget_path), now_ms, SPOT_API if production else "",
+            urls.rest_url, credentials, WeightBudget(shared_path(urls.rest_url, data_dir)), now_ms,
+            SPOT_API if production else "",
             on_order_counts=lambda ten_s, minute: self.orders.correct(ten_s, minute, now_ms()),
         )  # fmt: skip
         self.lanes = [

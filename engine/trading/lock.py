@@ -15,14 +15,10 @@ import time
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.exchange.budget import machine_folder
 
 LEASE_NAME = "live.json"  # in the data folder: where a live engine says which lease is its own
 WORDS = 2  # the newest number; when its holder was last seen, ns of the machine's monotonic clock, 0: it said goodbye
-
-
-def default_folder() -> Path:
-    """Return where locks live: per user of this machine, not per data folder, since two folders may use one key."""
-    return Path(os.environ.get("TA_LOCK_DIR") or Path.home() / ".local" / "state" / "ta-engine")
 
 
 def key_hash(api_key: str) -> str:
@@ -91,7 +87,7 @@ class KeyLock:
     """Held while open, with the key's lease. Raises ConfigError when another process holds it, naming that process."""
 
     def __init__(self, api_key: str, folder: Path | None = None) -> None:
-        folder = folder or default_folder()
+        folder = folder or machine_folder()  # not the data folder: two of them may use one key
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{key_hash(api_key)}.lock"
         self._file = open(self.path, "a+")  # noqa: SIM115 (held for the life of the process)

@@ -109,9 +109,7 @@ async def open_live(
     Entries stay refused until the first reading of the account after this is complete.
     """
     check_config(config)
-    connection = Connection(
-        addresses(config.exchange), credentials(config), clock.now_ms, config.data_dir / "rate_budget", lock_folder
-    )
+    connection = Connection(addresses(config.exchange), credentials(config), clock.now_ms, config.data_dir, lock_folder)
     try:
         live = _assemble(config, symbols, instruments, books, clock, connection)
         await connection.open()
