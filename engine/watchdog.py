@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 STATUS_NAME = "watchdog.json"
 LOOK_S = 0.25
 SWEEP_S = 5.0
+UNSETTLED_S = 2.0  # something is still unprotected; a look costs 45 of the address's 2,400 weight a minute
 
 
 class Watchdog:
@@ -134,7 +135,7 @@ class Watchdog:
             await self._fit()
             whole = await rescue.sweep()
             self._status("protected" if whole else "unprotected", silent_s)
-            if await self._wait(SWEEP_S if whole else LOOK_S):
+            if await self._wait(SWEEP_S if whole else UNSETTLED_S):
                 return
         log.warning("engine_back", lease=lease.newest)
 

@@ -447,3 +447,15 @@ def test_a_crash_lifts_neither_a_halted_symbol_nor_a_cooldown(tmp_path: Path) ->
     assert int(again.core.last_signals[1]["gates"]) & BIT["cooldown"]
     again.decide(0)
     assert int(again.core.last_signals[0]["gates"]) & BIT["symbol_halted"]
+
+
+def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.faults[Call.ORDER_PLACE].extend(["code -4141"] * 2)
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(11_000)
+    sent_ms = [ms for ms, r, _ in rig.venue.requests if r.call is Call.ORDER_PLACE and r.params.get("reduceOnly")]
+    assert len(sent_ms) == 3, "two refusals and the exit"
+    assert all(later - earlier >= 5_000 for earlier, later in zip(sent_ms, sent_ms[1:], strict=False))
+    assert rig.held == 0
