@@ -457,5 +457,5 @@ def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) ->
     rig.run(11_000)
     sent_ms = [ms for ms, r, _ in rig.venue.requests if r.call is Call.ORDER_PLACE and r.params.get("reduceOnly")]
     assert len(sent_ms) == 3, "two refusals and the exit"
-    assert all(later - earlier >= 5_000 for earlier, later in zip(sent_ms, sent_ms[1:], strict=False))
+    assert all(later - earlier >= 5_000 for earlier, later in itertools.pairwise(sent_ms))
     assert rig.held == 0
