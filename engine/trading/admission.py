@@ -16,7 +16,7 @@ from engine.exchange.steps import Step
 from engine.trading.brackets import Brackets
 from engine.trading.desk import Desk
 from engine.trading.live import LiveGateway
-from engine.trading.margin import liquidation_price, stop_is_before_liquidation
+from engine.trading.margin import liquidation_price, maintenance_usdt, stop_is_before_liquidation
 from engine.trading.orders import Order
 from engine.trading.protection import protect_level
 from engine.trading.tasks import Tasks
@@ -43,6 +43,7 @@ class Admission:
     alarm: Tasks
     untraded: dict[int, str] = field(default_factory=dict)
     unlisted: dict[int, str] = field(default_factory=dict)
+    maintenance_usdt: float = 0.0  # of every open position, as of the last `advance`
 
     def __post_init__(self) -> None:
         for symbol, row in enumerate(self.instruments):
@@ -65,10 +66,22 @@ class Admission:
         if tiers and side and qty > 0.0 and sl_price > 0.0:
             trigger = float(protect_level(side, sl_price, atr_15m, self.gateway.steps[symbol][0]))
             mark = float(self.marks[symbol])
-            liquidation = liquidation_price(side, qty, mark, tiers, self.desk.account.equity_usdt)
+            margin_usdt, others_usdt = self.desk.account.equity_usdt, self.maintenance_usdt
+            if self.settings.margin_type == "ISOLATED":  # the position stands on its own margin alone
+                margin_usdt, others_usdt = qty * mark / min(self.settings.leverage, tiers[0].leverage), 0.0
+            liquidation = liquidation_price(side, qty, mark, tiers, margin_usdt, others_usdt)
             if not stop_is_before_liquidation(side, trigger, liquidation):
                 gates |= BIT["liquidation"]
         return gates
+
+    def advance(self) -> None:
+        """Add up the maintenance margin that the open positions bind: what is left of the equity is an entry's."""
+        rows, tiers = self.desk.positions.rows, self.brackets.tiers
+        self.maintenance_usdt = sum(
+            maintenance_usdt(tiers[symbol], float(rows[slot]["qty"]) * float(self.marks[symbol]))
+            for slot in range(self.desk.positions.count)
+            if (symbol := int(rows[slot]["symbol"])) in tiers
+        )
 
     def halt(self, symbol: int, why: str, now_ms: int) -> None:
         """Let a symbol rest until a person allows it again."""

@@ -319,6 +319,7 @@ class LiveTrading:
         self.kill.advance(now_ms)
         self.fees.advance(now_ms)
         self.brackets.advance(now_ms)
+        self.admission.advance()
         self.income.advance(now_ms)
         positions = self.desk.positions
         held = [int(positions.rows[slot]["symbol"]) for slot in range(positions.count)]

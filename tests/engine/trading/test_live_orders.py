@@ -16,6 +16,7 @@ from rig import SYMBOLS
 
 from engine.exchange.requests import Call
 from engine.trading.kill import Step as KillStep
+from engine.trading.margin import Tier
 from engine.trading.protection import Stage
 from engine.trading.report import report
 from kernels.decide import BIT
@@ -459,3 +460,26 @@ def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) ->
     assert len(sent_ms) == 3, "two refusals and the exit"
     assert all(later - earlier >= 5_000 for earlier, later in itertools.pairwise(sent_ms))
     assert rig.held == 0
+
+
+@pytest.mark.parametrize(("margin_type", "leverage", "refused"), [("CROSSED", 5, False), ("ISOLATED", 5, False),
+                                                                  ("ISOLATED", 75, True)])  # fmt: skip
+def test_a_stop_beyond_the_liquidation_price_refuses_the_entry(
+    tmp_path: Path, margin_type: str, leverage: int, refused: bool
+) -> None:
+    rig = LiveRig(tmp_path, margin_type=margin_type, leverage=leverage)
+    tiers = [Tier(0.0, 1e9, 0.004, 0.0, 125)]
+    rig.trading.brackets.take({name: tiers for name in SYMBOLS}, rig.venue.now_ms)
+    rig.step()
+    rig.decide(0)  # the stop stands 1.15 % away; at 75x isolated margin is 1.33 %, less 0.4 % maintenance: 0.93 %
+    gates = int(rig.core.last_signals[0]["gates"])
+    assert bool(gates & BIT["liquidation"]) is refused
+
+
+def test_what_other_positions_bind_brings_liquidation_nearer(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.trading.brackets.take({name: [Tier(0.0, 1e9, 0.004, 0.0, 125)] for name in SYMBOLS}, rig.venue.now_ms)
+    rig.open_long(1)
+    rig.step()
+    row = rig.desk.positions.rows[0]
+    assert rig.trading.admission.maintenance_usdt == pytest.approx(0.004 * float(row["qty"]) * 100.0)
