@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import structlog
@@ -114,6 +115,21 @@ class Connection:
     def _changed(self, number: int, up: bool) -> None:
         log.info("private_stream", socket=number, up=up)
         self.on_gap()
+
+    @contextlib.asynccontextmanager
+    async def starting(self) -> AsyncIterator[None]:
+        """Beat while the preflight lasts: setting the leverage of 600 symbols takes longer than the watchdog waits."""
+
+        async def beats() -> None:
+            while True:
+                self.beat()
+                await asyncio.sleep(1.0)
+
+        task = asyncio.get_running_loop().create_task(beats(), name="starting")
+        try:
+            yield
+        finally:
+            task.cancel()
 
     def beat(self) -> bool:
         """Say that this engine lives; False when somebody took its lease: then it sends nothing any more."""

@@ -112,14 +112,15 @@ async def open_live(
     connection = Connection(addresses(config.exchange), credentials(config), clock.now_ms, config.data_dir, lock_folder)
     try:
         live = _assemble(config, symbols, instruments, books, clock, connection)
-        await connection.open()
         restored = live.parts.restored
-        report = live.report = await preflight(
-            connection.rest, config.live, config.engine_id, symbols, live.trading.gateway.steps,
-            instruments["min_qty"].tolist(), instruments["min_notional_usdt"].tolist(),
-            {p["symbol"] for p in restored.positions} | {o["symbol"] for o in restored.open_orders.values()},
-            connection.production,
-        )  # fmt: skip
+        known = {p["symbol"] for p in restored.positions} | {o["symbol"] for o in restored.open_orders.values()}
+        async with connection.starting():
+            await connection.open()
+            report = live.report = await preflight(
+                connection.rest, config.live, config.engine_id, symbols, live.trading.gateway.steps,
+                instruments["min_qty"].tolist(), instruments["min_notional_usdt"].tolist(), known,
+                connection.production,
+            )  # fmt: skip
         if report.faults:
             raise ConfigError([f"live preflight: {fault}" for fault in report.faults])
     except BaseException:
