@@ -55,6 +55,7 @@ class Restored:
     trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions of open orders by client order id
     booked: dict[int, set[int]] = field(default_factory=dict)  # booked executions by open position
     touched_ms: dict[str, int] = field(default_factory=dict)  # the newest trade by symbol
+    half_booked: np.void | None = None  # the last FILL record, when the run died before its position was written
     stopped_ms: dict[str, int] = field(default_factory=dict)  # the newest stopped-out trade by symbol: its cooldown
 
 
@@ -213,6 +214,10 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
             _apply_halt(result.account, record, index)
         elif kind is Kind.TWIN:
             _apply_twin(result.twins, record, names)
+    if records and records[-1][0] is Kind.FILL:  # its position's record follows at once, or its order's
+        fill = result.half_booked = records[-1][1]
+        result.trade_ids[bytes(fill["client_order_id"]).decode()].discard(int(fill["trade_id"]))
+        result.booked[int(fill["position_id"])].discard(int(fill["trade_id"]))
     result.positions = list(open_by_id.values())
     result.trade_ids = {name: ids for name, ids in result.trade_ids.items() if name in result.open_orders}
     result.booked = {i: ids for i, ids in result.booked.items() if i in open_by_id}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from engine.trading.desk import Desk, Entry
 from engine.trading.exits import ExitRun
 from engine.trading.live import LiveGateway
@@ -41,8 +43,11 @@ def resume_orders(
     gateway: LiveGateway,
     symbols: list[str],
     now_ms: int,
+    half_booked: np.void | None = None,
 ) -> int:
     """Hand the open orders of an earlier run to the gateway as unknown; return how many.
+
+    half_booked: a FILL record whose position was not written before the run died; it is booked now.
 
     An order of a symbol that is no longer traded is left to the reconciliation of the account.
     """
@@ -73,4 +78,10 @@ def resume_orders(
             )  # fmt: skip
         gateway.resume(order, now_ms)
         resumed += 1
+    if half_booked is not None:
+        gateway.rebook(
+            bytes(half_booked["client_order_id"]).decode(), int(half_booked["trade_id"]), float(half_booked["qty"]),
+            float(half_booked["price"]), float(half_booked["fee_usdt"]), bool(half_booked["maker"]),
+            int(half_booked["event_ms"]),
+        )  # fmt: skip
     return resumed

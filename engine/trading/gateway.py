@@ -25,6 +25,7 @@ class OrderEvent:
     trade_id: int = 0
     code: int = 0
     detail: str = ""
+    journalled: bool = False  # the fill is in the journal of the run that died while booking it
 
 
 class Gateway(Protocol):

@@ -128,6 +128,13 @@ class LiveGateway:
         )
         self._lose(self.tracks[order.client_order_id], now_ms, "open in the journal at restart")
 
+    def rebook(
+        self, name: str, trade_id: int, qty: float, price: float, fee_usdt: float, maker: bool, time_ms: int
+    ) -> None:
+        """Book an execution that the journal of an earlier run holds already."""
+        if name in self.tracks:
+            self._book(self.tracks[name], trade_id, qty, price, fee_usdt, maker, time_ms, journalled=True)
+
     def cancel(self, order: Order, now_ms: int) -> None:
         """Ask to cancel an open order. "Unknown order" says nothing about its fate: it is asked for."""
         name = order.client_order_id
@@ -295,8 +302,9 @@ class LiveGateway:
                 self._end(track, ENDED[track.ended], now_ms, track.detail)
 
     def _book(
-        self, track: Track, trade_id: int, qty: float, price: float, fee_usdt: float, maker: bool, time_ms: int
-    ) -> None:
+        self, track: Track, trade_id: int, qty: float, price: float, fee_usdt: float, maker: bool, time_ms: int,
+        journalled: bool = False,
+    ) -> None:  # fmt: skip
         order = track.order
         if trade_id in order.trade_ids:
             return
@@ -309,7 +317,7 @@ class LiveGateway:
         self.on_event(
             OrderEvent(
                 order.client_order_id, Event.FILL if full else Event.PARTIAL_FILL, time_ms, qty, price, fee_usdt,
-                0.0, maker, order.order_id, trade_id,
+                0.0, maker, order.order_id, trade_id, journalled=journalled,
             )
         )  # fmt: skip
 

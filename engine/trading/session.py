@@ -196,6 +196,8 @@ class LiveTrading:
         if event.trade_id and order is not None:
             self.foreign.remember(order.symbol, event.trade_id)
         self.desk.on_order_event(event)
+        if order is not None and order.terminal and not order.reduce_only and not order.filled_qty:
+            self.protection.position_closed(order.position_id, self._now_ms)  # a stop adopted for it stands for nothing
         if order is not None and event.code:
             self.admission.refused(order, event.code, self._now_ms)
 

@@ -248,7 +248,14 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
         trading.reconciler.event(symbol, time_ms)
     _take_stops(live, config, index, now_ms)
     resumed = resume_orders(
-        restored.open_orders, restored.entries, restored.trade_ids, desk, trading.gateway, symbols, now_ms
+        restored.open_orders,
+        restored.entries,
+        restored.trade_ids,
+        desk,
+        trading.gateway,
+        symbols,
+        now_ms,
+        restored.half_booked,
     )
     held = [int(desk.positions.rows[slot]["symbol"]) for slot in range(desk.positions.count)]
     open_ids = {int(row["position_id"]) for row in desk.positions.rows[: desk.positions.count]} | set(desk.entries)
@@ -264,19 +271,24 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
 
 
 def _take_stops(live: Live, config: Config, index: dict[str, int], now_ms: int) -> None:
-    """Adopt our standing stops of positions that we hold; cancel those of positions that are gone."""
+    """Adopt our standing stops of positions that we hold, or may hold; cancel those of positions that are gone."""
     trading, positions = live.trading, live.trading.desk.positions
+    held = {
+        int(row["symbol"]): (int(row["position_id"]), int(row["side"])) for row in positions.rows[: positions.count]
+    }
+    for position_id, entry in live.parts.restored.entries.items():  # its fill may be what the stop stands for
+        if entry["symbol"] in index:
+            held.setdefault(index[entry["symbol"]], (position_id, int(entry["side"])))
     for row in sorted(
         live.report.algos, key=lambda row: row["orderType"] != TAKE_PROFIT
     ):  # a stop arms what is missing
         name, symbol = str(row["clientAlgoId"]), index.get(row["symbol"], -1)
         if not is_ours(name, config.engine_id):
             continue
-        slot = positions.slot_of[symbol] if symbol >= 0 else -1
+        position_id, held_side = held.get(symbol, (0, 0))
         side = 1 if row["side"] == "SELL" else -1
         protection = trading.takes if row["orderType"] == TAKE_PROFIT else trading.protection
-        if slot >= 0 and int(positions.rows[slot]["side"]) == side and protection.may_enter(symbol):
-            position_id = int(positions.rows[slot]["position_id"])
+        if held_side == side and protection.may_enter(symbol):
             protection.adopt(position_id, symbol, side, str(row["triggerPrice"]), name, int(row["algoId"]), now_ms)
         else:
             trading.sender.send(Request(Call.ALGO_CANCEL, {"clientAlgoId": name}), lambda reply: None)

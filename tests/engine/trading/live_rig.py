@@ -54,7 +54,7 @@ class LiveRig:
         restored = self.parts.restored
         self.resumed = resume_orders(
             restored.open_orders, restored.entries, restored.trade_ids, self.desk, self.gateway, SYMBOLS,
-            self.venue.now_ms,
+            self.venue.now_ms, restored.half_booked,
         )  # fmt: skip
         self.desk.account.run_state = int(RunState.RUNNING)
         self.trading.active = True

@@ -483,3 +483,36 @@ def test_what_other_positions_bind_brings_liquidation_nearer(tmp_path: Path) -> 
     rig.step()
     row = rig.desk.positions.rows[0]
     assert rig.trading.admission.maintenance_usdt == pytest.approx(0.004 * float(row["qty"]) * 100.0)
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_a_run_that_dies_between_a_fill_and_its_position_is_completed_by_the_next(
+    tmp_path: Path, leaving: bool
+) -> None:
+    class Dead(Exception):
+        pass
+
+    def die(*args: object) -> None:
+        raise Dead
+
+    rig = LiveRig(tmp_path)
+    if leaving:
+        rig.open_long()
+    rig.desk._records.position = die  # type: ignore[method-assign]
+    with pytest.raises(Dead):
+        if leaving:
+            rig.core.close_position(0, Reason.MANUAL)
+            rig.step()
+        else:
+            rig.open_long()
+    rig.parts.journal.close()
+    again = LiveRig(tmp_path, rig.venue)
+    again.run(4_000)
+    held = float(rig.venue.held[SYMBOLS[0]].amount)
+    assert again.held == (held != 0.0) == (not leaving)
+    if held:
+        assert float(again.desk.positions.rows[0]["qty"]) == pytest.approx(held)
+    ids = [int(fill["trade_id"]) for fill in again.records(Kind.FILL)]
+    assert ids == [trade["id"] for trade in rig.venue.trades], "each trade once"
+    assert again.desk.account.halted_symbols == set()
+    assert not [r for r in again.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
