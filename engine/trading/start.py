@@ -279,7 +279,8 @@ def _take_stops(live: Live, config: Config, index: dict[str, int], now_ms: int) 
     for position_id, entry in live.parts.restored.entries.items():  # its fill may be what the stop stands for
         if entry["symbol"] in index:
             held.setdefault(index[entry["symbol"]], (position_id, int(entry["side"])))
-    takes_first = sorted(live.report.algos, key=lambda row: row["orderType"] != TAKE_PROFIT)  # a stop arms a missing one
+    # takes first: a stop that is adopted arms the take profit that is missing
+    takes_first = sorted(live.report.algos, key=lambda row: row["orderType"] != TAKE_PROFIT)
     for row in takes_first:
         name, symbol = str(row["clientAlgoId"]), index.get(row["symbol"], -1)
         if not is_ours(name, config.engine_id):
