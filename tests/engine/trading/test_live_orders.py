@@ -506,6 +506,8 @@ def test_a_run_that_dies_between_a_fill_and_its_position_is_completed_by_the_nex
         else:
             rig.open_long()
     rig.parts.journal.close()
+    rig.venue._answers.clear()  # nobody hears them any more
+    rig.venue._events.clear()
     again = LiveRig(tmp_path, rig.venue)
     again.run(4_000)
     held = float(rig.venue.held[SYMBOLS[0]].amount)
