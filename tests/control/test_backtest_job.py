@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from control.jobs.runner import JobRunner
 from engine.config import load
@@ -70,3 +71,38 @@ async def test_backtest_runs_as_a_job_of_control_with_progress_and_a_result(tmp_
     assert result["model_id"] == model_id and result["hash"] in "".join(job.log)
     assert {"by_symbol", "by_month", "refusals", "statistics"} <= set(result)
     assert (folder / "tear_sheet.html").exists() and (folder / "trades.csv").exists()
+
+
+@pytest.mark.shared_data
+def test_backtest_of_recorded_candles_from_import_to_result(
+    tmp_path: Path, trained: Trained, shared_data: Path
+) -> None:
+    """A month of real candles and settled rates: every minute after the warm-up is decided, the money adds up."""
+    command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path)]
+    names = [
+        f"{name}USDT-{kind}.2025-05.feather" for name in ("BTC", "ETH") for kind in ("1m-futures", "8h-funding_rate")
+    ]
+    files = [str(shared_data / "klines" / name) for name in names]
+    done = subprocess.run([*command, "import", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    options = [
+        "--symbol",
+        "ETHUSDT",
+        "--from",
+        "2025-05-14",
+        "--to",
+        "2025-06-01",
+        "--bundle",
+        str(trained.bundle),
+        "--json",
+    ]
+    done = subprocess.run([*command, "backtest", *options, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (row,) = found["by_symbol"]
+    assert row["decisions"] == (found["last_ms"] - found["first_ms"]) // 60_000 == 18 * 1_440
+    assert "not_ready" not in found["refusals"]["ETHUSDT"]
+    total = found["statistics"]
+    parts = total["gross_usdt"] - total["fees_usdt"] + total["funding_usdt"]
+    assert total["net_usdt"] == pytest.approx(parts, abs=1e-6)
+    assert sum(month["trades"] for month in found["by_month"]) == row["trades"] == total["trades"]
