@@ -56,10 +56,10 @@ class PrivateRest:
     async def _report(self, request: Request, done: Done) -> None:
         done(await self.call(request))
 
-    async def call(self, request: Request) -> Reply:
-        """Make one call and return its reply; LOST when nobody can say what became of it."""
+    async def call(self, request: Request, share: float | None = None) -> Reply:
+        """Make one call and return its reply; LOST when nobody can say what became of it. share: not the call's own."""
         method = request.call.value
-        if request.weight and self._budget.take(request.weight, method.share) > 0.0:
+        if request.weight and self._budget.take(request.weight, method.share if share is None else share) > 0.0:
             return Reply(429, -1003, "held back here: the request weight of this minute is used up")
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -83,12 +83,15 @@ class PrivateRest:
             return LOST
 
     async def ask(self, request: Request) -> Reply:
-        """Make a call that may be repeated (a query, the listen key): up to three times while nobody can say."""
-        reply = await self.call(request)
+        """Make a call that may be repeated (a query, the listen key): up to three times while nobody can say.
+
+        Starts and rescues ask so: they may use all of the minute's weight, or a busy collector would keep guards off.
+        """
+        reply = await self.call(request, 1.0)
         for _ in range(REPEATS):
             if reply.outcome is not Outcome.UNKNOWN:
                 break
-            reply = await self.call(request)
+            reply = await self.call(request, 1.0)
         return reply
 
     def _read(self, answer: aiohttp.ClientResponse, body: bytes) -> Reply:

@@ -32,13 +32,18 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 class Simulated:
     """Start with `async with`. `engine()` opens a live core; `stop_engine` drops it as a crash would."""
 
-    def __init__(self, folder: Path, latency: float = 1.0, weight_limit: int | None = None, **live: Any) -> None:
-        self.folder, self.live_settings = folder, live
+    def __init__(
+        self, folder: Path, latency: float = 1.0, weight_limit: int | None = None, symbol_count: int = 2,
+        balance_usdt: int = 10_000, risk: dict[str, Any] | None = None, **live: Any,
+    ) -> None:  # fmt: skip
+        self.folder, self.live_settings, self.risk = folder, live, risk or {}
         options = Options(
-            port=0, symbols=None, symbol_count=2, history_days=3.0, ahead_days=1.0, speed=1.0, clock="wall",
-            accounts=(AccountOption(KEY, SECRET, 10_000),), latency=latency, weight_limit=weight_limit, quiet=True,
+            port=0, symbols=None, symbol_count=symbol_count, history_days=3.0, ahead_days=1.0, speed=1.0, clock="wall",
+            accounts=(AccountOption(KEY, SECRET, balance_usdt),), latency=latency, weight_limit=weight_limit,
+            quiet=True,
         )  # fmt: skip
         self.exchange = Exchange(options, say=lambda text: None)
+        self.symbols = list(self.exchange.market.symbols[:symbol_count]) if symbol_count > 2 else SYMBOLS
         self.server = Server(self.exchange)
         self.live: Live | None = None
         self.clock = WallClock()
@@ -58,8 +63,8 @@ class Simulated:
     def config(self) -> Config:
         base = f"127.0.0.1:{self.server.port}"
         return load(
-            mode="live", data_dir=self.folder, live=self.live_settings, market={"symbols": SYMBOLS},
-            journal={"segment_mib": 1}, secrets={"api_key": KEY, "api_secret": SECRET},
+            mode="live", data_dir=self.folder, live=self.live_settings, market={"symbols": self.symbols},
+            journal={"segment_mib": 1}, risk=self.risk, secrets={"api_key": KEY, "api_secret": SECRET},
             exchange={
                 "rest_url": f"http://{base}", "ws_api_url": f"ws://{base}/ws-fapi/v1",
                 "stream_url": f"ws://127.0.0.1:{self.server.stream_port}",
@@ -72,10 +77,10 @@ class Simulated:
         async with MarketRest(config.exchange.rest_url, WeightBudget()) as rest:
             table = await rest.instruments()
         known = {bytes(row["symbol"]).decode(): row for row in table}
-        instruments = np.array([known[name] for name in SYMBOLS], table.dtype)
+        instruments = np.array([known[name] for name in self.symbols], table.dtype)
         self._fit()
-        books = np.zeros(len(SYMBOLS), BOOK_ROW)
-        self.live = await open_live(config, SYMBOLS, instruments, books, self.clock, self.folder / "locks")
+        books = np.zeros(len(self.symbols), BOOK_ROW)
+        self.live = await open_live(config, self.symbols, instruments, books, self.clock, self.folder / "locks")
         core = self.live.parts.core
         core.predictor = FixedModel()
         core.desk.account.run_state = int(RunState.RUNNING)
@@ -89,7 +94,7 @@ class Simulated:
             if turn % 100 == 0:
                 self._fit()
             if turn % 10 == 0:
-                for symbol in range(len(SYMBOLS)):
+                for symbol in range(len(self.symbols)):
                     self.mark(symbol)
             turn += 1
             self.live.trading.advance(self.clock.now_ms())
@@ -116,7 +121,7 @@ class Simulated:
         core.on_mark(symbol, price or self.price(symbol), 0.0, 0, now_ms, 1)
 
     def number(self, symbol: int) -> int:
-        return self.exchange.market.symbols.index(SYMBOLS[symbol])
+        return self.exchange.market.symbols.index(self.symbols[symbol])
 
     def price(self, symbol: int) -> float:
         venue = self.exchange.venue
