@@ -61,8 +61,7 @@ def test_process_restart_with_twenty_open_positions(benchmark, tmp_path: Path) -
             live = await open_all(sim)
             assert live.parts.core.desk.positions.count == POSITIONS
             await sim.stop_engine()
-            for _ in range(3):
-                took.append(await asyncio.to_thread(started, sim))
+            took.extend([await asyncio.to_thread(started, sim) for _ in range(3)])
 
     benchmark.pedantic(lambda: asyncio.run(restarts()), rounds=1)
     benchmark.extra_info["restart_s"] = took
