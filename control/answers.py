@@ -37,7 +37,7 @@ class Life:
 
 
 SNAPSHOT = Life(0.1, 0.1)  # as old as the copy of the engine's snapshot may be
-RECENT = Life(0.25, 1.0)  # what the tail has stored: it stores once a second
+RECENT = Life(0.5, 1.5)  # what the tail has stored: it stores once a second
 ASKED = Life(1.0, 2.0)  # what the engine is asked for: seldom, its loop has better things to do
 SLOW = Life(30.0, 600.0)  # what searches every candle there is
 
@@ -75,29 +75,31 @@ class Answers:
             age_s = self._clock_s() - kept.answer.made_s
             if age_s < life.stale_s:
                 if age_s >= life.fresh_s:
-                    self._renew(kept, make)
+                    self._renew(key, kept, make)
                 return kept.answer
-        return await asyncio.shield(self._renew(kept, make))
+        return await asyncio.shield(self._renew(key, kept, make))
 
-    def forget(self) -> None:
-        """Drop everything: something was changed, and whoever changed it wants to see that."""
-        self._kept.clear()
-        self._bytes = 0
+    def forget(self, *beginnings: str) -> None:
+        """Drop the answers whose path begins so, or all: something was changed, and who hears of it wants to see it."""
+        for key in [key for key in self._kept if not beginnings or key.startswith(beginnings)]:
+            gone = self._kept.pop(key)
+            self._bytes -= 0 if gone.answer is None else len(gone.answer.body)
 
-    def _renew(self, kept: _Kept, make: Make) -> asyncio.Task[Answer]:
+    def _renew(self, key: str, kept: _Kept, make: Make) -> asyncio.Task[Answer]:
         if kept.making is None or kept.making.done():
-            kept.making = asyncio.ensure_future(self._make(kept, make))
+            kept.making = asyncio.ensure_future(self._make(key, kept, make))
             kept.making.add_done_callback(_retrieve)
         return kept.making
 
-    async def _make(self, kept: _Kept, make: Make) -> Answer:
+    async def _make(self, key: str, kept: _Kept, make: Make) -> Answer:
         begun_s = self._clock_s()
         made = await make()
         body = made if isinstance(made, bytes) else _encode(made)
         etag = '"' + hashlib.blake2b(body, digest_size=12).hexdigest() + '"'
         before = 0 if kept.answer is None else len(kept.answer.body)
         kept.answer = Answer(body, etag, begun_s)
-        self._bytes += len(body) - before
+        if self._kept.get(key) is kept:  # else it was forgotten meanwhile: only who waits for it gets it
+            self._bytes += len(body) - before
         while self._kept and (len(self._kept) > KEPT or self._bytes > KEPT_BYTES):
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= 0 if oldest.answer is None else len(oldest.answer.body)

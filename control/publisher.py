@@ -21,6 +21,8 @@ PERIOD_S = 1.0
 STORE_EVERY = 2  # periods between looks into the store
 BURST = 200  # events of one look; more than that is read over REST
 
+STALE_WITH = {"trades": ("/api/trades", "/api/equity"), "orders": ("/api/orders", "/api/fills")}
+
 logger = structlog.get_logger("control.publisher")
 
 
@@ -99,6 +101,7 @@ class Publisher:
         if known is not None:
             for key, row in sorted(zip(keys, found, strict=True), key=lambda pair: pair[0]):
                 if key > known:
+                    self._services.answers.forget(*STALE_WITH[topic])  # who hears of it asks for the list
                     self._hub.publish(topic, row, now_ms())
 
 

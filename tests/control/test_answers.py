@@ -86,6 +86,20 @@ async def test_a_renewal_that_fails_leaves_the_old_answer_until_it_is_too_old() 
     assert (await answers.get("k", LIFE, make)).body == b'{"number":4}'
 
 
+async def test_what_is_forgotten_while_it_is_made_is_given_to_those_who_wait_and_to_nobody_else() -> None:
+    answers, make = Answers(Clock()), Maker()
+    make.hold = asyncio.Event()
+    waiting = asyncio.ensure_future(answers.get("/api/trades?limit=1", LIFE, make))
+    await settled()
+    answers.forget("/api/trades", "/api/equity")
+    make.hold.set()
+    assert (await waiting).body == b'{"number":1}'
+    assert (await answers.get("/api/trades?limit=1", LIFE, make)).body == b'{"number":2}'
+    assert answers._bytes == len(b'{"number":2}')
+    answers.forget("/api/orders")
+    assert (await answers.get("/api/trades?limit=1", LIFE, make)).body == b'{"number":2}'
+
+
 async def test_what_is_kept_has_a_limit(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "KEPT", 10)
     answers, make = Answers(Clock()), Maker()
