@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.errors import ConfigError, DataError
 from engine.exchange import filters
 from engine.exchange.budget import WeightBudget, shared_path
+from engine.exchange.order_budget import OrderBudget
 from engine.exchange.private_rest import PrivateRest
 from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
@@ -55,14 +56,19 @@ class Watchdog:
         self._stop = asyncio.Event()
         urls = addresses(config.exchange)
         self._production = is_production(urls.rest_url)
+        self._orders = OrderBudget(path=config.data_dir / "order_budget")
         self.rest = PrivateRest(
             urls.rest_url, Credentials(key, make_signer(secrets.watchdog_secret.get_secret_value())),
             WeightBudget(shared_path(urls.rest_url, config.data_dir)),
-            lambda: time.time_ns() // 1_000_000 + self._offset_ms, SPOT_API if self._production else "",
+            self._now_ms, SPOT_API if self._production else "",
+            on_order_counts=lambda ten_s, minute: self._orders.correct(ten_s, minute, self._now_ms()),
         )  # fmt: skip
         self._offset_ms = 0
         self._lease: Lease | None = None
         self._said = b""
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._offset_ms
 
     def stop(self) -> None:
         """Ask `run` to end."""
