@@ -20,7 +20,7 @@ import orjson
 from benchmarks.path_rig import PathRig
 from kernels.records import Kind
 
-ROUNDS = 60
+ROUNDS = 1_000  # a second or two: enough that each path meets some quiet moment of a loaded machine
 CALLS = 50
 FRAME = b'{"e":"bookTicker","u":400900217,"E":1568014460893,"s":"BNBUSDT","b":"25.35190000","a":"25.36520000"}'
 
@@ -46,7 +46,7 @@ class Calibration:
         _loop(self._memory[:256])
 
 
-def paths(rig: PathRig) -> dict[str, Callable[[], float]]:
+def paths(rig: PathRig, many_rig: PathRig) -> dict[str, Callable[[], float]]:
     """Return for each budget a function that gives the ns of one call, its preparation not counted."""
     core, journal = rig.core, rig.parts.journal
     times = {"ms": rig.now_ms + 10**9}
@@ -68,6 +68,27 @@ def paths(rig: PathRig) -> dict[str, Callable[[], float]]:
         rig.decoder.feed(frame, started)
         return time.perf_counter_ns() - started
 
+    def book() -> float:
+        frames = []
+        for _ in range(CALLS):
+            times["ms"] += 1
+            frames.append(
+                f'{{"stream":"btcusdt@bookTicker","data":{{"e":"bookTicker","u":{times["ms"]},"s":"BTCUSDT","b":"99.99",'
+                f'"B":"5.007","a":"100.01","A":"2.5","T":{times["ms"]},"E":{times["ms"]},"st":1}}}}'.encode()
+            )
+        started = time.perf_counter_ns()
+        for frame in frames:
+            rig.decoder.feed(frame, started)
+        return (time.perf_counter_ns() - started) / CALLS
+
+    def closes() -> float:
+        many_rig.larger_bars()
+        frames = many_rig.closing_frames()
+        started = time.perf_counter_ns()
+        for frame in frames:
+            many_rig.decoder.feed(frame, started)
+        return (time.perf_counter_ns() - started) / len(frames)
+
     def many(action: Callable[[], object]) -> Callable[[], float]:
         def run() -> float:
             started = time.perf_counter_ns()
@@ -86,6 +107,9 @@ def paths(rig: PathRig) -> dict[str, Callable[[], float]]:
     return {
         "kline_frame_to_decision": kline,
         "mark_frame": mark,
+        "book_frame": book,
+        "minute_close_per_symbol": closes,
+        "histogram_add": many(lambda: core.latencies.add(0, 12_345)),
         "journal_append": many(lambda: journal.write(Kind.MARK, 1, 2, 3, 1.0, 0.0, 0, 0, 6)),
         "decide_and_size": many(decide_and_size),
     }
@@ -93,12 +117,17 @@ def paths(rig: PathRig) -> dict[str, Callable[[], float]]:
 
 def measure(folder: Path) -> dict[str, float]:
     """Return each path's ratio to the calibration."""
-    rig = PathRig(folder, symbols=1, rounds=100)
-    rig.quotes()
-    calibration, found = Calibration(), paths(rig)
+    rigs = []
+    for name, symbols in (("one", 1), ("many", 50)):
+        (folder / name).mkdir()
+        rigs.append(PathRig(folder / name, symbols, rounds=100))
+        rigs[-1].quotes()
+    calibration, found = Calibration(), paths(*rigs)
     best, base = dict.fromkeys(found, float("inf")), float("inf")
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         for name, path in found.items():
+            if name == "minute_close_per_symbol" and turn % 10:
+                continue  # fifty decisions at once
             best[name] = min(best[name], path())
             started = time.perf_counter_ns()
             for _ in range(CALLS):

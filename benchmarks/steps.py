@@ -19,8 +19,10 @@ CHILD = """
 import sys, tempfile, time, json, pathlib
 from benchmarks.path_rig import PathRig
 with tempfile.TemporaryDirectory() as folder:
-    one = PathRig(pathlib.Path(folder) / "one", 1, 200) if (pathlib.Path(folder) / "one").mkdir() is None else None
-    many = PathRig(pathlib.Path(folder) / "many", 200, 200) if (pathlib.Path(folder) / "many").mkdir() is None else None
+    folders = [pathlib.Path(folder) / name for name in ("one", "many")]
+    for path in folders:
+        path.mkdir()
+    one, many = PathRig(folders[0], 1, 200), PathRig(folders[1], 200, 20)
     for rig in (one, many):
         rig.quotes()
     clock = one.now_ms + 10**9
