@@ -166,6 +166,7 @@ def _server_config(app: Litestar, config: Config) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
+        ws="websockets-sansio",  # said, not left to what happens to be installed: /api/live must not silently be absent
         log_config=None,
         access_log=False,
         server_header=False,

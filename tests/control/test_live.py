@@ -96,3 +96,19 @@ def test_a_slow_socket_is_dropped_with_notice(client: Any, services: Any, bearer
         with pytest.raises(WebSocketDisconnect) as caught:
             socket.receive_json()
     assert caught.value.code == 4_008 and "resume" in caught.value.detail
+
+
+def test_the_server_speaks_websocket_by_a_package_that_is_a_dependency() -> None:
+    """uvicorn serves HTTP alone when it finds none: the page would be without its live push, and nobody told."""
+    from pathlib import Path
+
+    from litestar import Litestar
+
+    from control.main import _server_config
+    from engine.config import Config
+
+    settled = _server_config(Litestar([]), Config())
+    settled.load()
+    assert settled.ws_protocol_class is not None and "websockets" in settled.ws_protocol_class.__module__
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert '"websockets' in project[: project.index("[project.optional-dependencies]")]
