@@ -182,11 +182,11 @@ def _run(
         if request.cluster:
             cluster = opened.enter_context(label.open_cluster(request.cluster, folder / "extract"))
         data = read_dataset(store, config, request, folder, progress, cluster)
+        if request.holdout_days:
+            data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
         doubts = problems(data)
         for doubt in doubts:
             say(doubt)
-        if request.holdout_days:
-            data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
         data_hash = data.hash()
         kept = config.data_dir / "work" / "checkpoints" / data_hash
         trainer = _trainer(data, request, cluster, Checkpoints(kept, data_hash))
