@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -79,6 +80,7 @@ class Market:
 class Day:
     """Records a run into `folder`: marks each second or so, books, bars, samples, commands, a gap, a late sample."""
 
+    limits: ClassVar[dict[str, float]] = {}
     funding_minutes = 30  # between settlements, whose rates never arrive: vectors are late by them
 
     def __init__(self, folder: Path, market: Market, settings: Config | None = None) -> None:
@@ -88,7 +90,7 @@ class Day:
             market={"symbols": SYMBOLS, "store_features": ["ETHUSDT"]},
             barriers={"tp_atr": 0.3, "sl_atr": 0.2, "time_limit_minutes": 15},
             decision={"max_mae_atr": 5.0, "max_tail": 0.9},
-            risk={"max_notional_usdt": 2_000.0, "book_share": 1.0, "max_losing_streak": 500},
+            risk={"max_notional_usdt": 2_000.0, "book_share": 1.0, "max_losing_streak": 500} | self.limits,
             journal={"segment_mib": 1},
         )
         self.random = np.random.default_rng(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ MINUTES = long_run(240, 1_440)
 
 
 class Undisturbed(Day):
-    """A day on which nobody interferes and settled rates arrive."""
+    """A day on which nobody interferes, settled rates arrive, and no account limit ends the trading of one side."""
 
+    limits: ClassVar[dict[str, float]] = {"max_day_loss": 1.0, "max_drawdown": 1.0, "max_losing_streak": 100_000}
     funding_minutes = 480
 
     def play(self, minutes: int) -> None:
