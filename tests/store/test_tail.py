@@ -95,6 +95,7 @@ def test_records_arrive_with_names_and_enumerations(store: Store, tmp_path: Path
     put(writer, Kind.FEATURES, symbol=1, timeframe=2, close_ms=T0, values=np.arange(44.0), schema_hash=9)
     put(writer, Kind.COMMAND, command_id=b"c1", verb=b"start", actor=b"ta")
     put(writer, Kind.POSITION, symbol=0, event=1, reason=Reason.ENTRY, side=-1, qty=2.0)
+    put(writer, Kind.TWIN, position_id=1, symbol=0, event=1, reason=Reason.ENTRY, side=-1, qty=2.0)
     put(writer, Kind.SESSION, session_id=4, mode=Mode.SHADOW, actor=b"ta")
     put(writer, Kind.ACCOUNT, equity_usdt=10_000.0, run_state=2)
     put(writer, Kind.GAP, symbol=1, timeframe=0, from_ms=T0, to_ms=T0 + 60_000, bars=1, detail=b"ws")
