@@ -86,6 +86,7 @@ class _SnapshotCollector(Collector):
             state.add_metric([item.name.lower()], float(status.state == item.name.lower()))
         yield state
         yield GaugeMetricFamily("ta_live_mode", "1: real money", value=float(status.mode == "live"))
+        yield GaugeMetricFamily("ta_model_active", "1: a model decides", value=float(bool(status.model_id)))
         yield GaugeMetricFamily("ta_journal_full", "1: the journal's disk is full", value=float(status.journal_full))
         for name in type(status.counters).__struct_fields__:
             yield CounterMetricFamily(f"ta_{name}", f"{name} of this run", value=getattr(status.counters, name))

@@ -121,6 +121,7 @@ def test_metrics_show_the_engine_and_stay_bounded(client: Any, engine: Any, bear
     client.post("/api/trading/stop", headers=bearer("trade"))
     families = {f.name: f for f in text_string_to_metric_families(client.get("/metrics", headers=headers).text)}
     assert families["ta_engine_up"].samples[0].value == 1 and families["ta_equity_usdt"].samples[0].value == 9_900
+    assert families["ta_model_active"].samples[0].value == 1
     routes = {sample.labels.get("route") for sample in families["ta_http_request_seconds"].samples}
     assert routes <= {"/api/status", "/api/candles", "/api/features/{symbol}", "/api/trading/stop", "/metrics"}
     assert {tuple(s.labels.values()) for s in families["ta_commands"].samples} == {("done", "stop")}
