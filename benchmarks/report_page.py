@@ -15,7 +15,8 @@ Written by `make bench-report` (`python -m benchmarks.report`); the figures are 
 and the median or a quantile where a distribution is meant, and says which. Peers run in the same process and the same
 run, interleaved round by round (mlfinpy, which needs older packages, in a worker process); a comparison first checks
 that both sides gave the same numbers, and counts only then. On a shared machine read ratios, not times: the load is
-below. The regression gate compares ratios to a calibration workload of the same run."""
+below. A run of some files replaces their figures alone; the recorded runs state their own load. The regression gate
+compares ratios to a calibration workload of the same run."""
 
 
 def write(raw: dict[str, Any], folder: Path) -> None:
