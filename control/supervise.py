@@ -18,6 +18,7 @@ from typing import IO, Any
 CRASHES, WINDOW_S = 5, 600.0
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STOP_S = 20.0
+API_KEYS, WATCHDOG_KEYS = "TA_SECRETS__API_", "TA_SECRETS__WATCHDOG_"
 Say = Callable[[str], None]
 
 
@@ -37,7 +38,9 @@ def environment(values: Mapping[str, Any], prefix: str = "TA_") -> dict[str, str
 
 @dataclass
 class Child:
-    """One supervised process. `refusal` is the exit code that no restart can mend (bad configuration, a taken port)."""
+    """One supervised process. `refusal` is the exit code that no restart can mend (bad configuration, a taken port);
+    `withheld`: beginnings of environment variables that it must not inherit, such as another process's keys.
+    """
 
     name: str
     command: list[str]
@@ -45,6 +48,7 @@ class Child:
     log: Path
     refusal: int = 2
     restart: bool = True
+    withheld: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     crashes: deque[float] = field(default_factory=deque)
     restarts: int = 0
@@ -58,7 +62,7 @@ class Child:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command,
-                env={**os.environ, **self.environment},
+                env={k: v for k, v in os.environ.items() if not k.startswith(self.withheld)} | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

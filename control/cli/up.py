@@ -30,17 +30,25 @@ def up(
     symbols: Annotated[str, typer.Option(help="comma-separated; default: market.symbols")] = "",
 ) -> None:
     """Run the engine and control until Ctrl-C; either is restarted when it crashes. Closing it closes no position."""
-    from control.supervise import Child, Supervisor, environment, ta_command
+    from control.supervise import API_KEYS, WATCHDOG_KEYS, Child, Supervisor, environment, ta_command
 
     values = overrides(mode, exchange, symbols)
     config = settings(**values)
     variables = environment(values)
     logs = config.data_dir / "logs"
     control = Child(
-        "control", ta_command(config.data_dir, "control", config=Settings.file), variables, logs / "control.log"
+        "control",
+        ta_command(config.data_dir, "control", config=Settings.file),
+        variables,
+        logs / "control.log",
+        withheld=(API_KEYS, WATCHDOG_KEYS),
     )
     engine = Child(
-        "engine", ta_command(config.data_dir, "engine", config=Settings.file), variables, logs / "engine.log"
+        "engine",
+        ta_command(config.data_dir, "engine", config=Settings.file),
+        variables,
+        logs / "engine.log",
+        withheld=(WATCHDOG_KEYS,),
     )
     children = [control, engine]
     if config.watchdog.enabled and config.mode == "live":
