@@ -35,10 +35,10 @@ lint: env
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: lint
-	TA_TEST_LONG=1 $(BIN)/python -m pytest -n 2 --timeout=3600
+	TA_TEST_LONG=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout=3600
 
 bench: env
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-min-rounds=20
