@@ -17,7 +17,8 @@ import treelite
 from benchmarks.forest_rig import FEATURES, TARGETS, Rig, SingleRowFast, make_rig
 from engine.model.bundle import write_bundle
 from engine.model.dataset import Dataset
-from engine.model.predictor import PackedPredictor, _golden_checks, usable_backends
+from engine.model.opening import _golden_checks
+from engine.model.predictor import PackedPredictor, usable_backends
 from kernels import schema
 from kernels.simd import has_vbmi
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from engine.assemble import Parts
 from engine.errors import DataError
-from engine.model.predictor import PREDICTORS, PackedPredictor, open_between_frames, open_packed, ready_backend
+from engine.model.opening import open_between_frames, open_packed, ready_backend
+from engine.model.predictor import PREDICTORS, PackedPredictor
 from engine.trading.kill import KillLadder, Step
 from kernels.records import Kind, Mode, Reason, RunState
 

@@ -25,7 +25,7 @@ from engine.market.events import BOOK_ROW
 from engine.market.gaps import GapKind
 from engine.market.panel import Refold
 from engine.market.samples import FUNDING, OPEN_INTEREST
-from engine.model.predictor import open_packed
+from engine.model.opening import open_packed
 from engine.model.registry import open_registry
 from engine.operator import CLEAR_HALT, Operator
 from engine.recording import Comparator, Difference, Differs, Ended, Recording, of_preamble

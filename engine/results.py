@@ -123,17 +123,12 @@ class Result:
             "minutes_on_last_price": self.minutes_on_last_price, "minutes_strided": self.minutes_strided,
         }  # fmt: skip
 
-    def save(self, folder: Path) -> Path:
-        """Write result.json, trades.csv, equity.npy and tear_sheet.html into `folder`; return the tear sheet's path."""
-        from engine.tearsheet import render
-
+    def save(self, folder: Path) -> None:
+        """Write result.json, trades.csv and equity.npy into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").write_bytes(orjson.dumps(self.as_dict(), option=orjson.OPT_INDENT_2))
         (folder / "trades.csv").write_text(self.trades_csv())
         np.save(folder / "equity.npy", self.equity_usdt)
-        sheet = folder / "tear_sheet.html"
-        sheet.write_text(render(self))
-        return sheet
 
     def trades_csv(self) -> str:
         """Return the trades as CSV, a line each, symbols and reasons by name, times in epoch ms."""

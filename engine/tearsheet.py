@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ STYLE = (
     "text-align:right}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}"
 )
 PLOTTED_POINTS = 4_000  # more would only make the page larger
+
+
+def save(result: Result, folder: Path) -> Path:
+    """Write the result's files and tear_sheet.html into `folder`; return the tear sheet's path."""
+    result.save(folder)
+    sheet = folder / "tear_sheet.html"
+    sheet.write_text(render(result))
+    return sheet
 
 
 def render(result: Result) -> str:

@@ -161,7 +161,7 @@ def list_models(json: Json = False) -> None:
 
 def show(model_id: Annotated[str, typer.Argument(help="id, or the beginning of one")], json: Json = False) -> None:
     """Show one model: its state and manifest."""
-    from engine.model.predictor import read_manifest
+    from engine.model.opening import read_manifest
     from engine.model.registry import open_registry
 
     registry = open_registry(settings())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from control.jobs.inputs import choose_symbols, history
-from engine import backtest
+from engine import backtest, tearsheet
 from engine.backtest import Result
 from engine.config import Config
 from engine.errors import DataError
@@ -52,7 +52,7 @@ def run(
         progress=progress,
     )  # fmt: skip
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{result.hash()[:8]}"
-    return result, result.save(folder or config.data_dir / "backtests" / name)
+    return result, tearsheet.save(result, folder or config.data_dir / "backtests" / name)
 
 
 def _registered(config: Config, model: str) -> Path:

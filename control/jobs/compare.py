@@ -14,6 +14,7 @@ import orjson
 
 from control.jobs import backtest as job
 from control.jobs import inputs
+from engine import tearsheet
 from engine.backtest import Driver, History
 from engine.comparison import DECISION, ROUND, Comparison, Recorded, compare
 from engine.config import Config
@@ -98,7 +99,7 @@ def run(
     comparison = compare(recorded, result, driver.grid.predictions, driver.grid.path)
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     folder = out or config.data_dir / "backtests" / f"{stamp}-run-{run_id}"
-    result.save(folder)
+    tearsheet.save(result, folder)
     compared = Compared(run_id, models[0].decode(), comparison, result, minutes_on_ticks, folder)
     (folder / "comparison.json").write_bytes(orjson.dumps(compared.as_dict(), option=orjson.OPT_INDENT_2))
     return compared

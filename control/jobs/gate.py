@@ -7,8 +7,8 @@ from control.jobs.inputs import choose_symbols, history
 from engine.config import Config
 from engine.model import load
 from engine.model.gate import Verdict, judge, unseen_from
+from engine.model.opening import read_manifest
 from engine.model.policy import Earned, Market, earn
-from engine.model.predictor import read_manifest
 from engine.model.registry import Entry, Event, Registry
 from store.client import Store
 

@@ -16,8 +16,9 @@ from engine import model as models_door
 from engine.config import Config
 from engine.errors import DataError
 from engine.link import command
-from engine.model.compiled import COMPILER
-from engine.model.predictor import COMPILED_FOLDER, read_manifest
+from engine.model.building import COMPILER
+from engine.model.compiled import COMPILED_FOLDER
+from engine.model.opening import read_manifest
 from engine.model.registry import Entry, Event, Registry, open_registry
 from store import writer
 from store.client import Store
@@ -137,7 +138,7 @@ def _compile_in_background(config: Config, bundle: Path) -> None:
         return
     log = config.data_dir / "logs" / "tl2cgen.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    line = [sys.executable, "-m", "engine.model.compiled", str(bundle.resolve()), str(config.data_dir.resolve())]
+    line = [sys.executable, "-m", "engine.model.building", str(bundle.resolve()), str(config.data_dir.resolve())]
     with open(log, "ab") as out:
         subprocess.Popen(["nice", "-n", "19", *line], stdout=out, stderr=out, start_new_session=True)
 

@@ -26,7 +26,7 @@ from engine.model.cluster import Cluster
 from engine.model.dataset import Dataset, SymbolData, build, problems, weigh
 from engine.model.evaluate import evaluate
 from engine.model.folds import Fold, before_holdout, combinatorial, walk_forward
-from engine.model.predictor import read_manifest
+from engine.model.opening import read_manifest
 from engine.model.registry import open_registry
 from engine.model.train import TrainSettings, describe, train
 from engine.model.validate import Validation, validate

@@ -18,7 +18,7 @@ def load(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     `kernels.schema.TARGETS`. Raises DataError naming what is wrong.
     """
     from engine.model.files import check_files
-    from engine.model.predictor import check_manifest, open_packed
+    from engine.model.opening import check_manifest, open_packed
 
     check_files(Path(bundle_path))
     predictor = open_packed(bundle_path, backend)

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from engine.model.dataset import Dataset
 from engine.model.files import hash_files
 from engine.model.labels import LabelSettings
+from engine.model.opening import MANIFEST_NAME
 from engine.model.pack import missing_types, read_trees
 from engine.model.packed import read_packed, write_packed
-from engine.model.predictor import MANIFEST_NAME, PACKED_NAME, PackedPredictor, usable_backends
+from engine.model.predictor import PACKED_NAME, PackedPredictor, usable_backends
 from engine.model.report import REPORT_NAME, render
 from engine.model.tables import forest_tables
 from engine.model.verify import GOLDEN_ROWS, planted_rows, reference, verify

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from engine.errors import DataError
-from engine.model.predictor import MANIFEST_NAME, read_manifest
+from engine.model.opening import MANIFEST_NAME, read_manifest
 
 
 def file_hash(path: Path) -> str:

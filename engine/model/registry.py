@@ -20,7 +20,7 @@ from typing import Any
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.files import check_files
-from engine.model.predictor import MANIFEST_NAME, read_manifest
+from engine.model.opening import MANIFEST_NAME, read_manifest
 
 MAX_EVENTS = 100_000  # one per publication, promotion, refusal and rollback: a person's lifetime of them
 ACTIONS = ("candidate", "production", "refused", "rollback")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
-from engine.model.predictor import GOLDEN_TOLERANCE
+from engine.model.opening import GOLDEN_TOLERANCE
 
 Array = npt.NDArray[Any]
 

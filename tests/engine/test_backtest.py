@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import tearsheet
 from engine.backtest import KNOTS_MS, Driver, History, run
 from engine.config import Config, load
 from engine.errors import DataError
@@ -205,7 +206,7 @@ def test_hole_in_the_bars_starts_the_warm_up_again(market: Market) -> None:
 
 
 def test_tables_and_tear_sheet(result: Result, tmp_path: Path) -> None:
-    sheet = result.save(tmp_path / "out").read_text()
+    sheet = tearsheet.save(result, tmp_path / "out").read_text()
     assert result.hash() in sheet and sheet.count("<svg") == 2 and "http-equiv" not in sheet
     assert sum(row["trades"] for row in result.by_symbol()) == len(result.trades)
     assert sum(row["net_usdt"] for row in result.by_month()) == pytest.approx(result.statistics()["net_usdt"])

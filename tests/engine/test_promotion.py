@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from engine.core import Vector
+from engine.model.building import build_and_select
 from engine.model.bundle import write_bundle
-from engine.model.compiled import build_and_select
+from engine.model.opening import open_packed
 from engine.model.packed import read_packed, write_packed
-from engine.model.predictor import open_packed
 from engine.model.train import describe, train
 from kernels.records import Kind
 from kernels.schema import SCHEMA_HASH

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import treelite
 
+from engine.model.opening import open_packed
 from engine.model.pack import Tree, missing_types, node_tables, read_trees
 from engine.model.packed import read_packed, write_packed
-from engine.model.predictor import BACKENDS, PackedPredictor, open_packed
+from engine.model.predictor import BACKENDS, PackedPredictor
 from engine.model.tables import forest_tables
 from engine.model.verify import planted_rows, reference, verify
 from kernels.simd import has_vbmi
@@ -152,7 +153,7 @@ def test_batches_of_every_size(trained: Trained, count: int) -> None:
 def test_a_generic_target_never_compiles_vbmi(trained: Trained) -> None:
     program = (
         "import sys, numpy as np\n"
-        "from engine.model.predictor import open_packed\n"
+        "from engine.model.opening import open_packed\n"
         "p = open_packed(sys.argv[1])\n"
         "assert p.backend == 'lockstep', p.backend\n"
         "assert 'kernels.vbmi' not in sys.modules\n"

@@ -119,7 +119,7 @@ def test_the_manifest_is_readable_without_our_code(trained: Trained) -> None:
 def test_the_engine_can_map_a_bundle_without_the_training_libraries(trained: Trained) -> None:
     program = (
         "import sys\n"
-        "from engine.model.predictor import open_packed\n"
+        "from engine.model.opening import open_packed\n"
         "predictor = open_packed(sys.argv[1])\n"
         "heavy = {'lightgbm', 'treelite', 'tl2cgen', 'polars', 'pandas', 'sklearn', 'fsspec'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
@@ -136,7 +136,7 @@ def test_a_truncated_forest_is_refused(copy) -> None:
     body = (copy / "forest.bin").read_bytes()
     (copy / "forest.bin").write_bytes(body[:-100])
     with pytest.raises(DataError, match=r"forest\.bin: expected \d+ bytes, got \d+"):
-        engine.model.predictor.open_packed(copy)
+        engine.model.opening.open_packed(copy)
     with pytest.raises(DataError, match=r"forest\.bin: expected SHA-256"):
         engine.model.load(copy)
 
@@ -147,7 +147,7 @@ def test_an_altered_forest_is_refused(copy, offset: int) -> None:
     body[offset] ^= 1
     (copy / "forest.bin").write_bytes(body)
     with pytest.raises(DataError, match="altered"):
-        engine.model.predictor.open_packed(copy)
+        engine.model.opening.open_packed(copy)
 
 
 def test_an_altered_model_text_is_refused(copy) -> None:
@@ -176,18 +176,18 @@ def test_a_forest_that_predicts_its_golden_rows_differently_is_refused(copy, ope
     write_packed(copy / "forest.bin", arrays, packed.schema_hash, packed.features)
     with pytest.raises(DataError, match="golden rows are predicted differently"):
         if opener == "now":
-            engine.model.predictor.open_packed(copy)
+            engine.model.opening.open_packed(copy)
         else:
-            asyncio.run(engine.model.predictor.open_between_frames(copy))
+            asyncio.run(engine.model.opening.open_between_frames(copy))
 
 
 def test_a_forest_of_another_schema_is_refused_and_a_good_one_opens_between_frames(copy) -> None:
-    predictor = asyncio.run(engine.model.predictor.open_between_frames(copy))
+    predictor = asyncio.run(engine.model.opening.open_between_frames(copy))
     assert predictor.model_id == json.loads((copy / "manifest.json").read_text())["model_id"]
     packed = read_packed(copy / "forest.bin")
     write_packed(copy / "forest.bin", dict(packed.arrays), 17, packed.features)
     with pytest.raises(DataError, match="made for feature schema 17"):
-        engine.model.predictor.open_packed(copy)
+        engine.model.opening.open_packed(copy)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from engine.errors import DataError
+from engine.model.building import build
 from engine.model.bundle import write_bundle
-from engine.model.compiled import build
-from engine.model.predictor import open_packed, ready_backend
+from engine.model.opening import open_packed, ready_backend
 from engine.model.train import describe, train
 from engine.model.verify import planted_rows, reference, verify
 from tests.model_rig import NOW_MS, SMALL, Trained
