@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+import promql_parser
 import pytest
 import yaml
 
@@ -18,6 +23,25 @@ OPS = ROOT / "docs" / "ops"
 def compose() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return found
+
+
+def test_compose_file_follows_the_compose_specification(compose: Any) -> None:
+    """`compose-spec.json` is the specification's own schema (compose-spec/compose-spec, Apache-2.0)."""
+    schema = json.loads((ROOT / "tests" / "control" / "compose-spec.json").read_text())
+    validator = jsonschema_rs.validator_for(schema)
+    assert [str(error) for error in validator.iter_errors(compose)] == []
+    misspelt = compose | {"services": {"engine": compose["services"]["engine"] | {"helthcheck": {}}}}
+    assert not validator.is_valid(misspelt)
+
+
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="no hadolint for this platform")
+def test_hadolint_has_nothing_to_say() -> None:
+    assert HADOLINT is not None
+    done = subprocess.run([HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_every_service_has_health_restart_and_limits(compose: Any) -> None:
@@ -73,8 +97,25 @@ def test_rules_units_and_dashboards_parse_and_name_metrics_that_exist(
     expressions = [rule["expr"] for rule in rules]
     expressions += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     for expression in expressions:
+        promql_parser.parse(expression)  # raises ValueError
         for name in re.findall(r"\bta_\w+", expression):
             assert name in known, f"{name} in {expression}"
+    for rule in rules:
+        assert re.fullmatch(r"\d+[smhd]", rule["for"]), rule["alert"]
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+        assert (ROOT / rule["annotations"]["runbook"]).is_file() and rule["annotations"]["summary"], rule["alert"]
     assert yaml.safe_load((OPS / "prometheus.yml").read_text())["scrape_configs"][0]["job_name"] == "ta"
     for unit in (OPS / "systemd").glob("*.service"):
         assert "NoNewPrivileges=yes" in unit.read_text() and "ExecStart=/opt/ta/.venv/bin/ta " in unit.read_text()
+
+
+def test_the_panels_of_the_board_are_apart_and_inside_its_24_columns() -> None:
+    panels = json.loads((OPS / "grafana" / "dashboard.json").read_text())["panels"]
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert at["x"] + at["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["type"] and panel["title"] and panel["datasource"]["type"] == "prometheus" and panel["targets"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
