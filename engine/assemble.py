@@ -20,7 +20,7 @@ from engine.latency import Latencies
 from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
 from engine.timers import Timer
 from engine.trading.account import Account
-from engine.trading.carry import open_state
+from engine.trading.carry import complete_trades, open_state
 from engine.trading.desk import Desk, DeskRules
 from engine.trading.live import LiveGateway
 from engine.trading.orders import Order
@@ -95,13 +95,16 @@ def wire(
     def state() -> bytes:
         open_orders, entries = open_state(desks[0], symbols) if desks else (restored.open_orders, restored.entries)
         twins = twins_of[0].state(symbols) if twins_of else list(restored.twins.values())
-        booked, touched_ms = restored.booked, restored.touched_ms
+        booked, touched_ms, closing, untraded = (
+            restored.booked, restored.touched_ms, restored.closing, restored.untraded,
+        )  # fmt: skip
         if desks:
-            booked = desks[0].booked
+            booked, closing, untraded = desks[0].booked, desks[0].closing, {}
             touched_ms = {symbols[symbol]: ms for symbol, ms in desks[0].touched_ms.items()}
         return pack_state(
-            account, positions, symbols, model["path"], session, open_orders, entries, twins, booked, touched_ms
-        )
+            account, positions, symbols, model["path"], session, open_orders, entries, twins, booked, touched_ms,
+            closing, untraded,
+        )  # fmt: skip
 
     def preamble(writer: Writer) -> None:
         mono_ns, now_ms = time.monotonic_ns(), clock.now_ms()
@@ -133,7 +136,9 @@ def wire(
     )
     desk = Desk(writer, gateway, positions, account, rules)
     desk.booked |= restored.booked
+    desk.closing |= restored.closing
     desk.touched_ms |= {symbols.index(name): ms for name, ms in restored.touched_ms.items() if name in symbols}
+    complete_trades(restored.untraded, restored.twins, desk, symbols)
     desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
     if live is not None:

@@ -18,7 +18,8 @@ from engine.journal import Writer
 from engine.latency import Latencies
 from engine.timers import Hold, Timer
 from engine.trading.correlation import Closes, moving_together_usdt
-from engine.trading.desk import Desk, Entry
+from engine.trading.desk import Desk
+from engine.trading.entry import Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
 from engine.trading.twin import Twins

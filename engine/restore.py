@@ -12,7 +12,8 @@ import orjson
 from engine import journal
 from engine.errors import DataError
 from engine.trading.account import ALLOW, HALT, STOPPED, Account
-from engine.trading.positions import Positions
+from engine.trading.positions import Positions, as_row
+from engine.trading.twin import LIVE_RESULT
 from kernels.records import HEAD, RECORDS, Kind, OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
 
@@ -34,6 +35,7 @@ APPLIED = frozenset(
         Kind.COMMAND,
     }
 )
+MONEY = (("realised_usdt", 1.0), ("fees_usdt", -1.0), ("funding_usdt", 1.0))
 SNAPSHOT_FORMAT = 2  # raised whenever a key of the snapshot changes its meaning or a new one cannot be done without
 SNAPSHOT_PART_BYTES = RECORDS[Kind.SNAPSHOT]["payload"].itemsize
 
@@ -56,6 +58,8 @@ class Restored:
     booked: dict[int, set[int]] = field(default_factory=dict)  # booked executions by open position
     touched_ms: dict[str, int] = field(default_factory=dict)  # the newest trade by symbol
     half_booked: np.void | None = None  # the last FILL record, when the run died before its position was written
+    closing: dict[int, tuple[float, float]] = field(default_factory=dict)  # exited quantity and notional, by position
+    untraded: dict[int, dict[str, Any]] = field(default_factory=dict)  # closed positions without their TRADE record
     stopped_ms: dict[str, int] = field(default_factory=dict)  # the newest stopped-out trade by symbol: its cooldown
 
 
@@ -70,6 +74,8 @@ def pack_state(
     twins: list[dict[str, Any]],
     booked: dict[int, set[int]],
     touched_ms: dict[str, int],
+    closing: dict[int, tuple[float, float]],
+    untraded: dict[int, dict[str, Any]],
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
     names = POSITION.names or ()
@@ -85,7 +91,8 @@ def pack_state(
     return orjson.dumps(
         {"format": SNAPSHOT_FORMAT, "account": state, "positions": rows, "model_path": model_path, "session": session,
          "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()},
-         "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins}
+         "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins,
+         "closing": {str(i): done for i, done in closing.items()}, "untraded": list(untraded.values())}
     )  # fmt: skip
 
 
@@ -165,6 +172,8 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.booked = {int(i): set(ids) for i, ids in state["booked"].items()}
     result.touched_ms = dict(state["touched_ms"])
     result.trade_ids = {name: set(values["trade_ids"]) for name, values in result.open_orders.items()}
+    result.closing = {int(i): (done[0], done[1]) for i, done in state.get("closing", {}).items()}
+    result.untraded = {int(values["position_id"]): values for values in state.get("untraded", [])}
 
 
 def _durable_beyond(
@@ -185,6 +194,10 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
     signals: dict[int, np.void] = {}
     open_by_id = {p["position_id"]: p for p in result.positions}
     assert result.account is not None
+    if records and records[-1][0] is Kind.FILL:  # its position's record follows at once, or its order's
+        result.half_booked = records[-1][1]
+        result.last_seq = int(records[-1][1]["seq"])
+        records = records[:-1]
     for kind, record in records:
         result.last_seq = int(record["seq"])
         if kind is Kind.INSTRUMENT:
@@ -194,33 +207,60 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
             if record["entered"]:
                 signals[int(record["seq"])] = record
         elif kind is Kind.POSITION:
-            _apply_position(open_by_id, record, names, models)
+            _apply_position(result, open_by_id, record, names, models)
         elif kind is Kind.ORDER:
             _apply_order(result, record, names)
             _apply_entry(result, record, signals, names)
         elif kind is Kind.FILL:
-            name, trade_id = bytes(record["client_order_id"]).decode(), int(record["trade_id"])
-            result.trade_ids.setdefault(name, set()).add(trade_id)
-            result.booked.setdefault(int(record["position_id"]), set()).add(trade_id)
-            symbol = names[int(record["symbol"])]
-            result.touched_ms[symbol] = max(result.touched_ms.get(symbol, 0), int(record["event_ms"]))
+            _apply_fill(result, open_by_id, record, names)
         elif kind is Kind.ACCOUNT:
             _apply_account(result.account, record)
         elif kind is Kind.TRADE:
-            result.closed_trades += 1
-            if int(record["reason"]) in STOPPED:
-                result.stopped_ms[names[int(record["symbol"])]] = int(record["time_ms"])
+            result.untraded.pop(int(record["position_id"]), None)
+            _apply_trade(result, record, names[int(record["symbol"])])
         elif kind is Kind.COMMAND:
             _apply_halt(result.account, record, index)
         elif kind is Kind.TWIN:
             _apply_twin(result.twins, record, names)
-    if records and records[-1][0] is Kind.FILL:  # its position's record follows at once, or its order's
-        fill = result.half_booked = records[-1][1]
-        result.trade_ids[bytes(fill["client_order_id"]).decode()].discard(int(fill["trade_id"]))
-        result.booked[int(fill["position_id"])].discard(int(fill["trade_id"]))
     result.positions = list(open_by_id.values())
     result.trade_ids = {name: ids for name, ids in result.trade_ids.items() if name in result.open_orders}
     result.booked = {i: ids for i, ids in result.booked.items() if i in open_by_id}
+    result.closing = {i: done for i, done in result.closing.items() if i in open_by_id or i in result.untraded}
+
+
+def _apply_fill(
+    result: Restored, open_by_id: dict[int, dict[str, Any]], record: np.void, names: dict[int, str]
+) -> None:
+    name, trade_id = bytes(record["client_order_id"]).decode(), int(record["trade_id"])
+    position_id, symbol = int(record["position_id"]), names[int(record["symbol"])]
+    qty, notional = float(record["qty"]), float(record["qty"]) * float(record["price"])
+    result.trade_ids.setdefault(name, set()).add(trade_id)
+    result.booked.setdefault(position_id, set()).add(trade_id)
+    result.touched_ms[symbol] = max(result.touched_ms.get(symbol, 0), int(record["event_ms"]))
+    order = result.open_orders.get(name)
+    if order is not None:  # its own record follows the position's: a run may die between the two
+        total = order["filled_qty"] + qty
+        order["average_price"] = (order["average_price"] * order["filled_qty"] + notional) / total
+        order["filled_qty"] = total
+    held = open_by_id.get(position_id)
+    if held is not None and held["side"] == -int(record["side"]):
+        done_qty, done_notional = result.closing.get(position_id, (0.0, 0.0))
+        result.closing[position_id] = done_qty + qty, done_notional + notional
+
+
+def _apply_trade(result: Restored, trade: np.void, symbol: str) -> None:
+    """Take a TRADE record into the state: streak, cooldown, and the live side of its twin."""
+    position_id, reason = int(trade["position_id"]), int(trade["reason"])
+    assert result.account is not None
+    result.closed_trades += 1
+    result.closing.pop(position_id, None)
+    result.account.losing_streak = result.account.losing_streak + 1 if trade["net_usdt"] < 0.0 else 0
+    if reason in STOPPED:
+        result.stopped_ms[symbol] = int(trade["time_ms"])
+    twin = result.twins.get(position_id)
+    if twin is not None and not twin["live_closed_ms"]:
+        twin |= {"live_reason": reason, "live_closed_ms": int(trade["closed_ms"])}
+        twin |= {f"live_{name}": float(trade[name]) for name in LIVE_RESULT}
 
 
 def _apply_halt(account: Account, record: np.void, index: dict[str, int]) -> None:
@@ -236,17 +276,22 @@ def _apply_halt(account: Account, record: np.void, index: dict[str, int]) -> Non
 
 
 def _apply_position(
-    open_by_id: dict[int, dict[str, Any]], record: np.void, names: dict[int, str], models: dict[int, str]
-) -> None:
+    result: Restored, open_by_id: dict[int, dict[str, Any]], record: np.void, names: dict[int, str],
+    models: dict[int, str],
+) -> None:  # fmt: skip
     position_id = int(record["position_id"])
-    if int(record["event"]) == PositionEvent.FINAL:
-        open_by_id.pop(position_id, None)
-        return
     values = {name: record[name].item() for name in POSITION.names or ()}
     values["symbol"] = names[values["symbol"]]
     before = open_by_id.get(position_id, {})
     values["model_id"] = models.get(position_id) or before.get("model_id", "")
-    open_by_id[position_id] = values
+    assert result.account is not None  # until its next record: what this event moved
+    result.account.wallet_usdt += sum(sign * (values[name] - before.get(name, 0.0)) for name, sign in MONEY)
+    if int(record["event"]) != PositionEvent.FINAL:
+        open_by_id[position_id] = values
+        return
+    open_by_id.pop(position_id, None)
+    if int(record["reason"]) != Reason.ADJUST:  # an adjustment is no trade
+        result.untraded[position_id] = values | {"closed_ms": int(record["time_ms"])}
 
 
 def _apply_twin(twins: dict[int, dict[str, Any]], record: np.void, names: dict[int, str]) -> None:
@@ -312,8 +357,6 @@ def reopen(result: Restored, positions: Positions, symbols: list[str]) -> None:
     """Put the restored positions into the desk's array."""
     index = {name: i for i, name in enumerate(symbols)}
     for values in result.positions:
-        row = np.zeros(1, POSITION)
-        for name in POSITION.names or ():
-            row[name] = index[values["symbol"]] if name == "symbol" else values[name]
+        row = np.array([as_row(values, index)], POSITION)
         row["reason"] = int(Reason.ENTRY)
         positions.open(row, values["model_id"].encode())

@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.trading.desk import Desk, Entry
+from engine.restore import Restored
+from engine.trading.desk import Desk
+from engine.trading.entry import Entry
 from engine.trading.exits import ExitRun
 from engine.trading.live import LiveGateway
 from engine.trading.orders import Order, OrderType
+from engine.trading.positions import as_row
+from engine.trading.twin import LIVE_RESULT, Twins
 from kernels.records import OrderState, Reason
+
+UNKNOWN_MS = -1  # how long a position was unprotected when nobody was left to say
 
 
 def open_state(desk: Desk, symbols: list[str]) -> tuple[dict[str, dict[str, Any]], dict[int, dict[str, Any]]]:
@@ -85,3 +91,35 @@ def resume_orders(
             int(half_booked["event_ms"]),
         )  # fmt: skip
     return resumed
+
+
+def resume_twins(restored: Restored, twins: Twins | None, desk: Desk, symbols: list[str], now_ms: int) -> None:
+    """Take over the shadow twins of an earlier run, before its orders: what those bring is theirs to hear."""
+    held = {int(row["position_id"]) for row in desk.positions.rows[: desk.positions.count]} | set(restored.entries)
+    if twins is not None:
+        twins.resume(list(restored.twins.values()), symbols, held, now_ms)
+
+
+def complete_trades(
+    untraded: dict[int, dict[str, Any]], twins: dict[int, dict[str, Any]], desk: Desk, symbols: list[str]
+) -> None:
+    """Journal the trades of positions that were closed just before an earlier run died: it had no time to.
+
+    untraded: the closed positions by id, symbols by name; those of symbols that are no longer configured are left out.
+    twins: the states of open twins by position id, which are told.
+    """
+    index = {name: i for i, name in enumerate(symbols)}
+    for position_id, values in untraded.items():
+        if values["symbol"] not in index:
+            continue
+        row = as_row(values, index)
+        held, entry_price, gross = float(row["qty"]), float(row["entry_price"]), float(row["realised_usdt"])
+        known = held, held * entry_price + float(row["side"]) * gross
+        qty, notional = desk.closing.pop(position_id, known)
+        model_id, closed_ms, reason = str(values["model_id"]).encode(), int(values["closed_ms"]), int(values["reason"])
+        net = desk.traded(row, model_id, Reason(reason), qty, notional / qty, UNKNOWN_MS, closed_ms)
+        desk.write_account(closed_ms)
+        if position_id in twins:
+            result = (qty, entry_price, notional / qty, float(row["fees_usdt"]), float(row["funding_usdt"]), net)
+            told = {f"live_{name}": value for name, value in zip(LIVE_RESULT, result, strict=True)}
+            twins[position_id] |= told | {"live_reason": reason, "live_closed_ms": closed_ms}

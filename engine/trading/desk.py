@@ -10,6 +10,7 @@ import numpy as np
 from engine.journal import Writer
 from engine.trading import exits
 from engine.trading.account import STOPPED, Account
+from engine.trading.entry import Entry
 from engine.trading.exits import ExitRun, Terms
 from engine.trading.gateway import Gateway, OrderEvent
 from engine.trading.observer import Observer
@@ -34,22 +35,6 @@ class DeskRules:
     exchange_money: bool = False  # live: the wallet and funding are what the exchange states
 
 
-@dataclass(slots=True)
-class Entry:
-    """What an accepted decision asks for; it becomes a position when its order fills."""
-
-    position_id: int
-    symbol: int
-    side: int
-    qty: float
-    limit_price: float
-    tp_price: float
-    sl_price: float
-    atr_15m: float
-    decision_ms: int
-    model_id: bytes
-
-
 class Desk:
     """Turns entries and exit reasons into orders, and what the gateway reports into positions, trades and money."""
 
@@ -61,6 +46,7 @@ class Desk:
         self.entries: dict[int, Entry] = {}  # of open entry orders, by position id
         self.exits: dict[int, ExitRun] = {}
         self.booked: dict[int, set[int]] = {}  # ids of the trades that made each open position what it is
+        self.closing: dict[int, tuple[float, float]] = {}  # position id → exited quantity and its notional
         self.touched_ms: dict[int, int] = {}  # the newest trade by symbol: older statements of REST say nothing
         self.terms: Terms | None = None
         self.observer: Observer | None = None
@@ -70,7 +56,6 @@ class Desk:
         self._journal, self._gateway, self._rules = journal, gateway, rules
         self._records = Records(journal, rules.mode)
         self._exit_number = 0
-        self._closing: dict[int, tuple[float, float]] = {}  # position id → exited quantity and its notional
         self._exposure = entry_point(stops.exposure)
         gateway.on_event = self.on_order_event
 
@@ -272,8 +257,8 @@ class Desk:
         self._told(order, event, profit)
         row["realised_usdt"] += profit
         row["fees_usdt"] += event.fee_usdt
-        done_qty, done_notional = self._closing.get(order.position_id, (0.0, 0.0))
-        self._closing[order.position_id] = (done_qty + qty, done_notional + qty * event.price)
+        done_qty, done_notional = self.closing.get(order.position_id, (0.0, 0.0))
+        self.closing[order.position_id] = (done_qty + qty, done_notional + qty * event.price)
         left = float(row["qty"]) - qty
         if left > 1e-9 * (done_qty + qty + left):
             row["qty"] = left
@@ -288,16 +273,25 @@ class Desk:
     def _close(self, slot: int, order: Order, now_ms: int) -> None:
         row = self.positions.rows[slot]
         position_id = int(row["position_id"])
-        qty, notional = self._closing.pop(position_id)
+        qty, notional = self.closing.pop(position_id)
         price = order.average_price if qty == order.filled_qty else notional / qty
         hidden_ms = self.observer.unprotected_ms(position_id) if self.observer is not None else 0
         self._records.position(self.positions, slot, PositionEvent.FINAL, order.reason, now_ms)
-        net = self._records.trade(self.positions, slot, order.reason, qty, price, hidden_ms, now_ms)
+        net = self.traded(
+            row, self.positions.model_of.get(position_id, b""), order.reason, qty, price, hidden_ms, now_ms
+        )
         self.twins.live_closed(row, qty, price, net, order.reason, now_ms)
-        self.account.trade_closed(order.symbol, net, order.reason in STOPPED, now_ms, self._rules.cooldown_ms)
+        self._gone(slot, now_ms)
+
+    def traded(
+        self, row: np.void, model_id: bytes, reason: Reason, qty: float, price: float, hidden_ms: int, now_ms: int
+    ) -> float:
+        """Journal a closed round trip and account for it; return its net result in USDT."""
+        net = self._records.trade(row, model_id, reason, qty, price, hidden_ms, now_ms)
+        self.account.trade_closed(int(row["symbol"]), net, reason in STOPPED, now_ms, self._rules.cooldown_ms)
         self.trades_closed += 1
         self.net_usdt += net
-        self._gone(slot, now_ms)
+        return net
 
     def _gone(self, slot: int, now_ms: int) -> None:
         position_id, symbol = int(self.positions.rows[slot]["position_id"]), int(self.positions.rows[slot]["symbol"])
@@ -354,7 +348,7 @@ class Desk:
             self._records.position(self.positions, slot, PositionEvent.ADJUST, Reason.ADJUST, now_ms)
             return
         self._records.position(self.positions, slot, PositionEvent.FINAL, Reason.ADJUST, now_ms)
-        self._closing.pop(int(row["position_id"]), None)
+        self.closing.pop(int(row["position_id"]), None)
         self._gone(slot, now_ms)
 
     # --- money over time ---

@@ -49,3 +49,11 @@ class Positions:
         """Return the slot of a position by its id, or −1."""
         symbol = self._symbol_of.get(position_id)
         return -1 if symbol is None else self.slot_of[symbol]
+
+
+def as_row(values: dict[str, Any], index: dict[str, int]) -> np.void:
+    """Return one POSITION of a restored position; `index` gives a symbol's number by its name."""
+    row = np.zeros(1, POSITION)
+    for name in POSITION.names or ():
+        row[name] = index[values["symbol"]] if name == "symbol" else values[name]
+    return row[0]

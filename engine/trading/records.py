@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from engine.journal import Writer
 from engine.trading.account import HALT, Account
 from engine.trading.gateway import OrderEvent
@@ -57,17 +59,15 @@ class Records:
         self._journal.write(Kind.POSITION, time.monotonic_ns(), now_ms, *row.item())
 
     def trade(
-        self, positions: Positions, slot: int, reason: Reason, qty: float, exit_price: float, unprotected_ms: int,
+        self, row: np.void, model_id: bytes, reason: Reason, qty: float, exit_price: float, unprotected_ms: int,
         now_ms: int,
     ) -> float:  # fmt: skip
-        """Journal a closed round trip and return its net result in USDT."""
-        row = positions.rows[slot]
+        """Journal a closed round trip and return its net result in USDT. row: its POSITION, as it was closed."""
         fees, funding, gross = float(row["fees_usdt"]), float(row["funding_usdt"]), float(row["realised_usdt"])
         net = gross - fees + funding
         self._journal.write(
             Kind.TRADE, time.monotonic_ns(), now_ms, int(row["position_id"]), int(row["symbol"]), int(row["side"]),
             int(reason), self._mode, qty, float(row["entry_price"]), exit_price, int(row["opened_ms"]), now_ms,
-            gross, fees, funding, net, float(row["mae"]), float(row["mfe"]), unprotected_ms,
-            positions.model_of.get(int(row["position_id"]), b""),
+            gross, fees, funding, net, float(row["mae"]), float(row["mfe"]), unprotected_ms, model_id,
         )  # fmt: skip
         return net

@@ -24,7 +24,7 @@ from engine.exchange.steps import Step
 from engine.exchange.user_data import ConfigUpdate
 from engine.exchange.ws_api import Credentials
 from engine.market.routes import addresses
-from engine.trading.carry import resume_orders
+from engine.trading.carry import resume_orders, resume_twins
 from engine.trading.connect import Connection, is_production
 from engine.trading.live import LiveGateway
 from engine.trading.lock import LEASE_NAME
@@ -247,6 +247,7 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
     for symbol, time_ms in desk.touched_ms.items():
         trading.reconciler.event(symbol, time_ms)
     _take_stops(live, config, index, now_ms)
+    resume_twins(restored, live.parts.core.twins, desk, symbols, now_ms)
     resumed = resume_orders(
         restored.open_orders,
         restored.entries,
@@ -258,9 +259,6 @@ def _take_over(live: Live, config: Config, symbols: list[str], now_ms: int) -> N
         restored.half_booked,
     )
     held = [int(desk.positions.rows[slot]["symbol"]) for slot in range(desk.positions.count)]
-    open_ids = {int(row["position_id"]) for row in desk.positions.rows[: desk.positions.count]} | set(desk.entries)
-    if live.parts.core.twins is not None:
-        live.parts.core.twins.resume(list(restored.twins.values()), symbols, open_ids, now_ms)
     foreign = [index[row["symbol"]] for row in report.positions if row["symbol"] in index]
     trading.reconciler.on_read(report.positions, sorted({*held, *foreign}), now_ms)
     trading.active = True

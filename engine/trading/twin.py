@@ -27,6 +27,7 @@ from kernels.stops import POSITION
 
 BARRIERS = frozenset({Reason.SL, Reason.TP, Reason.TIME})
 NAN = float("nan")
+LIVE_RESULT = ("qty", "entry_price", "exit_price", "fees_usdt", "funding_usdt", "net_usdt")  # as in a TRADE record
 CLOCK_FIELDS = frozenset({"entry_compute_ns", "entry_network_ns", "exit_compute_ns", "exit_network_ns"})
 
 
@@ -252,12 +253,16 @@ class Twins(NoTwins):
             }
             twin = Twin(**given | {"symbol": index[values["symbol"]]})
             self._take(twin)
-            if twin.position_id not in held:
+            if twin.position_id not in held and not twin.live_closed_ms:
                 self.live_gone(twin.position_id, now_ms)
-            elif not twin.opened_ms:
+                continue
+            if not twin.opened_ms:
                 self._enter(twin, now_ms)
             elif twin.exit_decided_ms and not twin.closed_ms:
                 self._leave(twin, now_ms)
+            if twin.live_closed_ms:  # its trade is over: it leaves too, if it has not decided so before
+                self._exit(twin, Reason(twin.live_reason), now_ms)
+                self._settle(twin, now_ms)
 
     # --- the shadow side ---
 

@@ -20,7 +20,7 @@ from engine.config import load
 from engine.core import Vector
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.steps import Step
-from engine.trading.carry import resume_orders
+from engine.trading.carry import resume_orders, resume_twins
 from engine.trading.live import LiveGateway
 from engine.trading.session import LiveTrading
 from kernels.records import Kind, RunState
@@ -52,6 +52,9 @@ class LiveRig:
             lambda symbol, price, time_ms: self.core.on_mark(symbol, price, 0.0, 0, time_ms, 1),
         )  # fmt: skip
         restored = self.parts.restored
+        if restored.account is not None:
+            self.desk.account.wallet_usdt = float(self.venue.wallet)  # as read at start
+        resume_twins(restored, self.core.twins, self.desk, SYMBOLS, self.venue.now_ms)
         self.resumed = resume_orders(
             restored.open_orders, restored.entries, restored.trade_ids, self.desk, self.gateway, SYMBOLS,
             self.venue.now_ms, restored.half_booked,

@@ -157,6 +157,12 @@ def test_a_restart_keeps_positions_guards_money_and_limits(tmp_path: Path) -> No
     assert third.parts.restored.account.run_state == RunState.RUNNING
 
 
+def test_a_crash_forgets_no_fee_that_the_account_record_had_no_time_for(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.open_long()
+    assert Rig(tmp_path).desk.account.wallet_usdt == pytest.approx(10_000 - 50 * 100.01 * FEE)
+
+
 def test_a_restored_position_of_an_unconfigured_symbol_refuses_to_start(tmp_path: Path) -> None:
     import rig as bench
 
