@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 DEFAULT_LIMIT = 2_400
+SWEEPS, BACKGROUND = 0.7, 0.5  # parts of the limit: what neither exits nor protects stops here, what can wait before it
 _STATE = np.dtype([("window", "<i8"), ("used", "<i8"), ("limit", "<i8"), ("banned_until_s", "<f8")])
 
 
@@ -42,7 +43,7 @@ class WeightBudget:
         File that the processes share (32 bytes, guarded by flock); None keeps the count in this process.
     share
         Part of the limit this user of the budget may bring the total to: the collector takes 0.5, so that an engine's
-        repairs always find room.
+        market helper (0.7: start-up history, repairs) finds room, which in turn leaves 0.3 to exits and protection.
     wall_s
         Wall clock: the exchange counts by its own minute, whose offset the headers reveal soon enough.
     """

@@ -17,6 +17,7 @@ from engine.exchange.signing import signed_query
 from engine.exchange.ws_api import Credentials, Done
 
 MAX_IN_FLIGHT = 100
+KEPT_FOR_ORDERS = 30  # of them: questions leave these ways free, however many answers are late
 REPEATS = 2
 
 
@@ -46,7 +47,7 @@ class PrivateRest:
 
     def send(self, request: Request, done: Done) -> bool:
         """Start a call; False when too many are in flight. `done` is called exactly once, never from inside."""
-        if len(self._tasks) >= MAX_IN_FLIGHT:
+        if len(self._tasks) >= MAX_IN_FLIGHT - (0 if request.call.value.orders else KEPT_FOR_ORDERS):
             return False
         task = asyncio.get_running_loop().create_task(self._report(request, done))
         self._tasks.add(task)

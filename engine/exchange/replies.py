@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ class Outcome(enum.Enum):
 
 UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -4116})  # −4116: an order of this id is open: ask for it
 NOT_DONE_CODES = frozenset({-1003, -1008, -1015, -1021, -5028})
+TOO_MANY = frozenset({-1003, -1015})  # for the address, for the account
+BANNED_UNTIL = re.compile(r"banned until (\d{13})\b")
 NO_SUCH_ORDER = -2013
 REDUCE_ONLY_REFUSED = -2022
 PRICE_BAND = -4131
@@ -60,6 +63,13 @@ class Reply:
         if self.status >= 500:
             return Outcome.UNKNOWN
         return Outcome.REFUSED
+
+    def banned_until_ms(self, now_ms: int) -> int:
+        """Return until when the exchange banned this address (418), exchange ms; 0 when it did not."""
+        if self.status != 418:
+            return 0
+        named = BANNED_UNTIL.search(self.message)
+        return int(named.group(1)) if named else now_ms + int(self.retry_after_s * 1_000)
 
 
 LOST = Reply(0, lost=True, message="no answer")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from engine.exchange.budget import BACKGROUND, SWEEPS
 from engine.exchange.signing import Value
 
-SWEEPS, BACKGROUND = 0.7, 0.5
 RECV_WINDOW_MS = 2_000  # small, so that an unknown order's fate is decided soon
 
 

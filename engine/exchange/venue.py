@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.private_rest import PrivateRest
-from engine.exchange.replies import NOT_SENT, Outcome, Reply
+from engine.exchange.replies import NOT_SENT, TOO_MANY, Outcome, Reply
 from engine.exchange.requests import Request
 from engine.exchange.ws_api import Done, Lane
 
+log = structlog.get_logger(__name__)
+
 REST = -1
+BAN_LEAST_MS, BAN_MOST_MS = 1_000, 3 * 86_400_000
 RATE_PAUSE_MS = 10_000  # entries rest this long after a refusal for rate, when the exchange names no time
 
 
@@ -28,6 +33,7 @@ class Venue:
 
     fenced(): somebody took over this key; nothing may leave any more. Asked before every request, since an engine that
     stood still learns of it by nothing else. What was stamped before a standstill is too old for recvWindow after it.
+    While this address is banned nothing leaves by any route: it would be refused, and make the ban longer.
     """
 
     def __init__(
@@ -40,16 +46,17 @@ class Venue:
     ) -> None:
         self.lanes, self.rest, self.budget = lanes, rest, budget
         self._now_ms, self._fenced = now_ms, fenced
+        self._banned_until_ms = 0
 
     def send(self, request: Request, done: Done, route: int = 0) -> str:
         """See Sender. An order that a lane took is never handed to another transport, whatever becomes of it."""
-        if self._fenced():
+        now_ms = self._now_ms()
+        if self._fenced() or now_ms < self._banned_until_ms:
             return ""
         method = request.call.value
-        now_ms = self._now_ms()
         if method.orders:
             self.budget.count(now_ms, method.orders)
-            done = self._watch(done)
+        done = self._watch(done, method.orders > 0)
         if method.ws and route != REST:
             count = len(self.lanes)
             for offset in range(count):
@@ -58,9 +65,15 @@ class Venue:
                     return f"ws{lane.number}"
         return "rest" if self.rest.send(request, done) else ""
 
-    def _watch(self, done: Done) -> Done:
+    def _watch(self, done: Done, is_order: bool) -> Done:
         def watched(reply: Reply) -> None:
-            if reply.outcome is Outcome.NOT_DONE and reply is not NOT_SENT and reply.code in (-1003, -1015, 0):
+            if reply.status == 418:
+                now_ms = self._now_ms()
+                until_ms = max(reply.banned_until_ms(now_ms), now_ms + BAN_LEAST_MS)
+                self._banned_until_ms = min(until_ms, now_ms + BAN_MOST_MS)
+                log.error("address_banned", seconds=(self._banned_until_ms - now_ms) / 1_000)
+            refused = reply.outcome is Outcome.NOT_DONE and reply is not NOT_SENT
+            if is_order and refused and (reply.code in TOO_MANY or not reply.code):
                 pause_ms = int(reply.retry_after_s * 1_000) or RATE_PAUSE_MS
                 self.budget.ban(self._now_ms() + pause_ms)
             done(reply)

@@ -22,7 +22,7 @@ import uvloop
 
 from engine.errors import DataError, ExchangeError
 from engine.exchange import filters
-from engine.exchange.budget import WeightBudget
+from engine.exchange.budget import SWEEPS, WeightBudget
 from engine.exchange.rest import MarketRest, closed
 from engine.market.rings import BarFile, bar_path
 from engine.market.series import holes, unbroken
@@ -253,7 +253,7 @@ async def serve(base_url: str, budget_path: Path | None, pool_scale: int = 1) ->
             answer |= {"ok": False, "error": f"{type(error).__name__}: {error}"}
         emit(answer)
 
-    async with MarketRest(base_url, WeightBudget(budget_path), pool_scale=pool_scale) as rest:
+    async with MarketRest(base_url, WeightBudget(budget_path, SWEEPS), pool_scale=pool_scale) as rest:
         worker = Worker(rest, emit)
         running = {asyncio.create_task(_sample_time(worker, emit))}
         while line := await reader.readline():

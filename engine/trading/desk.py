@@ -97,6 +97,9 @@ class Desk:
             if run.banded:
                 price = self.terms.band_price(run.symbol, side)
                 kind = OrderType.LIMIT_IOC if price > 0.0 else kind
+        if qty <= 0.0:  # less than one step is left: nothing can be sold, and a person was told
+            run.next_ms = now_ms + exits.DUST_MS
+            return None
         run.rounds += 1
         run.sent_ms = now_ms
         first = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.exchange.replies import TOO_MANY
 from engine.trading.orders import Order, OrderType
 from kernels.records import OrderState, Reason
 
@@ -20,7 +21,9 @@ CLOSED_WAIT_MS = 5_000  # the contract is not traded at present: nothing can be 
 ROUTES = (0, 1, -1)  # both lanes, then REST
 QUICK_ROUNDS = 6  # rounds that follow each other at once; later ones wait SLOW_MS
 SLOW_MS = 250
+RATE_MS = 1_000  # refused for rate: another round at once would only make it worse
 SILENT_AGAIN_MS = 1_000  # after the second order: a further one this often while nobody says anything
+DUST_MS = 60_000  # a rest below the step: looked at again this often, in case the step changes back
 TRIGGER_WAIT_MS = 300  # a stop seen triggering gets this long to close the position by itself
 READ_WAIT_MS = 1_500  # "nothing to reduce": the position is read before more is sent
 
@@ -77,7 +80,10 @@ def note_end(run: ExitRun, order: Order, now_ms: int) -> bool:
         return False
     if order.code == PRICE_BAND_CODE or (order.order_type is OrderType.MARKET and order.state is OrderState.EXPIRED):
         run.banded = True
-    run.next_ms = now_ms + (SLOW_MS if run.rounds >= QUICK_ROUNDS else 0)
+    no_way = order.state is OrderState.REJECTED and not order.route
+    run.next_ms = now_ms + (SLOW_MS if no_way or run.rounds >= QUICK_ROUNDS else 0)
+    if order.code in TOO_MANY:
+        run.next_ms = now_ms + RATE_MS
     return False
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.exchange.replies import Outcome, Reply
+from engine.exchange.replies import TOO_MANY, Outcome, Reply
 from engine.exchange.requests import STOP, TAKE_PROFIT, Call, Request, protective_stop
 from engine.exchange.steps import Step
 from engine.exchange.user_data import AlgoUpdate
@@ -250,7 +250,8 @@ class Protection:
 
     def _placed(self, slot: Slot, reply: Reply, now_ms: int) -> None:
         pause_ms = RETRY_MS[min(slot.attempts, len(RETRY_MS)) - 1]
-        slot.next_ms = now_ms + (pause_ms if now_ms < slot.deadline_ms else SLOW_RETRY_MS)
+        quick = now_ms < slot.deadline_ms and reply.code not in TOO_MANY
+        slot.next_ms = now_ms + (pause_ms if quick else SLOW_RETRY_MS)
         if reply.ok and isinstance(reply.result, dict):
             slot.algo_id = int(reply.result.get("algoId") or slot.algo_id)
             self._state(slot, str(reply.result.get("algoStatus", "NEW")), now_ms, "")

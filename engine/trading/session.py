@@ -348,15 +348,14 @@ class LiveTrading:
             row = positions.rows[slot]
             symbol, position_id = int(row["symbol"]), int(row["position_id"])
             stop = self.protection.slots.get(symbol)
-            if stop is not None and stop.position_id == position_id:
+            if stop is not None and (stop.position_id == position_id or position_id in self.desk.exits):
                 continue
-            if stop is None:
-                self.violations += 1
-                trigger = protect_level(
-                    int(row["side"]), float(row["sl_price"]), float(row["atr_15m"]), self.gateway.steps[symbol][0]
-                )
-                name = client_order_id(*self._names, position_id, "p")
-                self.protection.arm(position_id, symbol, int(row["side"]), trigger, name, now_ms)
+            self.violations += 1
+            trigger = protect_level(
+                int(row["side"]), float(row["sl_price"]), float(row["atr_15m"]), self.gateway.steps[symbol][0]
+            )
+            name = client_order_id(*self._names, position_id, "p")
+            self.protection.arm(position_id, symbol, int(row["side"]), trigger, name, now_ms)
 
     def exit_position(self, position_id: int, reason: Reason, now_ms: int) -> None:
         """Close a position now."""

@@ -36,24 +36,27 @@ class LiveTerms:
         self._now_ms, self._read, self._alarm = now_ms, read, alarm
 
     def exit_qty(self, slot: int) -> tuple[float, str]:
-        """Return the exchange's own |positionAmt| where its statement is no older than our last fill."""
+        """Return the exchange's own |positionAmt| where its statement is no older than our last fill.
+
+        What is off a changed step is left to a person; 0.0 when that is all there is.
+        """
         row = self._desk.positions.rows[slot]
         symbol, qty = int(row["symbol"]), float(row["qty"])
-        stated = self._reconciler.stated.get(symbol)
-        if stated is None or stated.qty * float(row["side"]) <= 0.0:
-            return qty, ""
-        if self._settings.external == "ignore":
-            return (qty, "") if abs(stated.qty) >= qty else (abs(stated.qty), stated.amount.lstrip("-"))
-        if stated.time_ms < self._reconciler.last_event_ms.get(symbol, 0) and abs(stated.qty) < qty:
-            return qty, ""
-        text = stated.amount.lstrip("-")
-        step = self._gateway.steps[symbol][1]
-        if not step.fits(text):
-            why = f"position {text} is off the step {step.text}: the rest needs a person"
-            self._alarm("dust", symbol, why)
+        step, stated = self._gateway.steps[symbol][1], self._reconciler.stated.get(symbol)
+        text = ""  # our own number, which the gateway writes on the step
+        if stated is not None and stated.qty * float(row["side"]) > 0.0:
+            newer = stated.time_ms >= self._reconciler.last_event_ms.get(symbol, 0) or abs(stated.qty) >= qty
+            if newer if self._settings.external != "ignore" else abs(stated.qty) < qty:
+                text = stated.amount.lstrip("-")
+                qty = float(text)
+        whole = step.floor(text or qty)
+        if qty - float(whole) > 1e-6 * step.size:
+            why = f"position {text or qty} is off the step {step.text}: the rest needs a person"
+            if symbol not in self._desk.account.halted_symbols:
+                self._alarm("dust", symbol, why)
             self._desk.halt_symbol(symbol, self._gateway.symbols[symbol], why, self._now_ms())
-            text = step.floor(text)
-        return float(text), text
+            return float(whole), whole
+        return qty, text
 
     def slice_qty(self, symbol: int) -> float:
         """Return MARKET_LOT_SIZE.maxQty."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.exchange.budget import WeightBudget, shared_path
+from engine.exchange.budget import BACKGROUND, SWEEPS, WeightBudget, shared_path
 from engine.exchange.order_budget import OrderBudget
-from engine.exchange.requests import BACKGROUND, SWEEPS, Call
+from engine.exchange.requests import Call
 
 
 def test_data_folders_share_the_weight_of_a_real_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

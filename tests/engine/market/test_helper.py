@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import ExchangeError
 from engine.exchange import filters
+from engine.exchange.budget import WeightBudget
 from engine.market.assistant import Assistant
 from engine.market.helper import decode_bars, read_samples
 from engine.market.rings import BarFile, bar_path
@@ -149,3 +150,16 @@ def test_short_holes_are_filled_and_long_ones_start_the_run_again() -> None:
     assert run[1]["close"] == run[1]["open"] == 4.0 and run[1]["volume"] == 0.0
     assert run[1]["flags"] & BarFlag.FILLED
     assert len(filled(bars[1], 2 * MINUTE, 4 * MINUTE, 0)) == 2
+
+
+async def test_the_helper_leaves_thirty_percent_of_the_weight(
+    assistant: Assistant, exchange: FakeExchange, tmp_path: Path
+) -> None:
+    budget = WeightBudget(tmp_path / "weight")
+    budget.set_limit(40)
+    ranges = [["BTCUSDT", 0, NOW - (i + 2) * 600 * MINUTE, NOW - (i + 1) * 600 * MINUTE] for i in range(20)]
+    asked = asyncio.create_task(assistant.ask("bars", ranges=ranges))
+    done, _ = await asyncio.wait({asked}, timeout=1.0)
+    assert not done, "all of it weighs more than a minute has"
+    assert budget.used <= 28
+    asked.cancel()

@@ -1,0 +1,105 @@
+"""What must not be asked of the exchange, or not at once: banned addresses, refusals for rate, dust, foreign stops."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from live_rig import LiveRig
+from simulated import Simulated
+from test_live_simulator import gone, opened
+
+from engine.exchange import private_rest
+from engine.exchange.budget import WeightBudget
+from engine.exchange.private_rest import PrivateRest
+from engine.exchange.replies import Reply
+from engine.exchange.requests import Call, Request
+from engine.exchange.signing import make_signer
+from engine.exchange.steps import Step
+from engine.exchange.ws_api import Credentials
+from kernels.records import Kind, Reason
+
+
+def exits_ms(rig: LiveRig) -> list[int]:
+    """When exits left."""
+    return [ms for ms, r, _ in rig.venue.requests if r.call is Call.ORDER_PLACE and "reduceOnly" in r.params]
+
+
+async def test_nothing_is_sent_while_the_address_is_banned(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        charge, refused = sim.server.rest.weights.charge, []
+
+        def watched(address: str, weight: int, now_s: float) -> int:
+            try:
+                return charge(address, weight, now_s)
+            except Exception:
+                refused.append(now_s)
+                raise
+
+        sim.server.rest.weights.charge = watched  # type: ignore[method-assign]
+        sim.server.faults.begin("ip_ban", seconds=3)
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await gone(sim, seconds=25)
+        assert live.parts.core.desk.trades_closed == 1
+        assert len(refused) <= 6, "the exit that learnt of it, and what was under way on the other routes"
+
+
+@pytest.mark.parametrize("code", [-1003, -1015])
+def test_an_exit_refused_for_rate_is_tried_again_at_a_pace(tmp_path: Path, code: int) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.faults[Call.ORDER_PLACE].extend([f"code {code}"] * 3)
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(3_400)
+    times = exits_ms(rig)
+    assert len(times) == 4 and rig.held == 0
+    assert all(later - earlier >= 1_000 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_ban_names_its_end() -> None:
+    named = Reply(418, -1003, "Way too many requests; IP(1.2.3.4) banned until 1800000005000. Please use ...")
+    assert named.banned_until_ms(1_800_000_000_000) == 1_800_000_005_000
+    assert Reply(418, -1003, "", None, False, 7.0).banned_until_ms(1_000) == 8_000
+    assert Reply(429, -1003, "banned until 1800000005000").banned_until_ms(0) == 0
+
+
+def test_dust_below_a_changed_step_is_not_offered_for_sale_again_and_again(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.gateway.steps[0] = rig.gateway.steps[0][0], Step(7.0)
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(5_000)
+    assert rig.venue.held["BTCUSDT"].amount == Decimal(1), "50 less seven sevens"
+    assert len(exits_ms(rig)) == 1
+    assert 0 in rig.desk.account.halted_symbols and rig.trading.alarm.counts["dust"] == 1
+    assert rig.trading.protection.standing(0), "closePosition on the exchange sells what a step cannot name"
+
+
+def test_a_position_behind_another_one_s_stop_is_left(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    slot = rig.trading.protection.slots[0]
+    slot.position_id += 1_000  # as when a fill was told before the position of the stop that stands
+    rig.run(100)
+    assert rig.held == 0
+    assert rig.records(Kind.TRADE)[-1]["reason"] == Reason.UNPROTECTED
+
+
+async def test_questions_leave_ways_free_for_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_rest, "MAX_IN_FLIGHT", 4)
+    monkeypatch.setattr(private_rest, "KEPT_FOR_ORDERS", 2)
+    rest = PrivateRest(
+        "http://127.0.0.1:1", Credentials("k", make_signer("s")), WeightBudget(), lambda: 1_800_000_000_000
+    )
+    answers: list[Reply] = []
+    taken = [rest.send(Request(Call.TRADES, {"symbol": "BTCUSDT"}), answers.append) for _ in range(3)]
+    orders = [rest.send(Request(Call.ORDER_PLACE, {"symbol": "BTCUSDT"}), answers.append) for _ in range(3)]
+    assert (taken, orders) == ([True, True, False], [True, True, False])
+    await rest.close()
