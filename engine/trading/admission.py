@@ -98,14 +98,23 @@ class Admission:
 
     def refused(self, order: Order, code: int, now_ms: int) -> None:
         """Learn from a refused order: what the exchange imposed, or that the symbol needs a person."""
+        if self.imposed(order.symbol, code, order.detail, now_ms):
+            return
+        if order.reduce_only or order.state.name != "REJECTED" or code in PASSING:
+            return
+        self.halt(order.symbol, f"code {code}", now_ms)  # refused for a reason of its own: a person must look
+        self.alarm("exchange_restriction", order.symbol, f"code {code}: {order.detail}")
+        self.desk.write_account(now_ms)
+
+    def imposed(self, symbol: int, code: int, detail: str, now_ms: int) -> bool:
+        """Take a refusal that restricts the account, whatever was refused; False when the code does not."""
         account = self.desk.account
         if code in HALTING_RESTRICTIONS:
             account.run_state = int(RunState.HALTED)
         elif code in REDUCE_ONLY_RESTRICTIONS:
             account.run_state = max(account.run_state, int(RunState.REDUCE_ONLY))
-        elif order.reduce_only or order.state.name != "REJECTED" or code in PASSING:
-            return
-        else:  # an entry refused for a reason of its own: the symbol rests until a person looks
-            self.halt(order.symbol, f"code {code}", now_ms)
-        self.alarm("exchange_restriction", order.symbol, f"code {code}: {order.detail}")
+        else:
+            return False
+        self.alarm("exchange_restriction", symbol, f"code {code}: {detail}")
         self.desk.write_account(now_ms)
+        return True

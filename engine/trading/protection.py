@@ -90,7 +90,7 @@ class Protection:
     """See the module. exit_now(position_id, reason, now_ms) closes a position; alarm(kind, symbol, text) tells a
     person; changed(slot, now_ms) is told when a position gained or lost its protection; mine(name) says whether an
     order was made by this system, in whatever run. kind: a stop must stand or the position is left; a take profit is
-    an addition that may be missing.
+    an addition that may be missing. refused(symbol, code, now_ms): what else the code may mean.
     """
 
     symbols: list[str]
@@ -100,6 +100,7 @@ class Protection:
     changed: Callable[[Slot, int], None] = lambda slot, now_ms: None
     mine: Callable[[str], bool] = lambda name: True
     kind: str = STOP
+    refused: Callable[[int, int, int], None] = lambda symbol, code, now_ms: None
     slots: dict[int, Slot] = field(default_factory=dict)
     _now_ms: int = 0
 
@@ -266,6 +267,7 @@ class Protection:
             slot.stage, slot.stage_ms = Stage.TRIGGERED, now_ms
         elif reply.code not in NOT_SEEN_YET:
             self.alarm("stop_refused", slot.symbol, f"code {reply.code}: {reply.message}; the local guard stands")
+            self.refused(slot.symbol, reply.code, now_ms)
 
     def _look(self, slot: Slot, now_ms: int) -> None:
         """A stop of this kind exists: find out whether it is ours at this level."""

@@ -116,6 +116,7 @@ class LiveTrading:
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
         self.brackets = Brackets(sender, symbols, settings.leverage)
         self.admission = Admission(settings, instruments, marks, desk, gateway, budget, self.brackets, self.alarm)
+        self.protection.refused = self.takes.refused = self._stop_refused
         self.kill = KillLadder(desk, gateway.cancel)
         self.foreign = Foreign(
             desk, self.protection, self.takes, self.reconciler, self._index, self.alarm, self.fees.rate
@@ -258,6 +259,9 @@ class LiveTrading:
             trigger = take_level(stop.side, float(row["tp_price"]), float(row["atr_15m"]), tick)
             name = client_order_id(*self._names, stop.position_id, "t")
             self.takes.arm(stop.position_id, stop.symbol, stop.side, trigger, name, now_ms)
+
+    def _stop_refused(self, symbol: int, code: int, now_ms: int) -> None:
+        self.admission.imposed(symbol, code, "a stop was refused", now_ms)
 
     # --- reconciliation ---
 

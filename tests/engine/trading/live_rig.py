@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import pytest
 from rig import BOOK_ROW, SYMBOLS, FixedModel, instruments
 from venue_model import VenueModel
 
@@ -19,6 +20,7 @@ from engine.clock import EventClock
 from engine.config import load
 from engine.core import Vector
 from engine.exchange.order_budget import OrderBudget
+from engine.exchange.requests import Call
 from engine.exchange.steps import Step
 from engine.trading.carry import resume_orders, resume_twins
 from engine.trading.live import LiveGateway
@@ -29,13 +31,16 @@ from kernels.records import Kind, RunState
 class LiveRig:
     """One live core; `venue` is the exchange. Times in ms; `step` moves both clocks and delivers what is waiting."""
 
-    def __init__(self, folder: Path, venue: VenueModel | None = None, **live: object) -> None:
+    def __init__(
+        self, folder: Path, venue: VenueModel | None = None, risk: dict[str, float] | None = None, **live: object
+    ) -> None:
         self.folder, self.venue = folder, venue or VenueModel()
         for name in SYMBOLS:
             self.venue.price.setdefault(name, Decimal(100))
         self.config = load(
-            market={"symbols": SYMBOLS}, journal={"segment_mib": 1}, live=live, mode="live", data_dir=folder
-        )
+            market={"symbols": SYMBOLS}, journal={"segment_mib": 1}, live=live, risk=risk or {}, mode="live",
+            data_dir=folder,
+        )  # fmt: skip
         self.clock = EventClock()
         self.clock.observe(self.venue.now_ms)
         self.books = np.zeros(len(SYMBOLS), BOOK_ROW)
@@ -109,3 +114,28 @@ class LiveRig:
         for segment in journal.segments(self.folder / "journal", self.config.engine_id):
             out += [record for k, record in journal.read_records(segment) if k is kind]
         return out
+
+
+def sent(rig: LiveRig, call: Call) -> list[dict]:
+    return [request.params for _, request, _ in rig.venue.requests if request.call is call]
+
+
+def entries(rig: LiveRig) -> list[dict]:
+    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") != "true"]
+
+
+def exits(rig: LiveRig) -> list[dict]:
+    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") == "true"]
+
+
+def agree(rig: LiveRig) -> None:
+    """Our books, the exchange's position, the wallet and the stops say the same."""
+    for symbol, name in enumerate(rig.trading.symbols):
+        slot = rig.desk.positions.slot_of[symbol]
+        row = rig.desk.positions.rows[slot]
+        ours = float(row["side"]) * float(row["qty"]) if slot >= 0 else 0.0
+        assert ours == pytest.approx(float(rig.venue.held[name].amount), abs=1e-9)
+        if slot >= 0:
+            assert rig.trading.protection.standing(symbol)
+            assert row["protected"] == 1
+    assert rig.desk.account.wallet_usdt == pytest.approx(float(rig.venue.wallet), abs=1e-6)

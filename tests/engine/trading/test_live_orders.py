@@ -11,41 +11,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import itertools
 
-from live_rig import LiveRig
-from rig import SYMBOLS
+from live_rig import LiveRig, agree, entries, exits, sent
 
 from engine.exchange.requests import Call
-from engine.trading.kill import Step as KillStep
-from engine.trading.margin import Tier
 from engine.trading.protection import Stage
-from engine.trading.report import report
 from kernels.decide import BIT
-from kernels.records import Kind, OrderState, Reason, RunState
-
-
-def sent(rig: LiveRig, call: Call) -> list[dict]:
-    return [request.params for _, request, _ in rig.venue.requests if request.call is call]
-
-
-def entries(rig: LiveRig) -> list[dict]:
-    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") != "true"]
-
-
-def exits(rig: LiveRig) -> list[dict]:
-    return [p for p in sent(rig, Call.ORDER_PLACE) if p.get("reduceOnly") == "true"]
-
-
-def agree(rig: LiveRig) -> None:
-    """Our books, the exchange's position, the wallet and the stops say the same."""
-    for symbol, name in enumerate(rig.trading.symbols):
-        slot = rig.desk.positions.slot_of[symbol]
-        row = rig.desk.positions.rows[slot]
-        ours = float(row["side"]) * float(row["qty"]) if slot >= 0 else 0.0
-        assert ours == pytest.approx(float(rig.venue.held[name].amount), abs=1e-9)
-        if slot >= 0:
-            assert rig.trading.protection.standing(symbol)
-            assert row["protected"] == 1
-    assert rig.desk.account.wallet_usdt == pytest.approx(float(rig.venue.wallet), abs=1e-6)
+from kernels.records import Kind, OrderState, Reason
 
 
 def test_a_trade_from_entry_to_stop_loss_with_its_stop_on_the_exchange(tmp_path: Path) -> None:
@@ -338,19 +309,6 @@ def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:
     agree(rig)
 
 
-def test_funding_comes_from_the_event_alone(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.open_long()
-    rig.venue.pay_funding("BTCUSDT", "-1.25")
-    rig.deliver()
-    assert float(rig.desk.positions.rows[0]["funding_usdt"]) == -1.25
-    due = rig.venue.now_ms + 5
-    rig.core.on_mark(0, 100.0, 0.01, due, due, 1)
-    rig.core.on_mark(0, 100.0, 0.01, due + 28_800_000, due + 1, 1)
-    assert float(rig.desk.positions.rows[0]["funding_usdt"]) == -1.25
-    agree(rig)
-
-
 def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_stop(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
@@ -363,93 +321,6 @@ def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_st
     assert rig.trading.alarm.counts["blind"] >= 1
 
 
-def test_leverage_restriction_codes_change_the_run_state(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.venue.faults[Call.ORDER_PLACE].append("code -4400")
-    rig.decide()
-    rig.step()
-    assert rig.desk.account.run_state == 3
-    rig.venue.faults[Call.ORDER_PLACE].append("code -4192")
-    rig.desk.account.run_state = 2
-    rig.decide()
-    rig.step()
-    assert rig.desk.account.run_state == 4
-
-
-def test_an_unlisted_code_rejects_the_entry_and_takes_the_symbol_off(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.venue.faults[Call.ORDER_PLACE].append("code -7777")
-    rig.decide()
-    rig.step()
-    assert rig.held == 0
-    assert 0 in rig.desk.account.halted_symbols
-    rig.venue.price["ETHUSDT"] = Decimal(100)
-    rig.open_long(1)
-    rig.venue.faults[Call.ORDER_PLACE].append("code -7777")
-    rig.venue.price["ETHUSDT"] = Decimal("98.9")
-    rig.step()
-    rig.step()
-    assert rig.held == 0  # an exit goes on by the next route at once
-
-
-def test_a_fee_in_bnb_is_booked_at_its_price(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.venue.price["BNBUSDT"] = Decimal(600)
-    rig.trading.fees.watch("BNB")
-    rig.step()
-    rig.venue.fee_asset = "BNB"
-    rig.open_long()
-    (fill,) = rig.records(Kind.FILL)
-    assert fill["fee_usdt"] == pytest.approx(50 * 100 * 0.0005 * 600)  # the model charges the same number of BNB
-
-
-def test_the_kill_ladder_flattens_and_measures_each_step(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.open_long(0)
-    rig.open_long(1)
-    rig.venue.faults[Call.ORDER_PLACE].append("silence")
-    rig.decide(2)  # an entry whose fate is open
-    kill = rig.trading.kill
-    kill.begin(KillStep.FLATTEN, rig.venue.now_ms)
-    assert rig.desk.account.run_state == RunState.REDUCE_ONLY
-    assert list(kill.took_ms) == [KillStep.PAUSE, KillStep.REDUCE_ONLY]
-    rig.run(200)
-    assert rig.held == 0
-    assert KillStep.FLATTEN not in kill.took_ms  # the third symbol's entry may still have filled
-    rig.run(8_000, 100)
-    assert list(kill.took_ms) == list(KillStep)
-    assert report(rig.trading)["kill_ms"].keys() == {"pause", "reduce_only", "cancel", "flatten"}
-    with pytest.raises(ValueError, match="flatten"):
-        kill.step("burn")
-    assert kill.took_ms[KillStep.FLATTEN] > 4_000
-    rig.decide(0)
-    assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["reduce_only"]
-    assert sent(rig, Call.ORDER_CANCEL) == [
-        {"symbol": "SOLUSDT", "origClientOrderId": entries(rig)[2]["newClientOrderId"]}
-    ]
-
-
-def test_a_crash_lifts_neither_a_halted_symbol_nor_a_cooldown(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.venue.faults[Call.ORDER_PLACE].append("code -9999")
-    rig.decide(0)
-    rig.step()
-    assert rig.desk.account.halted_symbols == {0}
-    rig.open_long(1)
-    rig.venue.move(SYMBOLS[1], "98.9")
-    rig.run(400)
-    assert rig.held == 0
-    cooldown_ms = rig.desk.account.cooldown_until_ms[1]
-    rig.parts.journal.close()
-    again = LiveRig(tmp_path, rig.venue)
-    assert again.desk.account.halted_symbols == {0}
-    assert again.desk.account.cooldown_until_ms[1] == pytest.approx(cooldown_ms, abs=1_000)
-    again.decide(1)
-    assert int(again.core.last_signals[1]["gates"]) & BIT["cooldown"]
-    again.decide(0)
-    assert int(again.core.last_signals[0]["gates"]) & BIT["symbol_halted"]
-
-
 def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
@@ -460,61 +331,3 @@ def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) ->
     assert len(sent_ms) == 3, "two refusals and the exit"
     assert all(later - earlier >= 5_000 for earlier, later in itertools.pairwise(sent_ms))
     assert rig.held == 0
-
-
-@pytest.mark.parametrize(("margin_type", "leverage", "refused"), [("CROSSED", 5, False), ("ISOLATED", 5, False),
-                                                                  ("ISOLATED", 75, True)])  # fmt: skip
-def test_a_stop_beyond_the_liquidation_price_refuses_the_entry(
-    tmp_path: Path, margin_type: str, leverage: int, refused: bool
-) -> None:
-    rig = LiveRig(tmp_path, margin_type=margin_type, leverage=leverage)
-    tiers = [Tier(0.0, 1e9, 0.004, 0.0, 125)]
-    rig.trading.brackets.take({name: tiers for name in SYMBOLS}, rig.venue.now_ms)
-    rig.step()
-    rig.decide(0)  # the stop stands 1.15 % away; at 75x isolated margin is 1.33 %, less 0.4 % maintenance: 0.93 %
-    gates = int(rig.core.last_signals[0]["gates"])
-    assert bool(gates & BIT["liquidation"]) is refused
-
-
-def test_what_other_positions_bind_brings_liquidation_nearer(tmp_path: Path) -> None:
-    rig = LiveRig(tmp_path)
-    rig.trading.brackets.take({name: [Tier(0.0, 1e9, 0.004, 0.0, 125)] for name in SYMBOLS}, rig.venue.now_ms)
-    rig.open_long(1)
-    rig.step()
-    row = rig.desk.positions.rows[0]
-    assert rig.trading.admission.maintenance_usdt == pytest.approx(0.004 * float(row["qty"]) * 100.0)
-
-
-@pytest.mark.parametrize("leaving", [False, True])
-def test_a_run_that_dies_between_a_fill_and_its_position_is_completed_by_the_next(
-    tmp_path: Path, leaving: bool
-) -> None:
-    class Dead(Exception):
-        pass
-
-    def die(*args: object) -> None:
-        raise Dead
-
-    rig = LiveRig(tmp_path)
-    if leaving:
-        rig.open_long()
-    rig.desk._records.position = die  # type: ignore[method-assign]
-    with pytest.raises(Dead):
-        if leaving:
-            rig.core.close_position(0, Reason.MANUAL)
-            rig.step()
-        else:
-            rig.open_long()
-    rig.parts.journal.close()
-    rig.venue._answers.clear()  # nobody hears them any more
-    rig.venue._events.clear()
-    again = LiveRig(tmp_path, rig.venue)
-    again.run(4_000)
-    held = float(rig.venue.held[SYMBOLS[0]].amount)
-    assert again.held == (held != 0.0) == (not leaving)
-    if held:
-        assert float(again.desk.positions.rows[0]["qty"]) == pytest.approx(held)
-    ids = [int(fill["trade_id"]) for fill in again.records(Kind.FILL)]
-    assert ids == [trade["id"] for trade in rig.venue.trades], "each trade once"
-    assert again.desk.account.halted_symbols == set()
-    assert not [r for r in again.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]

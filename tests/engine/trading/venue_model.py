@@ -289,6 +289,15 @@ class VenueModel:
              "a": {"m": "FUNDING_FEE", "B": balance, "P": [], "S": symbol}}
         )  # fmt: skip
 
+    def transfer(self, amount: str) -> None:
+        """Move money into the futures wallet, or out of it."""
+        self.wallet += Decimal(amount)
+        balance = [{"a": "USDT", "wb": str(self.wallet), "cw": "0", "bc": amount}]
+        reason = "DEPOSIT" if Decimal(amount) > 0 else "WITHDRAW"
+        self._event(
+            {"e": "ACCOUNT_UPDATE", "E": self.now_ms, "T": self.now_ms, "a": {"m": reason, "B": balance, "P": []}}
+        )
+
     # --- events ---
 
     def _event(self, message: dict[str, Any]) -> None:
