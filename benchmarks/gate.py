@@ -99,10 +99,7 @@ def paths(rig: PathRig, many_rig: PathRig) -> dict[str, Callable[[], float]]:
         return run
 
     def decide_and_size() -> None:
-        core._decide_on(
-            0, rig.now_ms, 0, core.books, core.marks, core._mark_ms, core._rates, core._next_ms, core._constants,
-            core._predictions, core._facts, core._limits, core._plan,
-        )  # fmt: skip
+        core._decide_on(core._table, 0, rig.now_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
 
     return {
         "kline_frame_to_decision": kline,

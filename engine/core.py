@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,21 @@ from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
 from engine.trading.twin import Twins
 from kernels import decision, stops
+from kernels.addresses import table_of
 from kernels.compile import entry_point
 from kernels.decide import BIT, FACTS, PLAN
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
-SIGNAL_WORDS = RECORDS[Kind.SIGNAL].itemsize // 8
 MODEL_ID_BYTES = RECORDS[Kind.SIGNAL]["model_id"].itemsize
-TOLD = (FACTS.names or ()).index("losing_streak") + 1  # facts that the core states; a kernel finds the others
-MARK_TO_EXIT, ORDER = int(Stage.MARK_TO_EXIT), int(Stage.ORDER)  # plain ints: an enum costs a call on the hot path
+BOOK, SIGNAL = Kind.BOOK, Kind.SIGNAL  # looking an enum's member up costs a call on the hot path
+MARK_TO_EXIT, ORDER = int(Stage.MARK_TO_EXIT), int(Stage.ORDER)
 RUNNING, ENTRIES_OFF = int(RunState.RUNNING), (int(RunState.REDUCE_ONLY), int(RunState.HALTED))
 GAP, CLOCK, FULL, AUDIT = int(Hold.GAP), int(Hold.CLOCK), int(Hold.FULL), int(Hold.AUDIT)
+_FLAG = {name: 1 << bit for bit, name in enumerate(decision.FLAGS)}
+F_HAS_MODEL, F_SESSION, F_REDUCE_ONLY = _FLAG["has_model"], _FLAG["session"], _FLAG["reduce_only"]
+F_HALTED, F_UNKNOWN, F_FLAT = _FLAG["symbol_halted"], _FLAG["unknown_order"], _FLAG["flat"]
+_HELD = {GAP: "gap", CLOCK: "clock_bad", FULL: "journal_full", AUDIT: "audit_failed"}
+HOLD_FLAGS = [sum(_FLAG[name] for bit, name in _HELD.items() if hold & bit) for hold in range(16)]
 CHANGED = 1  # marks an INSTRUMENT record that is an input, not a part of a segment's beginning
 LEAVE_BEFORE_MS = 3_600_000  # positions are exited this long before delivery
 
@@ -47,6 +52,15 @@ class Predictor(Protocol):
 
     def predict_into(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> None:
         """Write the 8 predictions of float32[132] into float64[8]."""
+        ...
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A model that can be bound to the memory of its row and its answer, which makes each call cheaper."""
+
+    def bind(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> Callable[[], None]:
+        """Return what predicts `row` into `out`, both as they are when it is called."""
         ...
 
 
@@ -112,20 +126,21 @@ class Core:
         self._mark_ms, self._next_ms = np.zeros(len(symbols), np.int64), np.zeros(len(symbols), np.int64)
         self._rates = np.full(len(symbols), np.nan)
         self._limits, self._facts, self._plan = limits_row(config), np.zeros(1, FACTS), np.zeros(1, PLAN)
-        self._facts_memory = self._facts.view(np.uint8).data
-        self._tell = struct.Struct(f"<{TOLD}d").pack_into
         self._constants = constants(instruments)
         self._most = self._constants["max_qty"].copy()  # by the listing; live: the brackets' caps may be below it
         self.notional_caps_usdt = [math.inf] * len(symbols)
         self.closes: Closes | None = None  # whoever keeps the bars gives them: the panel, or a backtest's grid
         self.on_listing: Callable[[int], None] = lambda symbol: None
-        self._signal_words = self.last_signals.view(np.uint64)
         self._predictions, self._row32 = np.zeros(TARGET_COUNT), np.zeros(FEATURE_COUNT, np.float32)
-        self._times, self._first_ms = np.zeros(5, np.int64), np.zeros(3, np.int64)
-        self._times_memory, self._first_memory = self._times.data, self._first_ms.data
+        self._had_no_nan, self._model_words = np.zeros(FEATURE_COUNT, np.uint8), np.zeros(MODEL_ID_BYTES, np.uint8)
         # what Python reads and writes one by one, over the memory that the kernels read
         self.mark_ms, self.next_funding_ms = self._mark_ms.data, self._next_ms.data
         self.funding_rate: memoryview[float] = cast("memoryview[float]", self._rates.data)
+        self._table = table_of(
+            books, marks, self._mark_ms, self._rates, self._next_ms, self._constants, self._predictions, self._facts,
+            self._limits, self._plan, self._row32, self._had_no_nan, self._model_words, latencies.counts,
+            latencies.sums, self.last_signals, len(symbols),
+        )  # fmt: skip
         self.predictor = None
         self._check = entry_point(stops.check)
         self._quote, self._sign = entry_point(decision.quote), entry_point(decision.sign)
@@ -139,12 +154,16 @@ class Core:
     @predictor.setter
     def predictor(self, predictor: Predictor | None) -> None:
         self._predictor = predictor
-        unseen = np.zeros(FEATURE_COUNT, bool) if predictor is None else predictor.nan_unseen
-        self._had_no_nan = np.require(unseen, np.bool_, ["C"])
+        self._had_no_nan[:] = 0 if predictor is None else predictor.nan_unseen
         name = b"" if predictor is None else predictor.model_id.encode()
-        self._model_words = np.frombuffer(name[:MODEL_ID_BYTES].ljust(MODEL_ID_BYTES, b"\0"), np.uint64).copy()
+        self._model_words[:] = np.frombuffer(name[:MODEL_ID_BYTES].ljust(MODEL_ID_BYTES, b"\0"), np.uint8)
         if predictor is None:
             self._predictions[:] = np.nan
+            self._predict: Callable[[], None] | None = None
+        elif isinstance(predictor, Bindable):
+            self._predict = predictor.bind(self._row32, self._predictions)
+        else:
+            self._predict = partial(predictor.predict_into, self._row32, self._predictions)
 
     # --- mark prices: the guards ---
 
@@ -188,27 +207,42 @@ class Core:
 
     def on_vector(self, vector: Vector, recv_ns: int) -> None:
         """Decide on a complete vector: predict, decide, size, journal, and send the entry if nothing refuses."""
-        now_ms = self.clock.now_ms()
-        times, predictor, symbol = self._times_memory, self._predictor, vector.symbol
-        times[0], times[1] = recv_ns, time.monotonic_ns()
-        unseen, hold = self._write_book(vector, now_ms)
-        if predictor is not None:
-            predictor.predict_into(self._row32, self._predictions)
-        times[2] = time.monotonic_ns()
-        self._state_facts(vector, now_ms, hold)
+        now_ms, clock_ns = self.clock.now_ms(), time.monotonic_ns
+        symbol, journal, desk, account = vector.symbol, self.journal, self.desk, self.desk.account
+        begun_ns = clock_ns()
+        hold = self._hold(symbol)
+        at = journal.place(BOOK)
+        unseen = self._quote(
+            self._table, vector.values, symbol, journal.words, at, journal.seq + 1, begun_ns, now_ms, hold
+        )
+        if at >= 0:
+            journal.placed(BOOK)
+        if self._predict is not None:
+            self._predict()
+        predicted_ns = clock_ns()
+        notional = desk.mark_account(now_ms)
+        if desk.observer is not None:
+            most = self.notional_caps_usdt[symbol] / vector.close
+            self._constants["max_qty"][symbol] = min(float(self._most[symbol]), most)
         side, gates = self._decide_on(
-            symbol, now_ms, unseen, self.books, self.marks, self._mark_ms, self._rates, self._next_ms,
-            self._constants, self._predictions, self._facts, self._limits, self._plan,
+            self._table, symbol, now_ms, unseen, self._flags(vector, hold), vector.close, vector.atr_15m,
+            account.cooldown_until_ms.get(symbol, 0), account.equity_usdt, account.day_start_equity_usdt,
+            account.peak_equity_usdt, notional, desk.positions.count + len(desk.entries), account.losing_streak,
         )  # fmt: skip
-        if self.desk.observer is not None:
-            plan = self._plan[0]
-            gates |= self.desk.entry_gates(
-                symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
-            )
+        if desk.observer is not None:
+            gates |= self._venue_gates(vector, side, now_ms)
         if not gates and self.closes is not None:
             gates = self._correlated(symbol, side, vector.close_ms)
-        times[3] = time.monotonic_ns()
-        position_id = self._write_signal(vector, side, gates, now_ms)
+        decided_ns = clock_ns()
+        # The signal's seq becomes the position's id; a full disk refuses entries, and its dropped records move no seq.
+        while desk.id_taken(journal.seq + 1) and not journal.full:
+            desk.write_account(now_ms)
+        at = journal.place(SIGNAL)
+        self._sign(
+            self._table, journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
+            *vector.first_ms, recv_ns, begun_ns, predicted_ns, decided_ns, clock_ns(),
+        )  # fmt: skip
+        position_id = journal.placed(SIGNAL) if at >= 0 else 0
         counters = self.counters
         counters.vectors += 1
         counters.late_vectors += vector.late
@@ -216,47 +250,45 @@ class Core:
         if gates:
             self._count_refusals(gates)
         elif position_id:
-            decided_ns = times[3]
             entry = self._enter(vector, side, position_id, now_ms)
-            self.latencies.add(ORDER, time.monotonic_ns() - decided_ns)
+            self.latencies.add(ORDER, clock_ns() - decided_ns)
             if self.twins is not None:
                 self.twins.enter(entry, vector.close, now_ms, recv_ns)
 
-    def _write_book(self, vector: Vector, now_ms: int) -> tuple[int, int]:
-        """Journal the book of this decision; return (1 if a NaN is new to the model, what outside holds it back)."""
-        symbol, journal = vector.symbol, self.journal
+    def _hold(self, symbol: int) -> int:
+        """Return what from outside holds a decision back: `Hold` bits."""
         hold = GAP if self.entries_blocked(symbol) else 0
         if not self.clock.good():
             hold |= CLOCK
-        if journal.full:
+        if self.journal.full:
             hold |= FULL
         if symbol in self.audit_failed:
             hold |= AUDIT
-        at = journal.place(Kind.BOOK)
-        unseen = self._quote(
-            vector.values, self._had_no_nan, self._row32, self.books, symbol, journal.words, at, journal.seq + 1,
-            self._times_memory[1], now_ms, hold,
-        )  # fmt: skip
-        if at >= 0:
-            journal.placed(Kind.BOOK)
-        return unseen, hold
+        return hold
 
-    def _state_facts(self, vector: Vector, now_ms: int, hold: int) -> None:
+    def _flags(self, vector: Vector, hold: int) -> int:
+        """Return the state of things as bits of `decision.FLAGS`."""
         desk, account, symbol = self.desk, self.desk.account, vector.symbol
-        notional = desk.mark_account(now_ms)
-        if desk.observer is not None:
-            most = self.notional_caps_usdt[symbol] / vector.close
-            self._constants["max_qty"][symbol] = min(float(self._most[symbol]), most)
-        state = account.run_state
-        self._tell(
-            self._facts_memory, 0,
-            now_ms, vector.close, vector.atr_15m, vector.late, vector.input_late, vector.ready, vector.filled,
-            self._predictor is not None, state == RUNNING, state in ENTRIES_OFF, hold & FULL,
-            symbol in account.halted_symbols, desk.unknown(symbol), hold & GAP, hold & AUDIT, hold & CLOCK,
-            desk.flat(symbol), account.cooldown_until_ms.get(symbol, 0), account.equity_usdt,
-            account.day_start_equity_usdt, account.peak_equity_usdt, notional,
-            desk.positions.count + len(desk.entries), account.losing_streak,
-        )  # fmt: skip
+        flags = vector.late | vector.input_late << 1 | vector.ready << 2 | vector.filled << 3
+        if self._predict is not None:
+            flags |= F_HAS_MODEL
+        if account.run_state == RUNNING:
+            flags |= F_SESSION
+        elif account.run_state in ENTRIES_OFF:
+            flags |= F_REDUCE_ONLY
+        if symbol in account.halted_symbols:
+            flags |= F_HALTED
+        if desk.orders and desk.unknown(symbol):
+            flags |= F_UNKNOWN
+        if desk.flat(symbol):
+            flags |= F_FLAT
+        return flags | HOLD_FLAGS[hold] if hold else flags
+
+    def _venue_gates(self, vector: Vector, side: int, now_ms: int) -> int:
+        plan = self._plan[0]
+        return self.desk.entry_gates(
+            vector.symbol, side, float(plan["qty"]), float(plan["sl_price"]), vector.atr_15m, now_ms
+        )
 
     def _correlated(self, symbol: int, side: int, close_ms: int) -> int:
         """Return the gate of the correlation cap: what is held and moves with this entry, and the entry itself."""
@@ -269,22 +301,6 @@ class Core:
         together = moving_together_usdt(symbol, side, held, self.closes, risk.correlation, close_ms)
         over = together + float(self._plan[0]["notional_usdt"]) > risk.max_correlated_usdt
         return BIT["correlation"] if together and over else 0
-
-    def _write_signal(self, vector: Vector, side: int, gates: int, now_ms: int) -> int:
-        journal, symbol = self.journal, vector.symbol
-        # The signal's seq becomes the position's id; a full disk refuses entries, and its dropped records move no seq.
-        while self.desk.id_taken(journal.seq + 1) and not journal.full:
-            self.desk.write_account(now_ms)
-        first = self._first_memory
-        first[0], first[1], first[2] = vector.first_ms
-        at = journal.place(Kind.SIGNAL)
-        self._times_memory[4] = time.monotonic_ns()
-        self._sign(
-            journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
-            self._predictions, self._model_words, self._facts, self._plan, self._times, self._first_ms,
-            self.latencies.counts, self.latencies.sums, self._signal_words, symbol * SIGNAL_WORDS,
-        )  # fmt: skip
-        return journal.placed(Kind.SIGNAL) if at >= 0 else 0
 
     def _count_refusals(self, gates: int) -> None:
         while gates:

@@ -19,17 +19,16 @@ from engine.timers import Timer
 from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
 from kernels.bars import StepCode
+from kernels.closing import MAX_LATE_MS, STREAMED
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind, Stage
 from kernels.schema import FEATURES, SCHEMA_HASH
 
 LATE, INPUT_LATE = int(VectorBit.LATE), int(VectorBit.INPUT_LATE)  # plain ints: an IntFlag costs 1.5 us each
 NOT_READY, FILLED = int(VectorBit.NOT_READY), int(VectorBit.FILLED)
 ATR_15M = FEATURES.index("atr_15m")
-LATE_STAGE = (int(Stage.LATE_1M), int(Stage.LATE_15M), int(Stage.LATE_1H))
-STEP = int(Stage.STEP)
+STEP, BAR = int(Stage.STEP), Kind.BAR
 RESTARTED, KEPT = int(StepCode.RESTARTED), (int(StepCode.NO_BTC), int(StepCode.DUPLICATE))
 MAX_LARGER = 4_096  # 15m and 1h bars that wait to be compared with their 1m bars; 600 symbols close 1,200 at an hour
-MAX_LATE_MS = (1 << 31) - 1
 MINUTE_MS = TIMEFRAME_MS[0]
 
 
@@ -38,7 +37,7 @@ class MarketSink:
 
     def __init__(self, core: Core, gateway: ShadowGateway | LiveGateway, stored: list[str]) -> None:
         self.core = core
-        self.panel: Panel | None = None  # set once, before the streams open: the panel needs `on_vector`
+        self._panel: Panel
         self.on_settled: Callable[[int], None] = lambda settled_ms: None
         self.gap_seen = 0
         self.revisions = 0
@@ -51,42 +50,48 @@ class MarketSink:
         self._recv_ns = 0
         self._next_funding = [0] * len(core.symbols)
 
+    @property
+    def panel(self) -> Panel:
+        """The feature panel; set once, before the streams open: it needs `on_vector`."""
+        return self._panel
+
+    @panel.setter
+    def panel(self, panel: Panel) -> None:
+        self._panel = panel
+        panel.connect(self.core.latencies, self.lateness)
+
     def on_kline_open(self, symbol: int, timeframe: int) -> None:
         """An open bar changed: nothing is decided on open bars."""
 
     def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Take a closed bar: journal it as seen, step the features; decisions follow from inside the panel."""
-        core = self.core
-        core.clock.observe(event_ms)
-        late_ms = core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
-        core.latencies.add(LATE_STAGE[timeframe], late_ms * 1_000_000)
-        self.lateness.add(symbol, timeframe, late_ms)
-        self.take_bar(symbol, timeframe, bar, late_ms, recv_ns)
+        self.core.clock.observe(event_ms)
+        self.take_bar(symbol, timeframe, bar, STREAMED, recv_ns)
 
     def on_repaired(self, symbol: int, timeframe: int, bar: Any) -> None:
         """Take a bar that REST delivered in place of the stream, in time order; not if the stream was faster."""
         if self._panel.newest_open_ms[timeframe][symbol] >= int(bar["open_ms"]):
             return
         late_ms = self.core.clock.now_ms() - int(bar["open_ms"]) - TIMEFRAME_MS[timeframe]
-        self.take_bar(symbol, timeframe, bar, late_ms, time.monotonic_ns())
+        self.take_bar(symbol, timeframe, bar, min(late_ms, MAX_LATE_MS), time.monotonic_ns())
 
     def take_bar(self, symbol: int, timeframe: int, bar: Any, late_ms: int, recv_ns: int) -> None:
-        """Journal a bar as seen, step the features, decide on what it completes (replay enters here)."""
-        core = self.core
-        journal, latencies, panel = core.journal, core.latencies, self.panel
-        assert panel is not None
+        """Journal a bar as seen, step the features, decide on what it completes (replay enters here).
+
+        late_ms: exchange time from the bar's close to its arrival; STREAMED: by the clock, and counted.
+        """
+        core, panel = self.core, self._panel
+        journal = core.journal
         now_ms = core.clock.now_ms()
         core.counters.bars[timeframe] += 1
-        if not -MAX_LATE_MS <= late_ms <= MAX_LATE_MS:
-            late_ms = MAX_LATE_MS if late_ms > 0 else -MAX_LATE_MS
-        at = journal.place(Kind.BAR)
+        at = journal.place(BAR)
         started = time.monotonic_ns()
         outcome = panel.close_bar(
-            symbol, timeframe, bar, now_ms, late_ms, recv_ns, started, latencies, journal.words, at, journal.seq + 1
+            symbol, timeframe, bar, now_ms, late_ms, recv_ns, started, journal.words, at, journal.seq + 1
         )
-        latencies.add(STEP, time.monotonic_ns() - started)
+        core.latencies.add(STEP, time.monotonic_ns() - started)
         if at >= 0:
-            journal.placed(Kind.BAR)
+            journal.placed(BAR)
         self._recv_ns = recv_ns
         code = panel.closed(outcome, symbol, timeframe, bar, now_ms)
         self.last_bar_ms[symbol] = now_ms
@@ -190,12 +195,6 @@ class MarketSink:
             self._recv_ns = time.monotonic_ns()
             self.core.journal.write(Kind.TIMER, self._recv_ns, now_ms, Timer.SAMPLES, 0, 0, 0)
             self._panel.on_time(now_ms)
-
-    @property
-    def _panel(self) -> Panel:
-        if self.panel is None:
-            raise RuntimeError("the sink has no panel yet")
-        return self.panel
 
     def _store_vector(self, vector: Vector) -> None:
         for timeframe in range(len(TIMEFRAME_MS)):

@@ -9,11 +9,12 @@ import numba
 import numpy as np
 
 from kernels import journal
+from kernels.addresses import array_at
 from kernels.compile import kernel
-from kernels.decide import FACTS_T, LIMITS_T, PLAN_T, decide
-from kernels.histogram import COUNTS_T, SUMS_T, add
-from kernels.records import BOOK_ROW, FEATURE_COUNT, TARGET_COUNT, Kind, Stage
-from kernels.risk import size
+from kernels.decide import FACTS, LIMITS, PLAN, decide
+from kernels.histogram import BUCKETS, STAGES, add
+from kernels.records import BOOK_ROW, FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Stage
+from kernels.risk import size as size_order
 
 CONSTANT = np.dtype(
     [
@@ -26,11 +27,20 @@ CONSTANT = np.dtype(
 )  # fmt: skip
 """What a decision takes from an instrument; max_qty is infinite where the exchange states none."""
 
-BOOKS_T = numba.from_dtype(BOOK_ROW)[::1]
-CONSTANTS_T = numba.from_dtype(CONSTANT)[::1]
+# What a call is told of the state of things, a bit each; the facts of the same names (`kernels.decide.FACTS`).
+FLAGS = (
+    "late", "input_late", "ready", "filled", "has_model", "session", "reduce_only", "journal_full", "symbol_halted",
+    "unknown_order", "gap", "audit_failed", "clock_bad", "flat",
+)  # fmt: skip
+
+# The table of all three calls: addresses (see `decide_on`), then the number of symbols.
+(
+    BOOKS, MARKS, MARK_MS, RATES, NEXT_MS, CONSTANTS, PREDICTIONS, FACTS_ROW, LIMITS_ROW, PLAN_ROW, ROW, HAD_NO_NAN,
+    MODEL, COUNTS, SUMS, SIGNALS, SYMBOLS,
+) = range(17)  # fmt: skip
+
 _WORDS = numba.uint64[::1]
-_ROW = numba.float64[::1]
-_TIMES = numba.int64[::1]
+_TABLE = numba.int64[::1]
 
 BOOK, SIGNAL = int(Kind.BOOK), int(Kind.SIGNAL)
 _BOOK_SLOTS, _SIGNAL_SLOTS = journal.slots_of(Kind.BOOK), journal.slots_of(Kind.SIGNAL)
@@ -45,28 +55,30 @@ _S_FIRST, _S_END = journal.word_of(Kind.SIGNAL, "first_1m_ms"), journal.word_of(
 _MODEL_WORDS = _S_CLOSE - _S_MODEL
 _PREDICT, _DECIDE, _JOURNAL = int(Stage.PREDICT), int(Stage.DECIDE), int(Stage.JOURNAL)
 _FRAME_TO_DECISION = int(Stage.FRAME_TO_DECISION)
+_S_WORDS = RECORDS[Kind.SIGNAL].itemsize // 8
 
 
 @kernel(
     numba.int64(
-        _ROW, numba.boolean[::1], numba.float32[::1], BOOKS_T, numba.int64, _WORDS, numba.int64, numba.uint64,
-        numba.int64, numba.int64, numba.int64,
+        _TABLE, numba.float64[::1], numba.int64, _WORDS, numba.int64, numba.uint64, numba.int64, numba.int64,
+        numba.int64,
     )
 )  # fmt: skip
-def quote(vector, had_no_nan, row, books, symbol, words, at, seq, mono_ns, now_ms, hold):
+def quote(table, vector, symbol, words, at, seq, mono_ns, now_ms, hold):
     """Write the model's float32 row and the BOOK record of this decision; return 1 if a NaN is new to the model.
 
-    vector float64[132]; had_no_nan bool[132]: features without a NaN in training; row float32[132], out; words: the
-    journal's, the record goes to word `at` with `seq` (at < 0: it is dropped); hold: `engine.timers.Hold` bits.
+    table: see `decide_on`; vector float64[132]; words: the journal's, the record goes to word `at` with `seq` (at < 0:
+    it is dropped); hold: `engine.timers.Hold` bits.
     """
+    row = array_at(table[ROW], FEATURE_COUNT, np.float32)
+    had_no_nan = array_at(table[HAD_NO_NAN], FEATURE_COUNT, np.uint8)
     unseen = 0
     for f in range(FEATURE_COUNT):
         x = vector[f]
         row[f] = x
-        if x != x and had_no_nan[f]:
-            unseen = 1
+        unseen |= (x != x) & (had_no_nan[f] != 0)
     if at >= 0:
-        b = books[symbol]
+        b = array_at(table[BOOKS], table[SYMBOLS], BOOK_ROW)[symbol]
         values = words.view(np.float64)
         journal.head(words, at, BOOK, _BOOK_SLOTS, mono_ns, now_ms)
         words[at + _BOOK_EVENT] = np.uint64(b.event_ms)
@@ -77,7 +89,7 @@ def quote(vector, had_no_nan, row, books, symbol, words, at, seq, mono_ns, now_m
         words[at + _BOOK_UPDATE] = np.uint64(0)
         words[at + _BOOK_SYMBOL] = np.uint64(symbol) | (np.uint64(hold) << np.uint64(16))
         journal.seal(words, at, _BOOK_SLOTS * journal.WORDS_PER_SLOT, seq)
-    return unseen
+    return np.int64(unseen)
 
 
 @kernel()
@@ -89,24 +101,45 @@ def _funding_due(rate, due_ms, now_ms, interval_ms, time_limit_ms):
     return rate * (1 + left_ms // interval_ms)
 
 
+@kernel()
+def _state(facts, now_ms, flags, close, atr_15m):
+    """Write what the caller states in bits: the facts of `FLAGS`."""
+    f = facts[0]
+    f.now_ms, f.close, f.atr_15m = now_ms, close, atr_15m
+    f.late, f.input_late, f.ready, f.filled = flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3 & 1
+    f.has_model, f.session, f.reduce_only = flags >> 4 & 1, flags >> 5 & 1, flags >> 6 & 1
+    f.journal_full, f.symbol_halted, f.unknown_order = flags >> 7 & 1, flags >> 8 & 1, flags >> 9 & 1
+    f.gap, f.audit_failed, f.clock_bad, f.flat = flags >> 10 & 1, flags >> 11 & 1, flags >> 12 & 1, flags >> 13 & 1
+
+
 @kernel(
     numba.types.UniTuple(numba.int64, 2)(
-        numba.int64, numba.int64, numba.int64, BOOKS_T, _ROW, _TIMES, _ROW, _TIMES, CONSTANTS_T, _ROW, FACTS_T,
-        LIMITS_T, PLAN_T,
+        _TABLE, numba.int64, numba.int64, numba.int64, numba.int64, numba.float64, numba.float64, numba.float64,
+        numba.float64, numba.float64, numba.float64, numba.float64, numba.float64, numba.float64,
     )
 )  # fmt: skip
 def decide_on(
-    symbol, now_ms, unseen, books, marks, mark_ms, funding_rate, next_funding_ms, constants, predictions, facts,
-    limits, plan,
+    table, symbol, now_ms, unseen, flags, close, atr_15m, cooldown_until_ms, equity_usdt, day_start_equity_usdt,
+    peak_equity_usdt, total_notional_usdt, open_positions, losing_streak,
 ):  # fmt: skip
-    """Complete the facts of a decision, decide and size it; return (side, gate bits).
+    """State the facts of a decision, decide and size it; return (side, gate bits). flags: a bit for each of `FLAGS`.
 
-    facts FACTS[1]: the caller has written those up to `losing_streak`; books, marks, mark_ms, funding_rate,
-    next_funding_ms and constants are by symbol; plan PLAN[1], out. The venue's own gates are the caller's.
+    The venue's own gates are the caller's. table int64[17], addresses of: by symbol BOOK_ROW, mark prices float64,
+    their times int64, funding rates float64, next funding times int64, CONSTANT; predictions float64[8]; FACTS[1],
+    out; LIMITS[1]; PLAN[1], out; the model's row float32[132]; uint8[132], features without a NaN in training;
+    model_id as 5 words; counts and sums of the latencies; the newest SIGNAL by symbol, out; the number of symbols.
     """
-    f, b, c = facts[0], books[symbol], constants[symbol]
-    f.mark_price = marks[symbol]
-    f.mark_age_ms = now_ms - mark_ms[symbol]
+    size = table[SYMBOLS]
+    b = array_at(table[BOOKS], size, BOOK_ROW)[symbol]
+    c = array_at(table[CONSTANTS], size, CONSTANT)[symbol]
+    facts, limits = array_at(table[FACTS_ROW], 1, FACTS), array_at(table[LIMITS_ROW], 1, LIMITS)
+    f = facts[0]
+    _state(facts, now_ms, flags, close, atr_15m)
+    f.cooldown_until_ms, f.equity_usdt, f.day_start_equity_usdt = cooldown_until_ms, equity_usdt, day_start_equity_usdt
+    f.peak_equity_usdt, f.total_notional_usdt = peak_equity_usdt, total_notional_usdt
+    f.open_positions, f.losing_streak = open_positions, losing_streak
+    f.mark_price = array_at(table[MARKS], size, np.float64)[symbol]
+    f.mark_age_ms = now_ms - array_at(table[MARK_MS], size, np.int64)[symbol]
     f.bid, f.bid_qty, f.ask, f.ask_qty = b.bid, b.bid_qty, b.ask, b.ask_qty
     f.book_age_ms = now_ms - b.event_ms
     f.complete = 1.0
@@ -116,32 +149,40 @@ def decide_on(
     f.tick_size, f.step_size, f.min_qty, f.max_qty = c.tick_size, c.step_size, c.min_qty, c.max_qty
     f.min_notional_usdt, f.maintenance_rate = c.min_notional_usdt, c.maintenance_rate
     f.funding_due = _funding_due(
-        funding_rate[symbol], next_funding_ms[symbol], now_ms, np.int64(c.funding_interval_ms),
-        np.int64(limits[0].time_limit_ms),
+        array_at(table[RATES], size, np.float64)[symbol], array_at(table[NEXT_MS], size, np.int64)[symbol], now_ms,
+        np.int64(c.funding_interval_ms), np.int64(limits[0].time_limit_ms),
     )  # fmt: skip
-    side, gates = decide(predictions, facts, limits)
-    return side, gates | size(side, facts, limits, plan)
+    side, gates = decide(array_at(table[PREDICTIONS], TARGET_COUNT, np.float64), facts, limits)
+    return side, gates | size_order(side, facts, limits, array_at(table[PLAN_ROW], 1, PLAN))
 
 
 @kernel(
     numba.void(
-        _WORDS, numba.int64, numba.uint64, numba.int64, numba.int64, numba.int64, numba.int64, numba.uint64,
-        numba.uint64, _ROW, _WORDS, FACTS_T, PLAN_T, _TIMES, _TIMES, COUNTS_T, SUMS_T, _WORDS, numba.int64,
+        _TABLE, _WORDS, numba.int64, numba.uint64, numba.int64, numba.int64, numba.int64, numba.int64, numba.uint64,
+        numba.uint64, numba.int64, numba.int64, numba.int64, numba.int64, numba.int64, numba.int64, numba.int64,
+        numba.int64,
     )
 )  # fmt: skip
 def sign(
-    words, at, seq, now_ms, symbol, side, close_ms, gates, vector_hash, predictions, model, facts, plan, times,
-    first_ms, counts, sums, newest, keep_at,
+    table, words, at, seq, now_ms, symbol, side, close_ms, gates, vector_hash, first_1m_ms, first_15m_ms, first_1h_ms,
+    frame_ns, begun_ns, predicted_ns, decided_ns, signed_ns,
 ):  # fmt: skip
     """Write the SIGNAL record of a decision at word `at` of the journal, a copy for the snapshot, and its latencies.
 
-    times int64[5], monotonic ns: the frame's arrival, before the model, after it, after the decision, now; model:
-    model_id as 5 words; first_ms int64[3]; newest: words in which the copy goes to word `keep_at`.
+    table: see `decide_on`. first_…_ms: the bars that the vector's states were folded from. Monotonic times: the frame's
+    arrival, before the model, after it, after the decision, now.
     """
+    facts, plan = array_at(table[FACTS_ROW], 1, FACTS), array_at(table[PLAN_ROW], 1, PLAN)
+    predictions, model = (
+        array_at(table[PREDICTIONS], TARGET_COUNT, np.float64),
+        array_at(table[MODEL], _MODEL_WORDS, np.uint64),
+    )
+    counts = array_at(table[COUNTS], (STAGES, BUCKETS), np.int64)
+    sums = array_at(table[SUMS], (STAGES, 3), np.int64)
     values = words.view(np.float64)
     f, p = facts[0], plan[0]
     if at >= 0:
-        journal.head(words, at, SIGNAL, _SIGNAL_SLOTS, times[4], now_ms)
+        journal.head(words, at, SIGNAL, _SIGNAL_SLOTS, signed_ns, now_ms)
         entered = np.uint64(1 if gates == 0 else 0)
         words[at + _S_SYMBOL] = (
             np.uint64(symbol) | (np.uint64(side & 0xFF) << np.uint64(16)) | (entered << np.uint64(24))
@@ -162,14 +203,16 @@ def sign(
         values[at + _S_QTY] = p.qty
         values[at + _S_QTY + 1] = p.tp_price
         values[at + _S_QTY + 2] = p.sl_price
-        words[at + _S_FRAME] = np.uint64(times[0])
-        words[at + _S_FRAME + 1] = np.uint64(times[3] - times[0])
-        for k in range(3):
-            words[at + _S_FIRST + k] = np.uint64(first_ms[k])
+        words[at + _S_FRAME] = np.uint64(frame_ns)
+        words[at + _S_FRAME + 1] = np.uint64(decided_ns - frame_ns)
+        words[at + _S_FIRST] = np.uint64(first_1m_ms)
+        words[at + _S_FIRST + 1] = np.uint64(first_15m_ms)
+        words[at + _S_FIRST + 2] = np.uint64(first_1h_ms)
         journal.seal(words, at, _SIGNAL_SLOTS * journal.WORDS_PER_SLOT, seq)
+        newest = array_at(table[SIGNALS], (table[SYMBOLS], _S_WORDS), np.uint64)
         for k in range(_S_END):
-            newest[keep_at + k] = words[at + k]
-    add(counts, sums, _PREDICT, times[2] - times[1])
-    add(counts, sums, _DECIDE, times[3] - times[2])
-    add(counts, sums, _FRAME_TO_DECISION, times[3] - times[0])
-    add(counts, sums, _JOURNAL, times[4] - times[3])
+            newest[symbol, k] = words[at + k]
+    add(counts, sums, _PREDICT, predicted_ns - begun_ns)
+    add(counts, sums, _DECIDE, decided_ns - predicted_ns)
+    add(counts, sums, _FRAME_TO_DECISION, decided_ns - frame_ns)
+    add(counts, sums, _JOURNAL, signed_ns - decided_ns)

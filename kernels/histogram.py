@@ -5,9 +5,11 @@ from __future__ import annotations
 import numba
 
 from kernels.compile import kernel
+from kernels.records import Stage
 
 SUB_BITS = 3  # 8 buckets per power of two: a percentile is at most 12.5 % too high
 BUCKETS = 64 << SUB_BITS
+STAGES = len(Stage)
 COUNT, SUM, MAX = 0, 1, 2  # columns of `sums`
 
 COUNTS_T = numba.int64[:, ::1]

@@ -6,9 +6,11 @@ Import only where `kernels.simd.has_vbmi()`: importing compiles, and compiling f
 from __future__ import annotations
 
 import numba
+import numpy as np
 
+from kernels.addresses import array_at
 from kernels.compile import kernel
-from kernels.quantise import USED_TYPE, quantise_row
+from kernels.quantise import MAX_SLOTS, USED, USED_TYPE, quantise_row
 from kernels.simd import pair_leaves
 
 BLOCK_BYTES = 256  # four byte tables of 64 lanes
@@ -81,3 +83,13 @@ def vbmi_row(used, levels, tables, spans, leaves, ranks, row, out):
         total += _S4(tables, ranks, leaves, s[10], s[11])
         total += _S5(tables, ranks, leaves, s[11], s[12])
         out[k] = total
+
+
+@kernel(numba.void(numba.int64[::1]))
+def vbmi_at(table):
+    """Do the same by address: the eight arrays of `vbmi_row`, then the sizes of the first five and of the row."""
+    used, levels = array_at(table[0], table[8], USED), array_at(table[1], table[9], np.float32)
+    tables, leaves = array_at(table[2], table[10], np.uint8), array_at(table[4], table[12], np.float64)
+    spans = array_at(table[3], (table[11], 13), np.int32)
+    ranks, row = array_at(table[5], MAX_SLOTS, np.uint8), array_at(table[6], table[13], np.float32)
+    vbmi_row(used, levels, tables, spans, leaves, ranks, row, array_at(table[7], table[11], np.float64))

@@ -25,6 +25,7 @@ cannot be repaired that way restarts the fold behind it: `refold(…)` on a hist
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.latency import Latencies
-from engine.market.samples import DELAY_MS, FUNDING, MINUTE_MS, OPEN_INTEREST
+from engine.market.lateness import Lateness
+from engine.market.samples import CAPACITY, DELAY_MS, FUNDING, MINUTE_MS, OPEN_INTEREST
 from engine.market.states import FILLED, Refold, States
 from kernels import closing, features
+from kernels.addresses import table_of
 from kernels.bars import StepCode, bar_fault
 from kernels.closing import DEPTH, MARKET_DEPTH
 from kernels.compile import entry_point
@@ -51,6 +54,8 @@ _VALUES = ("open", "high", "low", "close", "volume", "quote_volume", "taker_volu
 _OK, _GAP, _NO_BTC = int(StepCode.OK), int(StepCode.GAP), int(StepCode.NO_BTC)  # an enum costs a call on the hot path
 
 _UNUSUAL, _VECTOR, _WAITS, _SEVERAL = closing.UNUSUAL, closing.VECTOR, closing.WAITS, closing.SEVERAL
+
+_BRIEF = struct.Struct("<qQddq")  # closing.BRIEF_DTYPE
 
 OnVector = Callable[[int, int, npt.NDArray[np.float64], int, int], None]
 
@@ -105,8 +110,10 @@ class Panel(States):
         self._complete = entry_point(features.complete)
         self._close_bar = entry_point(closing.close_bar)
         self._vector_rows = list(self.vectors)
-        self._out, self._out_hash = np.zeros(2, np.int64), np.zeros(1, np.uint64)
-        self._out_memory, self._hash_memory = self._out.data, self._out_hash.data
+        self._brief = np.zeros(1, closing.BRIEF_DTYPE)
+        self._brief_memory = self._brief.view(np.uint8).data
+        self._bar = np.zeros(1, BAR)
+        self.connect(Latencies(), Lateness(size))
 
     def seed(self) -> None:
         """Fold every series from its bar file; once, before the first call of `on_bar`."""
@@ -148,34 +155,44 @@ class Panel(States):
                 self._drain(symbol, timeframe, now_ms)
         return code
 
+    def connect(self, latencies: Latencies, lateness: Lateness) -> None:
+        """Count what closed bars take, and how late they come, in these from now on."""
+        frames, symbols = range(len(TIMEFRAMES)), range(len(self.symbols))
+        series = [[table_of(f.slots, f.capacity, f.words) for f in self.files[t]] for t in frames]
+        samples = [table_of(*self.samples[s].series, self.samples[s].known) for s in symbols]
+        self._series, self._held_samples = np.array(series), np.array(samples)
+        self._counted = latencies.counts, latencies.sums, lateness.counts  # the table does not keep them alive
+        self._table = table_of(
+            self.all_states, self.all_rows, self.all_market, self.market_opens, self.filled_table, self.newest,
+            self._staged, self.next_decision, self.ready, self._settled, self.vectors, self._brief, self._series,
+            self._held_samples, *self._counted, len(self.symbols), self.deadline_ms, *CAPACITY,
+        )  # fmt: skip
+
     def close_bar(
         self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, mono_ns: int, begun_ns: int,
-        latencies: Latencies, words: npt.NDArray[np.uint64], at: int, seq: int,
+        words: npt.NDArray[np.uint64], at: int, seq: int,
     ) -> int:  # fmt: skip
         """Journal a closed bar at word `at`, and in the ordinary case step it: `kernels.closing`.
 
         `closed` must follow with the answer, once the journal has taken the record.
         """
-        file, samples = self.files[timeframe][symbol], self.samples[symbol]
+        self._bar[0] = bar
         is_btc = symbol == self.btc
         simple = not self._held[timeframe][symbol] and not (is_btc and self._waiting_count[timeframe])
-        code: int = self._close_bar(
-            symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, bar, words, at, seq,
-            latencies.counts, latencies.sums, self.all_states, self.all_rows, self.all_market, self.market_opens,
-            self.filled_table, self.newest, self._staged, self.next_decision, self.ready, self._settled,
-            self.deadline_ms, file.slots, file.words, *samples.series, samples.known, self.vectors, self._out,
-            self._out_hash,
+        return self._close_bar(  # type: ignore[no-any-return]
+            self._table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, self._bar, words, at,
+            seq,
         )  # fmt: skip
-        return code
 
     def closed(self, outcome: int, symbol: int, timeframe: int, bar: Any, now_ms: int) -> int:
         """Do what `close_bar` has left: decide on its vector, or take an unusual bar. Returns the StepCode."""
         if outcome == _VECTOR:
             if self._late_samples:
                 self._late_samples.discard(symbol)
-            decision_ms, bits = self._out_memory
-            self.on_vector(symbol, decision_ms, self._vector_rows[symbol], self._hash_memory[0], bits)
+            decision_ms, vector_hash, _, _, bits = _BRIEF.unpack_from(self._brief_memory)
+            self.on_vector(symbol, decision_ms, self._vector_rows[symbol], vector_hash, bits)
         elif outcome == _UNUSUAL:
+            bar["arrived_ms"] = now_ms
             return self.on_bar(symbol, timeframe, bar, now_ms)
         elif outcome == _WAITS:
             self._late_samples.add(symbol)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,10 @@ class CompiledPredictor(PackedPredictor):
         self._as_zero = packed.arrays["nan_as_zero"].astype(bool)
         self._result = ctypes.c_double()
         self._pointer = ctypes.byref(self._result)
+
+    def bind(self, row: Array, out: Array) -> Callable[[], None]:
+        """Return what predicts `row` into `out`."""
+        return partial(self.predict_into, row, out)
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one float32 row."""
