@@ -55,6 +55,13 @@ def rss_bytes() -> int:
         return int(file.read().split()[1]) * PAGE_BYTES
 
 
+def since_spawn_s() -> float:
+    """Return the age of this process, to a hundredth of a second."""
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 2)
+
+
 class Publisher:
     """Fills the snapshot four times a second and journals the latency of each interval."""
 

@@ -14,7 +14,7 @@ from engine.errors import ExchangeError
 from engine.market import gaps
 from engine.market.assistant import Assistant
 from engine.market.gaps import GapKind, Range
-from engine.market.helper import decode_bars
+from engine.market.lines import decode_bars
 from engine.market.panel import Refold
 from engine.market.series import unbroken
 from engine.sink import MarketSink

@@ -137,7 +137,7 @@ class Replay:
         self.sink = MarketSink(core, gateway, config.market.store_features)
         self.sink.panel = start.panel(scratch, self._on_vector)
         self.journal.pass_preamble()
-        self.sink.panel.seed()
+        self._left = self.sink.panel.fold_files()
 
     def _wire(self, start: Start, instruments: npt.NDArray[Any]) -> Parts:
         restored = from_snapshot(self.recording.opening, start.symbols)
@@ -237,6 +237,8 @@ class Replay:
             self._parts.core.on_account_timer(now_ms)
         elif timer == Timer.CHECK_ALL:
             self._parts.core.check_all()
+        elif timer == Timer.MARKET:
+            self.sink.begin(self._left)
 
     def _gap(self, record: np.void) -> None:
         self._pass()

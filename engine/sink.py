@@ -52,13 +52,20 @@ class MarketSink:
 
     @property
     def panel(self) -> Panel:
-        """The feature panel; set once, before the streams open: it needs `on_vector`."""
+        """The feature panel; set once, before the first bar: it needs `on_vector`."""
         return self._panel
 
     @panel.setter
     def panel(self, panel: Panel) -> None:
         self._panel = panel
         panel.connect(self.core.latencies, self.lateness)
+
+    def begin(self, left: list[tuple[int, int, npt.NDArray[Any]]]) -> None:
+        """Note in the journal that the panel is folded; step the bars (symbol, timeframe, BAR[]) that its fold left."""
+        self.core.journal.write(Kind.TIMER, time.monotonic_ns(), self.core.clock.now_ms(), Timer.MARKET, 0, 0, 0)
+        for symbol, timeframe, bars in left:
+            for bar in bars:
+                self._panel.on_bar(symbol, timeframe, bar, int(bar["open_ms"]) + TIMEFRAME_MS[timeframe])
 
     def on_kline_open(self, symbol: int, timeframe: int) -> None:
         """An open bar changed: nothing is decided on open bars."""
@@ -131,10 +138,14 @@ class MarketSink:
         """Take a mark price: guards first, then the funding calendar."""
         self.core.on_mark(symbol, price, funding_rate, next_funding_ms, event_ms, recv_ns)
         if next_funding_ms != self._next_funding[symbol]:
-            if self._next_funding[symbol] and event_ms >= self._next_funding[symbol]:
-                self.on_settled(self._next_funding[symbol])
-            self._next_funding[symbol] = next_funding_ms
-            self._panel.on_next_funding(symbol, next_funding_ms)
+            self.on_next_funding(symbol, next_funding_ms, event_ms)
+
+    def on_next_funding(self, symbol: int, next_funding_ms: int, event_ms: int) -> None:
+        """Take a changed time of the next settlement; one that has passed is settled."""
+        if self._next_funding[symbol] and event_ms >= self._next_funding[symbol]:
+            self.on_settled(self._next_funding[symbol])
+        self._next_funding[symbol] = next_funding_ms
+        self._panel.on_next_funding(symbol, next_funding_ms)
 
     def on_book(
         self,

@@ -12,6 +12,7 @@ class Timer(enum.IntEnum):
     SAMPLES = 2  # vectors whose samples did not arrive by the deadline are completed, flagged
     ACCOUNT = 3  # the account is revalued and journalled
     CHECK_ALL = 4  # every position is checked against the newest marks, after a start or a stall
+    MARKET = 5  # the feature states are folded: bars and samples count from here on
 
 
 class Hold(enum.IntFlag):

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import orjson
-import structlog
 
 from engine.config import Config
 from engine.errors import ConfigError, DataError
@@ -25,6 +24,7 @@ from engine.exchange.private_rest import PrivateRest
 from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.ws_api import Credentials
+from engine.log import get_logger
 from engine.market.routes import addresses
 from engine.restore import restore
 from engine.trading.connect import SPOT_API, is_production
@@ -32,7 +32,7 @@ from engine.trading.lock import LEASE_NAME, Lease
 from engine.trading.preflight import judge_modes, judge_rights
 from engine.trading.rescue import Rescue, by_name, claims
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 STATUS_NAME = "watchdog.json"
 LOOK_S = 0.25

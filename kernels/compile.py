@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import sys
@@ -10,9 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
-from numba.core import config as numba_config
+UNUSED = ("scipy", "cffi", "yaml")  # what numba loads where it finds it; no kernel needs any of it
+
+
+def _load_numba() -> None:
+    """Load numba without its optional companions: 0.4 s of a process start. They stay importable afterwards."""
+    absent = [name for name in UNUSED if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails, and numba goes without
+    try:
+        importlib.import_module("numba.core.typing.cffi_utils")
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+_load_numba()
+
+import llvmlite  # noqa: E402
+import numba  # noqa: E402
+from numba.core import config as numba_config  # noqa: E402
 
 KEPT_CACHES = 8  # one per release, CPU target or edit of a kernel; older ones are deleted
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from engine.config import Config, load
 from engine.errors import ConfigError, DataError
@@ -33,7 +32,14 @@ GROUPS: tuple[str, ...] = (
     "replay",
 )
 
-console = Console(stderr=True)
+ALONE = ("engine", "watchdog")  # commands that stand between a crash and guarded positions: nothing else is loaded
+BEFORE_COMMAND = ("--config", "--data-dir")  # global options with a value
+
+if typing.TYPE_CHECKING:
+    from rich.console import Console
+
+    console: Console
+
 app = typer.Typer(name="ta", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
 
@@ -42,6 +48,21 @@ class Settings:
 
     file: Path | None = None
     data_dir: Path | None = None
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Make the console for messages when it is first asked for: the engine's process says nothing on it."""
+    if name != "console":
+        raise AttributeError(name)
+    from rich.console import Console
+
+    globals()["console"] = made = Console(stderr=True)
+    return made
+
+
+def say(text: str) -> None:
+    """Print one line for a person."""
+    __getattr__("console").print(text, highlight=False)
 
 
 @app.callback()
@@ -66,22 +87,34 @@ def settings(**overrides: object) -> Config:
 def fail(*faults: str, code: int = 2) -> typing.NoReturn:
     """Print each fault and end the program."""
     for fault in faults:
-        console.print(f"[red]error:[/red] {fault}", highlight=False)
+        say(f"[red]error:[/red] {fault}")
     raise typer.Exit(code)
 
 
-def load_groups() -> None:
-    """Add every group's commands, once."""
+def load_groups(groups: tuple[str, ...] = GROUPS) -> None:
+    """Add the groups' commands, once."""
     if not app.registered_commands:
-        for group in GROUPS:
+        for group in groups:
             importlib.import_module(f"control.cli.{group}").register(app)
+
+
+def command_of(arguments: list[str]) -> str:
+    """Return the command that a command line names, "" when it names none before its first unknown option."""
+    words = iter(arguments)
+    for word in words:
+        if word in BEFORE_COMMAND:
+            next(words, None)
+        elif not word.startswith(tuple(f"{option}=" for option in BEFORE_COMMAND)):
+            return "" if word.startswith("-") else word
+    return ""
 
 
 def run() -> None:
     """Load the groups and run the command line; a refused input is a message, never a traceback."""
-    load_groups()
+    command = command_of(sys.argv[1:])
+    load_groups((command,) if command in ALONE else GROUPS)
     try:
         app()
     except (ConfigError, DataError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        say(f"[red]error:[/red] {error}")
         sys.exit(2)

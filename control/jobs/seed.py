@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from engine.config import Config
 from engine.errors import DataError
-from engine.market.helper import FUNDING_DAYS, read_samples
+from engine.market.helper import FUNDING_DAYS
 from engine.market.rings import BarFile, bar_path
+from engine.market.samples import read_samples
 from kernels.records import BAR, TIMEFRAME_MS, TIMEFRAMES
 from store import queries
 from store.client import Store

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import structlog
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-log = structlog.get_logger(__name__)
+from engine.log import get_logger
+
+log = get_logger(__name__)
 
 EVENTS = (
     "ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE", "TRADE_LITE", "ALGO_UPDATE", "ACCOUNT_CONFIG_UPDATE", "MARGIN_CALL",

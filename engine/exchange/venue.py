@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.private_rest import PrivateRest
 from engine.exchange.replies import NOT_SENT, TOO_MANY, Outcome, Reply
 from engine.exchange.requests import Request
 from engine.exchange.ws_api import Done, Lane
+from engine.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 REST = -1
 BAN_LEAST_MS, BAN_MOST_MS = 1_000, 3 * 86_400_000

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import structlog
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from engine.exchange.replies import LOST, Reply
 from engine.exchange.requests import RECV_WINDOW_MS, Request
 from engine.exchange.signing import Signer, Value, signed_params
+from engine.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Done = Callable[[Reply], None]
 MAX_PENDING = 1_000  # answers outstanding on one lane; more means that the exchange is not answering

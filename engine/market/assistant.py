@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from engine.errors import ExchangeError
-from engine.market.helper import MAX_LINE_BYTES
+from engine.market.lines import MAX_LINE_BYTES
 
 RESTART_S = (0.1, 0.5, 2.0, 10.0)
 

@@ -7,7 +7,6 @@ In: `{"id", "job", "args"}`. Out: `{"id", "ok", "result" | "error"}`, and events
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import sys
 import time
@@ -24,25 +23,16 @@ from engine.errors import DataError, ExchangeError
 from engine.exchange import filters
 from engine.exchange.budget import SWEEPS, WeightBudget
 from engine.exchange.rest import MarketRest, closed
+from engine.market.lines import MAX_LINE_BYTES, encode_bars
 from engine.market.rings import BarFile, bar_path
+from engine.market.samples import read_samples
 from engine.market.series import holes, unbroken
-from kernels.records import BAR, SAMPLE, TIMEFRAME_MS
+from kernels.records import TIMEFRAME_MS
 
-MAX_LINE_BYTES = 64 << 20
 FUNDING_DAYS = 60  # at least 90 rates at 8-hour intervals, with room
 TIME_EVERY_S = 5.0
 TIME_KEPT_S = 0.25
 SYMBOLS_AT_ONCE = 16  # so that a file is complete soon, rather than all files at the end
-
-
-def encode_bars(bars: npt.NDArray[Any]) -> str:
-    """Return BAR[n] as text for the line protocol."""
-    return base64.b64encode(bars.tobytes()).decode()
-
-
-def decode_bars(text: str) -> npt.NDArray[Any]:
-    """Return BAR[n] from `encode_bars`."""
-    return np.frombuffer(base64.b64decode(text), BAR).copy()
 
 
 class Worker:
@@ -52,6 +42,7 @@ class Worker:
         self._rest = rest
         self._emit = emit
         self._hours: dict[str, int] = {}
+        self._listing = asyncio.Lock()
         self._listed: dict[str, bytes] = {}
         self._server_ms, self._server_s = 0, 0.0
         self.jobs: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -64,11 +55,12 @@ class Worker:
 
     async def instruments(self, path: str) -> dict[str, Any]:
         """Write the instrument table to `path`; name the symbols whose row is not as this process last saw it."""
-        table = await self._rest.instruments()
+        async with self._listing:
+            table = await self._rest.instruments()
+            self._hours = {bytes(row["symbol"]).decode(): int(row["funding_hours"]) for row in table}
         before = self._listed
         self._listed = {bytes(row["symbol"]).decode(): row.tobytes() for row in table}
         changed = [name for name in {**before, **self._listed} if before.get(name) != self._listed.get(name)]
-        self._hours = {bytes(row["symbol"]).decode(): int(row["funding_hours"]) for row in table}
         filters.save(Path(path), table)
         return {"instruments": len(table), "tradable": filters.tradable(table), "changed": changed}
 
@@ -101,8 +93,8 @@ class Worker:
         """
         gate, done, result = asyncio.Semaphore(SYMBOLS_AT_ONCE), 0, {"bars": 0, "filled": 0, "short": []}
         self._server_ms = 0
-        if not self._hours:
-            self._hours = await self._rest.funding_hours()
+        async with self._listing:  # a question before this one may bring it
+            self._hours = self._hours or await self._rest.funding_hours()
 
         async def one(symbol: str) -> None:
             nonlocal done
@@ -224,14 +216,6 @@ def _write(path: Path, samples: npt.NDArray[Any]) -> None:
     partial = path.with_name(path.name + ".new")
     partial.write_bytes(samples.tobytes())
     partial.replace(path)
-
-
-def read_samples(path: Path) -> npt.NDArray[Any]:
-    """Read a sample file as SAMPLE[n]; an absent file is an empty series."""
-    raw = path.read_bytes() if path.exists() else b""
-    if len(raw) % SAMPLE.itemsize:
-        raise DataError(f"{path}: expected a multiple of {SAMPLE.itemsize} bytes, got {len(raw)}")
-    return np.frombuffer(raw, SAMPLE).copy()
 
 
 async def serve(base_url: str, budget_path: Path | None, pool_scale: int = 1) -> None:

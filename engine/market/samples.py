@@ -51,6 +51,14 @@ def read_held(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return kinds[0][first[0]], kinds[1][first[1]]
 
 
+def read_samples(path: Path) -> npt.NDArray[Any]:
+    """Read what the helper process wrote of one kind as SAMPLE[n]; an absent file is an empty series."""
+    raw = path.read_bytes() if path.exists() else b""
+    if len(raw) % SAMPLE.itemsize:
+        raise DataError(f"{path}: expected a multiple of {SAMPLE.itemsize} bytes, got {len(raw)}")
+    return np.frombuffer(raw, SAMPLE).copy()
+
+
 class SampleFile:
     """Both sample series of one symbol, sorted by stamp; the first version of a stamp stays."""
 
@@ -121,6 +129,23 @@ class SampleFile:
         self._counts[kind] = count + 1
         self.newest_ms[kind] = self.newest_stamp(kind)
         return True
+
+    def merge(self, kind: int, samples: npt.NDArray[Any]) -> int:
+        """Take a start-up history (SAMPLE[n], in order) at once; what is there already stays. Return how many were new.
+
+        The newest `CAPACITY` are kept.
+        """
+        held = self.held(kind)
+        whole = np.concatenate([held, samples])
+        _, first = np.unique(whole["stamp_ms"] // MINUTE_MS, return_index=True)  # of equal minutes the one held
+        first = first[-CAPACITY[kind] :]
+        new = int((first >= len(held)).sum())
+        if new:
+            self._counts[kind] = 0  # a kill in between leaves no mixture
+            self.series[kind][: len(first)] = whole[first]
+            self._counts[kind] = self.counts[kind] = len(first)
+            self.newest_ms[kind] = self.newest_stamp(kind)
+        return new
 
     def close(self) -> None:
         """Release the mapping."""

@@ -100,9 +100,8 @@ class States:
         return left
 
     def seed_samples(self, symbol: int, kind: int, samples: npt.NDArray[Any]) -> int:
-        """Insert the samples of a start-up history that are not there yet; return how many were new."""
-        file = self.samples[symbol]
-        return sum(file.insert(kind, int(x["stamp_ms"]), int(x["usable_ms"]), float(x["value"])) for x in samples)
+        """Take the samples of a start-up history that are not there yet; return how many were new."""
+        return self.samples[symbol].merge(kind, samples)
 
     def first_bars(self, symbol: int) -> tuple[int, int, int]:
         """Return the open times of the first bars that the 1m, 15m and 1h states were folded from (−1: none)."""

@@ -25,11 +25,13 @@ class BlindGuard:
     alarm: Callable[[str, int, str], None] = lambda kind, symbol, text: None
     blind: set[int] = field(default_factory=set)
     _next_ms: dict[int, int] = field(default_factory=dict)
+    _since_ms: int = 0  # the first look: after a start the streams have the same time to bring a price
 
     def advance(self, held: list[int], stream_ms: list[int] | memoryview, source_ms: list[int], now_ms: int) -> None:
         """Look at the held symbols. stream_ms, source_ms: newest mark by symbol, from the stream and by polling."""
+        self._since_ms = since_ms = self._since_ms or now_ms
         for symbol in held:
-            if now_ms - stream_ms[symbol] <= STALE_MS:
+            if now_ms - max(stream_ms[symbol], since_ms) <= STALE_MS:
                 self.blind.discard(symbol)
                 continue
             if symbol not in self.blind:
@@ -38,6 +40,8 @@ class BlindGuard:
             if now_ms >= self._next_ms.get(symbol, 0):
                 self._next_ms[symbol] = now_ms + POLL_EVERY_MS
                 self.poll(symbol)
-            if now_ms - max(stream_ms[symbol], source_ms[symbol]) > NO_SOURCE_MS and not self.standing(symbol):
+            if now_ms - max(stream_ms[symbol], source_ms[symbol], since_ms) > NO_SOURCE_MS and not self.standing(
+                symbol
+            ):
                 self.exit_now(symbol, now_ms)
         self.blind &= set(held)

@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import structlog
-
 from engine.errors import ConfigError
 from engine.exchange.budget import WeightBudget, shared_path
 from engine.exchange.order_budget import OrderBudget
@@ -17,10 +15,11 @@ from engine.exchange.requests import Call, Request
 from engine.exchange.user_data import PrivateSocket
 from engine.exchange.venue import Venue
 from engine.exchange.ws_api import Credentials, Lane
+from engine.log import get_logger
 from engine.market.routes import Addresses
 from engine.trading.lock import KeyLock
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LANES = 2
 KEEP_ALIVE_S = 20 * 60.0  # the listen key dies after 60 minutes

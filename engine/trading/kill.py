@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
+from engine.log import get_logger
 from engine.trading.desk import Desk
 from engine.trading.orders import Order
 from kernels.records import Reason, RunState
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Step(enum.IntEnum):

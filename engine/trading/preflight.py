@@ -10,17 +10,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import structlog
-
 from engine.config import LiveConfig
 from engine.exchange.replies import Reply
 from engine.exchange.requests import Call, Request, canary_stop
 from engine.exchange.steps import Step
+from engine.log import get_logger
 from engine.trading.foreign import SPECIAL
 from engine.trading.margin import Tier, read_brackets
 from engine.trading.orders import is_ours
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CANARY = "cnry-"
 FORCED = tuple(prefix for prefix, _ in SPECIAL)  # client order ids of the exchange's own orders

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
-import structlog
 
 from engine.exchange.replies import REDUCE_ONLY_REFUSED, Reply
 from engine.exchange.requests import Call, Request, exit_order, protective_stop
 from engine.exchange.steps import Step
+from engine.log import get_logger
 from engine.restore import Restored
 from engine.trading.orders import base36, client_order_id
 from engine.trading.preflight import Caller
 from engine.trading.protection import BEYOND, EXISTS, protect_level
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 PLACE_WAIT_S = 2.0  # a stop that could not be placed for so long: flatten
 AGAIN_S = 0.2

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from engine.config import LiveConfig
 from engine.exchange.order_budget import OrderBudget
@@ -31,6 +30,7 @@ from engine.exchange.user_data import (
     decode,
 )
 from engine.exchange.venue import Sender
+from engine.log import get_logger
 from engine.trading.admission import Admission
 from engine.trading.blind import BlindGuard
 from engine.trading.brackets import Brackets
@@ -51,7 +51,7 @@ from engine.trading.terms import LiveTerms
 from kernels.decide import BIT
 from kernels.records import Reason
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 RENEW_EVERY_MS = 10_000
 WALLET_LAG_MS = 6_000  # REST may show the wallet of so long ago

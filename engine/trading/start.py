@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy.typing as npt
 import orjson
-import structlog
 
 from engine.assemble import Parts, assemble
 from engine.clock import Clock
@@ -23,6 +22,7 @@ from engine.exchange.signing import make_signer
 from engine.exchange.steps import Step
 from engine.exchange.user_data import ConfigUpdate
 from engine.exchange.ws_api import Credentials
+from engine.log import get_logger
 from engine.market.routes import addresses
 from engine.trading.carry import resume_orders, resume_twins
 from engine.trading.connect import Connection, is_production
@@ -35,7 +35,7 @@ from engine.trading.report import report
 from engine.trading.session import LiveTrading
 from kernels.records import Kind, RunState
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass
@@ -61,6 +61,12 @@ class Live:
             return False
         self.trading.advance(now_ms)
         return True
+
+    def guarding(self, held: list[int]) -> bool:
+        """Whether the account is read and every position, by our books and the exchange's, has its confirmed stop."""
+        trading = self.trading
+        agreed = trading.sweeps.reconciled and not trading.reconciler.doubts
+        return agreed and all(trading.protection.standing(symbol) for symbol in held)
 
     def settled(self) -> bool:
         """Whether this engine may leave: no order is open and every position stands behind a confirmed stop."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import structlog
-
 from engine.exchange.replies import Reply
 from engine.exchange.requests import Call, Request
 from engine.exchange.venue import Sender
+from engine.log import get_logger
 from engine.trading.protection import Protection
 from engine.trading.reconcile import Reconciler
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 POSITIONS_EVERY_MS = 10_000
 STOPS_EVERY_MS = 60_000

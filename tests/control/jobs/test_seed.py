@@ -18,8 +18,9 @@ from engine.config import Config, load
 from engine.exchange.budget import WeightBudget
 from engine.exchange.rest import MarketRest
 from engine.main import lock_folder
-from engine.market.helper import Worker, read_samples
+from engine.market.helper import Worker
 from engine.market.rings import BarFile, bar_path
+from engine.market.samples import read_samples
 from kernels.records import BAR, TIMEFRAME_MS
 from store import queries, writer
 from store.client import Store, connect

@@ -16,7 +16,7 @@ from engine.exchange.budget import WeightBudget
 from engine.exchange.rest import MarketRest, closed
 from engine.market.assistant import Assistant
 from engine.market.gaps import differs
-from engine.market.helper import decode_bars
+from engine.market.lines import decode_bars
 from engine.market.link import Policy
 from engine.market.panel import Panel
 from engine.market.rings import BarFile, bar_path

@@ -16,8 +16,9 @@ from engine.errors import ExchangeError
 from engine.exchange import filters
 from engine.exchange.budget import WeightBudget
 from engine.market.assistant import Assistant
-from engine.market.helper import decode_bars, read_samples
+from engine.market.lines import decode_bars
 from engine.market.rings import BarFile, bar_path
+from engine.market.samples import read_samples
 from engine.market.series import filled, holes, unbroken
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
 from tests.fake_exchange import FakeExchange

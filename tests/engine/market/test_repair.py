@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import ExchangeError
 from engine.market.gaps import GapKind
-from engine.market.helper import decode_bars, encode_bars
+from engine.market.lines import decode_bars, encode_bars
 from engine.market.panel import Panel
 from engine.market.rings import BarFile, bar_path
 from engine.repair import Repairer

@@ -14,6 +14,7 @@ import itertools
 from live_rig import LiveRig, agree, entries, exits, sent
 
 from engine.exchange.requests import Call
+from engine.trading.blind import BlindGuard
 from engine.trading.protection import Stage
 from kernels.decide import BIT
 from kernels.records import Kind, OrderState, Reason
@@ -319,6 +320,20 @@ def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_st
     rig.run(1_100, marks=False)
     assert rig.held == 0
     assert rig.trading.alarm.counts["blind"] >= 1
+
+
+def test_after_a_start_the_streams_have_their_time_to_bring_a_price() -> None:
+    polled: list[int] = []
+    left: list[int] = []
+    guard = BlindGuard(polled.append, lambda symbol: False, lambda symbol, now_ms: left.append(symbol))
+    now_ms, none = 1_700_000_000_000, [0]
+    guard.advance([0], none, none, now_ms)
+    guard.advance([0], none, none, now_ms + 3_000)
+    assert not polled and not guard.blind
+    guard.advance([0], none, none, now_ms + 3_001)
+    assert polled == [0] and guard.blind == {0} and not left
+    guard.advance([0], none, none, now_ms + 15_001)
+    assert left == [0]
 
 
 def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) -> None:

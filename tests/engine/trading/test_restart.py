@@ -21,9 +21,9 @@ RISK = {
 }
 
 
-def crowded(folder: Path) -> Simulated:
+def crowded(folder: Path, weight_limit: int | None = None) -> Simulated:
     """A simulator and settings with room for all positions."""
-    return Simulated(folder, symbol_count=POSITIONS, balance_usdt=1_000_000, risk=RISK)
+    return Simulated(folder, weight_limit=weight_limit, symbol_count=POSITIONS, balance_usdt=1_000_000, risk=RISK)
 
 
 async def open_all(sim: Simulated) -> Live:

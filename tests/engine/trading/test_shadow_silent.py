@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rig import FixedModel
 
 from engine.config import Config, load, without_keys
-from engine.main import Engine
+from engine.process import Engine
 from engine.simulator.exchange import Exchange
 from engine.simulator.options import AccountOption, Options
 from engine.simulator.server import Server
