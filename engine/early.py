@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from engine.sink import MAX_LATE_MS, MarketSink
+from engine.sink import MarketSink
+from kernels.closing import MAX_LATE_MS
 from kernels.records import TIMEFRAME_MS
 
 MAX_BARS = 16_384  # 600 symbols for 20 minutes; older ones are dropped, and repaired over REST like any gap
