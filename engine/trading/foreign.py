@@ -75,6 +75,7 @@ class Foreign:
                 self.alarm("external_close", symbol, name)
             self.desk.adopt_exit(name, slot, update.side, float(row["qty"]), reason, now_ms, update.order_id)
         self.remember(symbol, update.trade_id)
+        self.reconciler.event(symbol, update.time_ms)
         done = update.status == "FILLED"
         self.desk.on_order_event(
             OrderEvent(

@@ -2,8 +2,10 @@
 
 A twin enters at the book of the decision, a modelled latency later; it is guarded by the same barriers on the same mark
 ticks, and it leaves with the live position where something else than a barrier ends that (an operator, the risk
-ladder, the exchange). `kernels.records` TWIN is its whole state and that of the live trade beside it, with the middle
-of the book at each moment that counts; the SQL view `v_shortfall` splits the difference.
+ladder, the exchange). Where the live entry got nothing the twin goes on to its own end: what was missed. At most one
+such per symbol, since shadow trading would not have entered again either. `kernels.records` TWIN is its whole state
+and that of the live trade beside it, with the middle of the book at each moment that counts; the SQL view
+`v_shortfall` splits the difference.
 """
 
 from __future__ import annotations
@@ -135,6 +137,7 @@ class Twins(NoTwins):
         self.frame_ns = 0
         self._books, self._journal, self._time_limit_ms = books, journal, time_limit_ms
         self._of_symbol: dict[int, _Run] = {}
+        self._missed: dict[int, _Run] = {}  # by symbol: the live entry got nothing
         self._gateway = ShadowGateway(
             books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread, lambda order, now_ms: None
         )
@@ -201,26 +204,43 @@ class Twins(NoTwins):
     def live_gone(self, position_id: int, now_ms: int) -> None:
         """No live trade will come of it: its entry got nothing, or its position went by an adjustment."""
         run = self.open.get(position_id)
-        if run is not None and not run.twin.live_closed_ms:
-            run.twin.live_closed_ms = now_ms
-            self._finish(run.twin, now_ms)
+        if run is None or run.twin.live_closed_ms:
+            return
+        twin, run.twin.live_closed_ms = run.twin, now_ms
+        if twin.live_opened_ms or twin.closed_ms or twin.symbol in self._missed:
+            self._finish(twin, now_ms)
+            return
+        self._miss(run)
+        self._write(twin, now_ms)
+
+    def _miss(self, run: _Run) -> None:
+        self._missed[run.twin.symbol] = run
+        if self._of_symbol.get(run.twin.symbol) is run:
+            del self._of_symbol[run.twin.symbol]
+
+    def _beside(self, symbol: int) -> list[_Run]:
+        """Return the symbol's open twins: of its live trade, and of an entry that was missed."""
+        found = self._of_symbol.get(symbol), self._missed.get(symbol)
+        return [run for run in found if run is not None]
 
     def pay_funding(self, symbol: int, rate: float, mark_price: float) -> None:
         """Charge one settlement to the symbol's twin, as shadow trading does."""
-        run = self._of_symbol.get(symbol)
-        if run is not None and run.twin.opened_ms and not run.twin.closed_ms and rate == rate:
-            run.twin.funding_usdt -= run.twin.side * run.twin.qty * mark_price * rate
+        for run in self._beside(symbol):
+            if run.twin.opened_ms and not run.twin.closed_ms and rate == rate:
+                run.twin.funding_usdt -= run.twin.side * run.twin.qty * mark_price * rate
 
     # --- the market ---
 
     def on_mark(self, symbol: int, price: float, now_ms: int) -> None:
         """Check the symbol's twin against its barriers, as the live position's guard was."""
-        run = self._of_symbol.get(symbol)
-        if run is None or not run.twin.opened_ms or not run.twin.qty or run.twin.exit_decided_ms:
+        if symbol not in self._of_symbol and symbol not in self._missed:
             return
-        reason = self._check(run.guard, 0, price, now_ms)
-        if reason:
-            self._exit(run.twin, Reason(reason), now_ms)
+        for run in self._beside(symbol):
+            if not run.twin.opened_ms or not run.twin.qty or run.twin.exit_decided_ms:
+                continue
+            reason = self._check(run.guard, 0, price, now_ms)
+            if reason:
+                self._exit(run.twin, Reason(reason), now_ms)
 
     def advance(self, now_ms: int) -> None:
         """Let waiting orders meet the book."""
@@ -260,7 +280,9 @@ class Twins(NoTwins):
                 self._enter(twin, now_ms)
             elif twin.exit_decided_ms and not twin.closed_ms:
                 self._leave(twin, now_ms)
-            if twin.live_closed_ms:  # its trade is over: it leaves too, if it has not decided so before
+            if twin.live_closed_ms and not twin.live_qty:
+                self._miss(self.open[twin.position_id])
+            elif twin.live_closed_ms:  # its trade is over: it leaves too, if it has not decided so before
                 self._exit(twin, Reason(twin.live_reason), now_ms)
                 self._settle(twin, now_ms)
 
@@ -342,8 +364,9 @@ class Twins(NoTwins):
         twin.event = int(PositionEvent.FINAL)
         self._write(twin, now_ms)
         run = self.open.pop(twin.position_id)
-        if self._of_symbol.get(twin.symbol) is run:
-            del self._of_symbol[twin.symbol]
+        for runs in (self._of_symbol, self._missed):
+            if runs.get(twin.symbol) is run:
+                del runs[twin.symbol]
 
     def _write(self, twin: Twin, now_ms: int) -> None:
         self._journal.write(Kind.TWIN, time.monotonic_ns(), now_ms, *astuple(twin))

@@ -1,5 +1,6 @@
--- Each live trade against its shadow twin (at the live quantity): what of the difference in USDT is due to the moment of the decision, our computing, the network, the price got against the book, fees and funding.
+-- Each live trade against its shadow twin (at the live quantity; `missed`: the live entry got nothing, the twin's whole result was missed): what of the difference in USDT is due to the moment of the decision, our computing, the network, the price got against the book, fees and funding.
 WITH
+  t.live_qty = 0 AS missed,
   if(t.qty > 0, t.live_qty / t.qty, 0) AS ratio,
   toInt8(t.side) * t.live_qty AS signed_qty,
   isFinite(t.entry_mid + t.live_entry_mid) AND t.qty > 0 AS entry_seen,
@@ -18,16 +19,18 @@ SELECT
   t.reason AS twin_reason,
   t.decision_time AS decision_time,
   t.live_closed_time AS closed_time,
-  t.live_qty AS qty,
+  missed,
+  if(missed, t.qty, t.live_qty) AS qty,
   t.live_net_usdt AS live_usdt,
-  t.net_usdt * ratio AS twin_usdt,
+  if(missed, t.net_usdt, t.net_usdt * ratio) AS twin_usdt,
   live_usdt - twin_usdt AS shortfall_usdt,
   if(exit_seen, signed_qty * (t.live_exit_decided_mid - t.exit_decided_mid), 0) AS decision_age_usdt,
   entry_drift * entry_share + exit_drift * exit_share AS compute_usdt,
   entry_drift * (1 - entry_share) + exit_drift * (1 - exit_share) AS network_usdt,
   t.fees_usdt * ratio - t.live_fees_usdt AS fee_usdt,
   t.live_funding_usdt - t.funding_usdt * ratio AS funding_usdt,
-  shortfall_usdt - decision_age_usdt - compute_usdt - network_usdt - fee_usdt - funding_usdt AS price_usdt,
+  if(missed, -t.net_usdt, 0) AS missed_usdt,
+  shortfall_usdt - decision_age_usdt - compute_usdt - network_usdt - fee_usdt - funding_usdt - missed_usdt AS price_usdt,
   dateDiff('millisecond', t.decision_time, t.decided_time) AS decision_age_ms,
   if(isFinite(t.decided_mid), -signed_qty * (t.decided_mid - t.close), 0) AS decision_age_both_usdt,
   t.entry_compute_ns / 1e3 AS entry_compute_us,
@@ -35,4 +38,4 @@ SELECT
   t.exit_compute_ns / 1e3 AS exit_compute_us,
   t.exit_network_ns / 1e6 AS exit_network_ms
 FROM twins AS t FINAL
-WHERE t.event = 'final' AND t.live_qty > 0
+WHERE t.event = 'final' AND (t.live_qty > 0 OR t.qty > 0 AND t.closed_time > t.decision_time)

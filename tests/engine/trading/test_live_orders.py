@@ -13,6 +13,7 @@ import itertools
 
 from live_rig import LiveRig, agree, entries, exits, sent
 
+from engine.exchange.replies import Reply
 from engine.exchange.requests import Call
 from engine.trading.blind import BlindGuard
 from engine.trading.protection import Stage
@@ -295,6 +296,34 @@ def test_a_position_turned_over_is_exited_and_the_symbol_halted(tmp_path: Path) 
     assert rig.held == 0
     assert float(rig.venue.held["BTCUSDT"].amount) == 0.0
     assert 0 in rig.desk.account.halted_symbols
+
+
+@pytest.mark.parametrize("told", ["stream", "rest"])
+def test_positions_older_than_our_last_fill_say_nothing(tmp_path: Path, told: str) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    read, since_ms = rig.venue._read, rig.venue.now_ms
+    old = read(Call.POSITIONS, {})
+
+    def late(call: Call, params: dict) -> Reply:  # positions lag behind the trades by seconds
+        lags = call is Call.POSITIONS and rig.venue.now_ms < since_ms + 8_000
+        return old if lags else read(call, params)
+
+    rig.venue._read = late  # type: ignore[method-assign]
+    rig.venue.stream_up = told == "stream"
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(1_000)
+    assert rig.held == 0
+    rig.trading.begin_reconcile()
+    rig.trading.reconciler.refused(0, rig.venue.now_ms)  # whatever makes us look
+    rig.run(6_000, 50)
+    rig.venue.stream_up = True
+    rig.run(3_000, 50)
+    rig.trading.begin_reconcile()  # as the streams do when they come; the wallet is read too
+    rig.run(1_000, 50)
+    assert len(rig.records(Kind.TRADE)) == 1
+    assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
+    agree(rig)
 
 
 def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:

@@ -128,16 +128,33 @@ def test_the_exchange_s_stop_is_a_later_decision_than_the_guard_s(tmp_path: Path
     assert twin["exit_price"] == 98.79
 
 
-def test_an_entry_that_gets_nothing_has_no_twin(tmp_path: Path) -> None:
+def test_what_a_refused_entry_missed_is_a_line_of_its_own(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
-    rig.venue.faults[Call.ORDER_PLACE] = deque(["code -2019"])
+    rig.venue.faults[Call.ORDER_PLACE] = deque(["code -2019"] * 2)
     rig.decide()
     rig.run(400)
-    assert rig.held == 0 and not rig.desk.orders
-    (twin,) = finals(rig)
-    assert twin["live_qty"] == 0.0
-    assert not rig.core.twins.open
-    assert shortfall(tmp_path, finals(rig)) == []
+    assert rig.held == 0 and not rig.desk.orders and finals(rig) == []
+    rig.desk.account.halted_symbols.clear()
+    rig.decide()  # refused as well: shadow trading would hold its position still
+    rig.run(400)
+    (second,) = finals(rig)
+    assert second["closed_ms"] == 0
+    rig.desk.account.halted_symbols.clear()
+    rig.open_long()  # a live trade beside it has a twin of its own
+    rig.parts.journal.close()
+    rig = LiveRig(tmp_path, rig.venue)  # and a restart keeps both
+    rig.run(400)
+    rig.venue.price["BTCUSDT"] = Decimal("101.6")
+    book(rig, 101.6, 101.61)
+    rig.run(400)
+    assert not rig.core.twins.open and rig.held == 0
+    missed, traded = shortfall(tmp_path, finals(rig))
+    gross, fees = 50 * (101.6 - 100.0), 50 * FEE * (100.0 + 101.6)
+    assert missed["missed"] and missed["live_usdt"] == 0.0 and missed["qty"] == 50.0
+    assert missed["twin_usdt"] == pytest.approx(gross - fees) == -missed["missed_usdt"] == -missed["shortfall_usdt"]
+    assert not traded["missed"] and traded["missed_usdt"] == 0.0
+    for row in (missed, traded):
+        assert sum(row[name] for name in (*PARTS, "missed_usdt")) == pytest.approx(row["shortfall_usdt"], abs=1e-9)
 
 
 def test_a_twin_outlives_the_process(tmp_path: Path) -> None:
@@ -150,7 +167,6 @@ def test_a_twin_outlives_the_process(tmp_path: Path) -> None:
     again = LiveRig(tmp_path, rig.venue)
     twins, restored = again.core.twins, again.parts.restored
     assert set(restored.twins) == {before[0]["position_id"]}
-    twins.resume(list(restored.twins.values()), again.trading.symbols, set(restored.twins), again.venue.now_ms)
     after = twins.state(again.trading.symbols)
     assert [{k: v for k, v in row.items() if v == v} for row in after] == [
         {k: v for k, v in row.items() if v == v} for row in before
