@@ -196,9 +196,7 @@ class LiveTrading:
         order = self.desk.orders.get(event.client_order_id)
         if event.trade_id and order is not None:
             self.foreign.remember(order.symbol, event.trade_id)
-            self.reconciler.event(
-                order.symbol, event.event_ms
-            )  # REST may have told of it
+            self.reconciler.event(order.symbol, event.event_ms)  # REST may have told of it
         self.desk.on_order_event(event)
         if order is not None and order.terminal and not order.reduce_only and not order.filled_qty:
             self.protection.position_closed(order.position_id, self._now_ms)  # a stop adopted for it stands for nothing
