@@ -18,7 +18,7 @@ from engine.core import Core
 from engine.journal import Writer, new_run_id
 from engine.latency import Latencies
 from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
-from engine.timers import Timer
+from engine.timers import Hold, Timer
 from engine.trading.account import Account
 from engine.trading.carry import complete_trades, open_state
 from engine.trading.desk import Desk, DeskRules
@@ -117,11 +117,15 @@ def wire(
     writer = open_journal(preamble)
     marks = np.full(len(symbols), np.nan)
 
-    def before_fill(order: Order, now_ms: int) -> None:
-        bid, bid_qty, ask, ask_qty, _, book_ms, *_ = books[order.symbol].item()
+    def note_book(symbol: int, now_ms: int, hold: int = Hold.TWIN) -> None:
+        bid, bid_qty, ask, ask_qty, _, book_ms, *_ = books[symbol].item()
         mono_ns = time.monotonic_ns()
-        writer.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, order.symbol, 0, 0)
-        writer.write(Kind.TIMER, mono_ns, now_ms, Timer.SHADOW_FILL, order.symbol, 0, order.position_id)
+        writer.write(Kind.BOOK, mono_ns, now_ms, book_ms, bid, bid_qty, ask, ask_qty, 0, symbol, hold, 0)
+
+    def before_fill(order: Order, now_ms: int) -> None:
+        note_book(order.symbol, now_ms, 0)
+        symbol, position_id = order.symbol, order.position_id
+        writer.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.SHADOW_FILL, symbol, 0, position_id)
 
     costs = config.costs
     gateway: ShadowGateway | LiveGateway = live or ShadowGateway(
@@ -142,6 +146,6 @@ def wire(
     desks.append(desk)
     core = Core(config, symbols, instruments, books, marks, clock, writer, desk, gateway, Latencies())
     if live is not None:
-        core.twins = desk.twins = Twins(books, marks, costs, writer, rules.time_limit_ms)
+        core.twins = desk.twins = Twins(books, marks, costs, writer, rules.time_limit_ms, note_book)
         twins_of.append(core.twins)
     return Parts(core, writer, restored, gateway, session, model, state)

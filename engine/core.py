@@ -210,7 +210,7 @@ class Core:
         now_ms, clock_ns = self.clock.now_ms(), time.monotonic_ns
         symbol, journal, desk, account = vector.symbol, self.journal, self.desk, self.desk.account
         begun_ns = clock_ns()
-        hold = self._hold(symbol)
+        hold = self._hold(symbol, now_ms)
         at = journal.place(BOOK)
         unseen = self._quote(
             self._table, vector.values, symbol, journal.words, at, journal.seq + 1, begun_ns, now_ms, hold
@@ -255,8 +255,8 @@ class Core:
             if self.twins is not None:
                 self.twins.enter(entry, vector.close, now_ms, recv_ns)
 
-    def _hold(self, symbol: int) -> int:
-        """Return what from outside holds a decision back: `Hold` bits."""
+    def _hold(self, symbol: int, now_ms: int) -> int:
+        """Return what this decision is told from outside: `Hold` bits."""
         hold = GAP if self.entries_blocked(symbol) else 0
         if not self.clock.good():
             hold |= CLOCK
@@ -264,6 +264,8 @@ class Core:
             hold |= FULL
         if symbol in self.audit_failed:
             hold |= AUDIT
+        if self.desk.observer is not None:
+            hold |= self.desk.observer.hold(now_ms)
         return hold
 
     def _flags(self, vector: Vector, hold: int) -> int:
@@ -282,7 +284,7 @@ class Core:
             flags |= F_UNKNOWN
         if desk.flat(symbol):
             flags |= F_FLAT
-        return flags | HOLD_FLAGS[hold] if hold else flags
+        return flags | HOLD_FLAGS[hold & 15] if hold else flags
 
     def _venue_gates(self, vector: Vector, side: int, now_ms: int) -> int:
         plan = self._plan[0]
@@ -354,15 +356,20 @@ class Core:
         slot = self.desk.positions.slot_of[symbol]
         if slot < 0:
             return False
-        self.desk.exit(slot, reason, self.clock.now_ms())
+        self._exit(slot, reason, self.clock.now_ms())
         return True
 
     def flatten(self, reason: Reason) -> int:
         """Exit everything this system opened; returns how many positions."""
         now_ms = self.clock.now_ms()
         for slot in range(self.desk.positions.count):
-            self.desk.exit(slot, reason, now_ms)
+            self._exit(slot, reason, now_ms)
         return self.desk.positions.count
+
+    def _exit(self, slot: int, reason: Reason, now_ms: int) -> None:
+        symbol = int(self.desk.positions.rows[slot]["symbol"])
+        self.journal.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.EXIT, symbol, 0, 0)
+        self.desk.exit(slot, reason, now_ms)
 
     def check_all(self) -> int:
         """Check every position against the newest marks (after a restart or a stall); returns how many must close."""

@@ -29,7 +29,9 @@ FIRST_SLOT = layout.SEGMENT_HEADER_BYTES // SLOT_BYTES
 WORDS_PER_SLOT = layout.WORDS_PER_SLOT
 MADV_POPULATE_WRITE = 23
 DURABLE = frozenset({Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE, Kind.COMMAND, Kind.ACCOUNT, Kind.SESSION})
-EXPENDABLE = frozenset({Kind.MARK, Kind.BOOK, Kind.LATENCY, Kind.FEATURES})  # not written while the disk is full
+EXPENDABLE = frozenset(  # not written while the disk is full
+    {Kind.MARK, Kind.BOOK, Kind.LATENCY, Kind.FEATURES, Kind.INPUT, Kind.TICK, Kind.REQUEST}
+)
 DURABLE_BUFFER_BYTES = 4 << 20  # a flush that does not come back for this long is an alarm, not a reason to grow
 RESERVE_SLOTS = 8_192  # of a segment when no next one can be allocated: room for exits
 

@@ -13,20 +13,22 @@ import orjson
 from engine.core import CHANGED
 from engine.errors import DataError
 from engine.journal import Writer, read_records, segments, struct_format
-from kernels.records import HEAD, MAX_RECORD_BYTES, RECORDS, Kind
+from kernels.records import HEAD, MAX_RECORD_BYTES, RECORDS, Kind, Mode
 
 PREAMBLE = frozenset({Kind.ROLL, Kind.CONFIG, Kind.INSTRUMENT, Kind.SNAPSHOT})
 HEAD_NAMES = frozenset(HEAD.names or ())
 UNCOMPARED: dict[Kind, tuple[str, ...]] = {
     Kind.BAR: ("late_ms", "arrived_ms"),  # of another reading of the clock, and an echo of the input anyway
     Kind.SIGNAL: ("frame_ns", "decide_ns"),  # how long this machine took
+    Kind.TWIN: ("entry_compute_ns", "entry_network_ns", "exit_compute_ns", "exit_network_ns"),  # so here
 }
 STAGES: dict[Kind, str] = {
     Kind.BAR: "input", Kind.MARK: "input", Kind.FUNDING: "input", Kind.OPEN_INTEREST: "input", Kind.TIMER: "timer",
     Kind.BOOK: "book", Kind.GAP: "bars", Kind.FEATURES: "features", Kind.SIGNAL: "decision", Kind.ORDER: "orders",
     Kind.FILL: "shadow fill", Kind.POSITION: "position", Kind.TRADE: "trade", Kind.ACCOUNT: "account",
     Kind.SESSION: "session", Kind.COMMAND: "command", Kind.MODEL: "model", Kind.SNAPSHOT: "state",
-    Kind.INSTRUMENT: "listing",
+    Kind.INSTRUMENT: "listing", Kind.INPUT: "input", Kind.TICK: "timer", Kind.REQUEST: "request to the exchange",
+    Kind.GATEWAY: "answer", Kind.TWIN: "shadow twin",
 }  # fmt: skip
 SIGNAL_STAGES = {
     "vector_hash": "features", "atr_15m": "features", "close": "features", "predictions": "forest", "side": "decide",
@@ -141,12 +143,16 @@ class Recording:
         assert found is not None
         kind, record = found
         names = [n for n in record.dtype.names or () if n not in HEAD_NAMES and not n.startswith("spare")][:6]
+        if kind is Kind.INPUT:
+            names = ["number", "source", "payload"]
         self.input_seq = int(record["seq"])
         self.input = f"{kind.name}(" + ", ".join(f"{n}={_shown(record[n])}" for n in names) + ")"
 
     def difference(self, kind: Kind, record: np.void, field: str, recorded: str, replayed: str) -> Differs:
         """Return the exception that names what differs, where, and after which input."""
         stage = SIGNAL_STAGES.get(field, STAGES.get(kind, "")) if kind is Kind.SIGNAL else STAGES.get(kind, "")
+        if kind is Kind.FILL and int(record["mode"]) == Mode.LIVE:
+            stage = "fill"
         return Differs(
             Difference(
                 int(record["seq"]), int(record["time_ms"]), kind.name, stage, field, recorded, replayed,
@@ -158,6 +164,8 @@ class Recording:
 def _shown(value: Any) -> str:
     if isinstance(value, bytes | np.bytes_):
         return repr(bytes(value).decode(errors="replace"))
+    if isinstance(value, np.void) and value.dtype.names is None:
+        return value.tobytes().rstrip(b"\0").decode(errors="replace")
     if isinstance(value, np.floating | float):
         return repr(float(value))
     return str(value)
@@ -222,6 +230,16 @@ class Comparator(Writer):
         for name in record.dtype.names or ():
             if record[name].tobytes() != replayed[name].tobytes():
                 raise self.recording.difference(kind, record, name, _shown(record[name]), _shown(replayed[name]))
+
+    def take(self) -> None:
+        """Step over the next record: an input that has been read."""
+        self.pass_preamble()
+        found = self.recording.peek()
+        if found is None:
+            raise Ended
+        self.recording.skip()
+        self.seq = int(found[1]["seq"])
+        self.counts[found[0]] += 1
 
     def pass_preamble(self) -> None:
         """Step over the beginning of a segment; its snapshot must hold this very state."""

@@ -3,7 +3,8 @@
 The journal's order is the order of calls: each input record is handed to the sink or the operator as it was, and what
 the engine then writes is compared, record for record and bit for bit, with what follows in the journal. The clock reads
 the time of the record that comes next; the book of each decision and fill, and what else the core was told from
-outside, stand in the journal. Wall-clock time, sockets and threads have no part in it.
+outside, stand in the journal. Wall-clock time, sockets and threads have no part in it. A live run's order side comes
+with `replay_live.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from engine.model.opening import open_packed
 from engine.model.registry import open_registry
 from engine.operator import CLEAR_HALT, Operator
 from engine.recording import Comparator, Difference, Differs, Ended, Recording, of_preamble
+from engine.replay_live import LiveSide
 from engine.restore import from_snapshot
 from engine.sink import MarketSink
 from engine.start import Start, start_path
@@ -48,6 +50,7 @@ class Report:
 
     run_id: int
     version: str
+    mode: str
     compared: int = 0
     snapshots: int = 0
     records: dict[str, int] = field(default_factory=dict)
@@ -87,7 +90,7 @@ def replay(
     """Replay one run of a journal folder and report the first difference, if there is one.
 
     models(model_id, backend) returns the predictor that a MODEL record names. Raises DataError for a run that cannot
-    be replayed at all: its start or first segment gone, another configuration, a live run.
+    be replayed at all: its start or first segment gone, another configuration.
     """
     with tempfile.TemporaryDirectory(prefix="ta-replay-") as scratch:
         run = Replay(folder, engine_id, run_id, models, Path(scratch))
@@ -118,22 +121,27 @@ class Replay:
                 f"run {run_id}: made with configuration {bytes(stated['config_hash']).decode()[:12]}…, "
                 f"its start file holds {config.hash()[:12]}…"
             )
-        if int(stated["mode"]) != Mode.SHADOW:
-            raise DataError(f"run {run_id}: a live run's exchange answers are not replayed; only shadow runs are")
-        self.report = Report(run_id, bytes(stated["version"]).decode())
+        mode = Mode(int(stated["mode"]))
+        self.report = Report(run_id, bytes(stated["version"]).decode(), mode.name.lower())
         self.journal = Comparator(self.recording)
         self.clock = _Clock(self.recording)
         self.books: npt.NDArray[Any] = np.zeros(len(start.symbols), BOOK_ROW)
         self._models, self._held = models, Hold(0)
-        self._parts = self._wire(start, _instruments(opening, len(start.symbols)))
+        self.live: LiveSide | None = None
+        instruments = _instruments(opening, len(start.symbols))
+        if mode is Mode.LIVE:
+            self.live = LiveSide(config, start.symbols, instruments, self.journal, self.clock, self._take_book)
+        self._parts = self._wire(start, instruments)
         core = self._parts.core
         core.entries_blocked = lambda symbol: bool(self._held & Hold.GAP)
         gateway = self._parts.gateway
-        assert isinstance(gateway, ShadowGateway)
-        gateway.driver = self._fill_recorded
-        self.gateway = gateway
-        self.operator = Operator(self._parts, start.symbols, Mode.SHADOW)
+        if isinstance(gateway, ShadowGateway):
+            gateway.driver = lambda: self._fill_recorded(gateway)
+        self.operator = Operator(self._parts, start.symbols, mode)
         self.operator.open_model = self._open_model
+        if self.live is not None:
+            self.live.join(self._parts)
+            self.operator.ladder = self.live.trading.kill
         self.sink = MarketSink(core, gateway, config.market.store_features)
         self.sink.panel = start.panel(scratch, self._on_vector)
         self.journal.pass_preamble()
@@ -147,7 +155,8 @@ class Replay:
         def open_journal(preamble: Preamble) -> Comparator:
             return self.journal
 
-        parts = wire(start.config, start.symbols, instruments, self.books, self.clock, restored, open_journal)
+        gateway = self.live.gateway if self.live is not None else None
+        parts = wire(start.config, start.symbols, instruments, self.books, self.clock, restored, open_journal, gateway)
         self.journal.state = parts.state
         return parts
 
@@ -180,7 +189,9 @@ class Replay:
         if kind is Kind.LATENCY:
             self._pass()
             return
-        if kind is Kind.ORDER:  # a further round of an exit, started by time alone: its own time says when
+        if (
+            kind is Kind.ORDER and self.live is None
+        ):  # a further round of an exit, started by time alone: its own time says when
             self._parts.core.desk.advance(int(record["time_ms"]))
             return
         self.recording.note_input()
@@ -198,7 +209,9 @@ class Replay:
             self.sink.on_sample(int(record["symbol"]), sort, int(record["stamp_ms"]), float(record["value"]), hours)
         elif kind is Kind.TIMER:
             self._timer(record)
-        elif kind is Kind.BOOK:
+        elif kind in (Kind.INPUT, Kind.TICK) and self.live is not None:
+            self.live.feed(kind, record)
+        elif kind is Kind.BOOK and self.live is None:
             self._parts.core.desk.advance(int(record["time_ms"]))  # a waiting order meets this book
         elif kind is Kind.COMMAND:
             self._command(record)
@@ -212,11 +225,7 @@ class Replay:
 
     def _pass(self) -> None:
         """Step over a record that changes nothing."""
-        self.journal.pass_preamble()
-        found = self.recording.peek()
-        assert found is not None
-        self.recording.skip()
-        self.journal.seq = int(found[1]["seq"])
+        self.journal.take()
 
     # --- inputs ---
 
@@ -306,6 +315,8 @@ class Replay:
             self._held = Hold(int(found[1]["spare"]))
             self.clock.bad = bool(self._held & Hold.CLOCK)
             self.journal.full = bool(self._held & Hold.FULL)
+            if self.live is not None:
+                self.live.held = self._held
             if self._held & Hold.AUDIT:
                 self._parts.core.audit_failed.add(symbol)
             else:
@@ -317,7 +328,7 @@ class Replay:
         for name in ("bid", "bid_qty", "ask", "ask_qty", "event_ms"):
             row[name] = record[name]
 
-    def _fill_recorded(self) -> None:
+    def _fill_recorded(self, gateway: ShadowGateway) -> None:
         """Let waiting orders meet the books that the journal shows next."""
         while (found := self.recording.next()) is not None and found[0] is Kind.BOOK:
             after = self.recording.next(1)
@@ -325,10 +336,10 @@ class Replay:
                 raise Ended
             if after[0] is not Kind.TIMER or int(after[1]["timer"]) != Timer.SHADOW_FILL:
                 return
-            if not self.gateway.waiting:
+            if not gateway.waiting:
                 raise self.recording.difference(*after, "timer", "a shadow fill", "no order is waiting")
             self._take_book(found[1])
-            self.gateway.fill_next(int(after[1]["time_ms"]))
+            gateway.fill_next(int(after[1]["time_ms"]))
 
 
 def _bar_of(record: np.void) -> npt.NDArray[Any]:

@@ -224,6 +224,8 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
             _apply_twin(result.twins, record, names)
     result.positions = list(open_by_id.values())
     result.trade_ids = {name: ids for name, ids in result.trade_ids.items() if name in result.open_orders}
+    for name, values in result.open_orders.items():  # the next run's first snapshot holds them as they are here
+        values["trade_ids"] = sorted(result.trade_ids.get(name, ()))
     result.booked = {i: ids for i, ids in result.booked.items() if i in open_by_id}
     result.closing = {i: done for i, done in result.closing.items() if i in open_by_id or i in result.untraded}
 

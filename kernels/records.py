@@ -215,6 +215,8 @@ class Kind(enum.IntEnum):
     INSTRUMENT = 10
     TIMER = 11
     GATEWAY = 12
+    INPUT = 13
+    TICK = 14
     SIGNAL = 20
     ORDER = 21
     FILL = 22
@@ -227,6 +229,7 @@ class Kind(enum.IntEnum):
     TWIN = 29
     SNAPSHOT = 30
     ROLL = 31
+    REQUEST = 32
 
 
 def flat_fields(dtype: np.dtype) -> list[tuple[str, str]]:
@@ -343,6 +346,18 @@ RECORDS: dict[Kind, np.dtype] = {
         ("price", "<f8"),
         ("status", "S24"),
         ("detail", "S96"),
+    ),
+    Kind.INPUT: _record(  # live: what reached the order side from outside, in `parts` records one after another
+        ("number", "<u8"),  # of the REQUEST that it answers; 0: it answers none
+        ("source", "<u2"),  # engine.trading.door.Source
+        ("part", "<u2"),
+        ("parts", "<u2"),
+        ("bytes", "<u2"),  # of this part
+        ("payload", "V464"),
+    ),
+    Kind.TICK: _record(  # live: the order side let time pass
+        ("hold", "<u4"),  # engine.timers.Hold
+        ("spare", "<u4"),
     ),
     Kind.SIGNAL: _record(
         ("symbol", "<u2"),
@@ -511,6 +526,15 @@ RECORDS: dict[Kind, np.dtype] = {
     Kind.SNAPSHOT: _record(("bytes", "<u4"), ("part", "<u2"), ("parts", "<u2"), ("payload", "V472")),
     Kind.ROLL: _record(
         ("next_segment", "<u8"),
+    ),
+    Kind.REQUEST: _record(  # live: what was asked of the exchange, before timestamp and signature
+        ("number", "<u8"),
+        ("call", "S24"),
+        ("route", "S8"),  # the transport that took it; empty: none
+        ("asked", "<i2"),  # the route that was wished for
+        ("bytes", "<u2"),  # of the parameters; beyond the field's size they are cut off
+        ("spare", "<u4"),
+        ("params", "V304"),  # JSON
     ),
 }
 """Kind → dtype of the whole record, head included."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from engine.config import LiveConfig
 from engine.exchange.filters import why_untradable
-from engine.exchange.order_budget import OrderBudget
 from engine.exchange.replies import HALTING_RESTRICTIONS, REDUCE_ONLY_RESTRICTIONS
 from engine.exchange.steps import Step
 from engine.trading.brackets import Brackets
@@ -38,9 +37,9 @@ class Admission:
     marks: npt.NDArray[np.float64]
     desk: Desk
     gateway: LiveGateway
-    budget: OrderBudget
     brackets: Brackets
     alarm: Tasks
+    room: bool = True  # whether the order budget had room for an entry when the decision under way began
     untraded: dict[int, str] = field(default_factory=dict)
     unlisted: dict[int, str] = field(default_factory=dict)
     maintenance_usdt: float = 0.0  # of every open position, as of the last `advance`
@@ -58,7 +57,7 @@ class Admission:
     def gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Refuse entries without order budget, in resting symbols, or whose stop is too near ruin."""
         gates = 0
-        if not self.budget.room_for_entry(now_ms):
+        if not self.room:
             gates |= BIT["rate_budget"]
         if symbol in self.untraded or symbol in self.unlisted:
             gates |= BIT["symbol_halted"]

@@ -30,6 +30,10 @@ class Observer(Protocol):
         """A trade was booked, with what it realised before its fee."""
         ...
 
+    def hold(self, now_ms: int) -> int:
+        """Look at what this process alone knows, just before a decision: `engine.timers.Hold` bits."""
+        ...
+
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Gate bits of what only live trading knows: order budget, liquidation distance, an open reconciliation."""
         ...

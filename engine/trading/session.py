@@ -6,7 +6,6 @@ it wants from the exchange leaves through the Sender. Exits ask `terms.py`, entr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,7 @@ from engine.exchange.user_data import (
 )
 from engine.exchange.venue import Sender
 from engine.log import get_logger
+from engine.timers import Hold
 from engine.trading.admission import Admission
 from engine.trading.blind import BlindGuard
 from engine.trading.brackets import Brackets
@@ -45,6 +45,7 @@ from engine.trading.orders import Order, client_order_id, is_ours
 from engine.trading.preflight import CANARY
 from engine.trading.protection import Protection, Slot, Stage, protect_level, take_level
 from engine.trading.reconcile import Reconciler
+from engine.trading.stall import Stall
 from engine.trading.sweeps import Sweeps
 from engine.trading.tasks import Tasks
 from engine.trading.terms import LiveTerms
@@ -55,7 +56,7 @@ log = get_logger(__name__)
 
 RENEW_EVERY_MS = 10_000
 WALLET_LAG_MS = 6_000  # REST may show the wallet of so long ago
-STALL_NS = 2_000_000_000
+RATE, STALL = int(Hold.RATE), int(Hold.STALL)
 TRANSFERS = frozenset(
     {"DEPOSIT", "WITHDRAW", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "MARGIN_TRANSFER", "ASSET_TRANSFER", "ADJUSTMENT",
      "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW"}
@@ -85,13 +86,17 @@ class LiveTrading:
         self.alarm = Tasks()
         self.on_key_expired: Callable[[], None] = lambda: None
         self.on_config: Callable[[ConfigUpdate], None] = lambda update: None
+        # what comes from outside and is no answer: journalled before its effect, and recorded in a replay
+        self.note_payload: Callable[[bytes, int], None] = lambda payload, now_ms: None
+        self.note_tick: Callable[[int, int], None] = lambda hold, now_ms: None
+        self.stood_still: Callable[[], bool] = Stall()
+        self.room: Callable[[int], bool] = budget.room_for_entry
         self.violations = 0
         self.active = False  # true once what stood on the exchange at start has been taken over
         self._names, self._feed_mark = names, feed_mark
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
         self._now_ms = 0
-        self._last_tick_ns = 0
         self._renew_due_ms = self._account_ms = 0
         self.malformed = 0
         self.protection = Protection(
@@ -115,7 +120,7 @@ class LiveTrading:
         self.fees = FeePrices(sender, self.alarm)
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
         self.brackets = Brackets(sender, symbols, settings.leverage)
-        self.admission = Admission(settings, instruments, marks, desk, gateway, budget, self.brackets, self.alarm)
+        self.admission = Admission(settings, instruments, marks, desk, gateway, self.brackets, self.alarm)
         self.protection.refused = self.takes.refused = self._stop_refused
         self.kill = KillLadder(desk, gateway.cancel)
         self.foreign = Foreign(
@@ -144,6 +149,7 @@ class LiveTrading:
             log.warning("user_event_malformed", error=str(error))
             return
         if event is not None and self._once.first(event):
+            self.note_payload(payload, now_ms)
             self.on_user(event, now_ms)
 
     def on_user(self, event: UserEvent, now_ms: int) -> None:
@@ -240,9 +246,14 @@ class LiveTrading:
         """How long the position had no confirmed stop on the exchange."""
         return self.protection.naked_total_ms(position_id, self._now_ms)
 
+    def hold(self, now_ms: int) -> int:
+        """Look at what only this process knows, before a decision; noted beside it as `engine.timers.Hold`."""
+        hold = self._look_for_stall()
+        self.admission.room = self.room(now_ms)
+        return hold if self.admission.room else hold | RATE
+
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Refuse what the exchange would, and every entry before a full reconcile or while blind."""
-        self._note_stall()
         gates = self.admission.gates(symbol, side, qty, sl_price, atr_15m, now_ms)
         if not self.sweeps.reconciled:
             gates |= BIT["unknown_order"]
@@ -317,8 +328,8 @@ class LiveTrading:
 
     def advance(self, now_ms: int) -> None:
         """Let time pass; called by the ticker every few milliseconds and after each batch of events."""
+        self.note_tick(self._look_for_stall(), now_ms)
         self._now_ms = now_ms
-        self._note_stall()
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
         self.takes.advance(now_ms)
@@ -334,13 +345,12 @@ class LiveTrading:
         self.check_invariant(now_ms)
         self.sweeps.advance(held, now_ms)
 
-    def _note_stall(self) -> None:
-        """Notice a loop that stood still; asked before entries too, since a frame may come before the first tick."""
-        tick_ns = time.monotonic_ns()
-        if self._last_tick_ns and tick_ns - self._last_tick_ns > STALL_NS:
-            self.alarm("stall", -1, f"the loop stood still for {(tick_ns - self._last_tick_ns) / 1e9:.1f} s")
-            self.begin_reconcile()
-        self._last_tick_ns = tick_ns
+    def _look_for_stall(self) -> int:
+        if not self.stood_still():
+            return 0
+        self.alarm("stall", -1, "the loop stood still for more than 2 s")
+        self.begin_reconcile()
+        return STALL
 
     def begin_reconcile(self) -> None:
         """Refuse entries until positions and stops have been read once more."""

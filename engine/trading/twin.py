@@ -11,6 +11,7 @@ and that of the live trade beside it, with the middle of the book at each moment
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -128,19 +129,30 @@ class _Run:
 
 
 class Twins(NoTwins):
-    """All open twins. `frame_ns`: when the frame under way was received, for the time that its handling took."""
+    """All open twins. `frame_ns`: when the frame under way was received, for the time that its handling took.
+
+    note_book(symbol, now_ms) journals the symbol's book each time just before a twin looks at it.
+    """
 
     def __init__(
-        self, books: npt.NDArray[Any], marks: npt.NDArray[Any], costs: CostConfig, journal: Writer, time_limit_ms: int
+        self,
+        books: npt.NDArray[Any],
+        marks: npt.NDArray[Any],
+        costs: CostConfig,
+        journal: Writer,
+        time_limit_ms: int,
+        note_book: Callable[[int, int], None],
     ) -> None:
+        self.note_book = note_book
         self.open: dict[int, _Run] = {}
         self.frame_ns = 0
         self._books, self._journal, self._time_limit_ms = books, journal, time_limit_ms
         self._of_symbol: dict[int, _Run] = {}
         self._missed: dict[int, _Run] = {}  # by symbol: the live entry got nothing
         self._gateway = ShadowGateway(
-            books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread, lambda order, now_ms: None
-        )
+            books, marks, costs.latency_ms, costs.taker_fee, costs.half_spread,
+            lambda order, now_ms: self.note_book(order.symbol, now_ms),
+        )  # fmt: skip
         self._gateway.on_event = self._on_event
         self._check = entry_point(stops.check)
 
@@ -152,7 +164,7 @@ class Twins(NoTwins):
         twin = Twin(
             entry.position_id, entry.symbol, entry.side, tp_price=entry.tp_price, sl_price=entry.sl_price,
             deadline_ms=entry.decision_ms + self._time_limit_ms, decision_ms=entry.decision_ms, decided_ms=now_ms,
-            close=close, decided_mid=self._mid(entry.symbol), qty=entry.qty, entry_price=entry.limit_price,
+            close=close, decided_mid=self._mid(entry.symbol, now_ms), qty=entry.qty, entry_price=entry.limit_price,
             entry_compute_ns=sent_ns - self.frame_ns,
         )  # fmt: skip
         run = self._take(twin)
@@ -165,7 +177,7 @@ class Twins(NoTwins):
         run = self.open.get(position_id)
         if run is not None and not run.twin.live_opened_ms:
             twin = run.twin
-            twin.live_opened_ms, twin.live_entry_mid = now_ms, self._mid(twin.symbol)
+            twin.live_opened_ms, twin.live_entry_mid = now_ms, self._mid(twin.symbol, now_ms)
             twin.entry_network_ns = time.monotonic_ns() - run.sent_ns if run.sent_ns else 0
             self._write(twin, now_ms)
 
@@ -174,9 +186,8 @@ class Twins(NoTwins):
         run = self.open.get(position_id)
         if run is None or run.twin.live_exit_decided_ms:
             return
-        twin = run.twin
-        twin.live_exit_decided_ms, twin.live_exit_decided_mid = now_ms, self._mid(twin.symbol)
-        run.sent_ns = time.monotonic_ns()
+        twin, run.sent_ns = run.twin, time.monotonic_ns()
+        twin.live_exit_decided_ms, twin.live_exit_decided_mid = now_ms, self._mid(twin.symbol, now_ms)
         twin.exit_compute_ns = run.sent_ns - self.frame_ns
         self._write(twin, now_ms)
         if reason not in BARRIERS:
@@ -189,7 +200,7 @@ class Twins(NoTwins):
         run = self.open.get(int(row["position_id"]))
         if run is None:
             return
-        twin, mid = run.twin, self._mid(int(row["symbol"]))
+        twin, mid = run.twin, self._mid(int(row["symbol"]), now_ms)
         twin.live_reason, twin.live_qty, twin.live_entry_price = int(reason), qty, float(row["entry_price"])
         twin.live_exit_price, twin.live_exit_mid, twin.live_closed_ms = exit_price, mid, now_ms
         twin.live_fees_usdt, twin.live_funding_usdt = float(row["fees_usdt"]), float(row["funding_usdt"])
@@ -309,7 +320,7 @@ class Twins(NoTwins):
     def _exit(self, twin: Twin, reason: Reason, now_ms: int) -> None:
         if twin.exit_decided_ms:
             return
-        twin.reason, twin.exit_decided_ms, twin.exit_decided_mid = int(reason), now_ms, self._mid(twin.symbol)
+        twin.reason, twin.exit_decided_ms, twin.exit_decided_mid = int(reason), now_ms, self._mid(twin.symbol, now_ms)
         if twin.opened_ms and twin.qty:
             self._leave(twin, now_ms)
 
@@ -336,7 +347,7 @@ class Twins(NoTwins):
         twin = run.twin
         if twin.opened_ms:
             return  # the remainder of a partial fill expires
-        twin.opened_ms, twin.entry_mid, twin.qty = event.event_ms, self._mid(twin.symbol), event.qty
+        twin.opened_ms, twin.entry_mid, twin.qty = event.event_ms, self._mid(twin.symbol, event.event_ms), event.qty
         twin.entry_price, twin.fees_usdt = (event.price, event.fee_usdt) if event.qty else (NAN, 0.0)
         twin.event = int(PositionEvent.ADJUST)
         self._arm(run)
@@ -348,7 +359,8 @@ class Twins(NoTwins):
             self._leave(twin, event.event_ms)
 
     def _left(self, twin: Twin, event: OrderEvent) -> None:
-        twin.exit_price, twin.exit_mid, twin.closed_ms = event.price, self._mid(twin.symbol), event.event_ms
+        twin.exit_price, twin.closed_ms = event.price, event.event_ms
+        twin.exit_mid = self._mid(twin.symbol, event.event_ms)
         twin.fees_usdt += event.fee_usdt
         gross = twin.side * twin.qty * (event.price - twin.entry_price)
         twin.net_usdt = gross - twin.fees_usdt + twin.funding_usdt
@@ -371,6 +383,7 @@ class Twins(NoTwins):
     def _write(self, twin: Twin, now_ms: int) -> None:
         self._journal.write(Kind.TWIN, time.monotonic_ns(), now_ms, *astuple(twin))
 
-    def _mid(self, symbol: int) -> float:
+    def _mid(self, symbol: int, now_ms: int) -> float:
+        self.note_book(symbol, now_ms)
         bid, _, ask, *_ = self._books[symbol].item()
         return 0.5 * (bid + ask) if bid > 0.0 and ask > 0.0 else NAN
