@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from engine.assemble import assemble
+from engine import journal
+from engine.assemble import Parts, assemble
 from engine.clock import EventClock
 from engine.config import Config, load
 from engine.journal import Writer
@@ -19,8 +22,9 @@ from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.operator import Operator
 from engine.sink import MarketSink
 from engine.start import keep_start
+from kernels import journal as layout
 from kernels.features import build_bars
-from kernels.records import BAR, INSTRUMENT, SAMPLE, TIMEFRAME_MS, BarFlag, Mode
+from kernels.records import BAR, INSTRUMENT, SAMPLE, TIMEFRAME_MS, BarFlag, Kind, Mode
 from tests import market_data
 from tests.market_data import START_MS
 
@@ -61,6 +65,31 @@ def instruments() -> np.ndarray:
     return rows
 
 
+def records(day: Day) -> list[tuple[Kind, np.void]]:
+    """Every record that a day has written, in order."""
+    return [found for s in journal.segments(day.folder / "journal", "main") for found in journal.read_records(s)]
+
+
+def altered(day: Day, folder: Path, kind: Kind, field: str, value: object, number: int = 0) -> int:
+    """Copy the run with one field of one record changed and sealed again; returns its seq."""
+    shutil.copytree(day.folder / "journal", folder / "journal")
+    chosen = [r for k, r in records(day) if k is kind][number]
+    for segment in journal.segments(folder / "journal", "main"):
+        raw = np.fromfile(segment.path, np.uint8)
+        for found, record in journal.read_records(segment):
+            if found is kind and record["seq"] == chosen["seq"] and segment.run_id == day.journal.run_id:
+                at = raw.tobytes().index(record.tobytes())
+                record = record.copy()
+                record[field] = value
+                seq = record["seq"]
+                record["seq"] = record["check"] = 0
+                raw[at : at + record.nbytes] = np.frombuffer(record.tobytes(), np.uint8)
+                words = raw.view(np.uint64)
+                layout.seal(words, at // 8, int(record["slots"]) * layout.WORDS_PER_SLOT, seq)
+                raw.tofile(segment.path)
+    return int(chosen["seq"])
+
+
 class Market:
     """Bars of three symbols in all timeframes; the last `live` minutes are played to the engine."""
 
@@ -74,19 +103,27 @@ class Market:
         self.live_from_ms = START_MS + HISTORY * MINUTE_MS
 
     def minute(self, symbol: int, minute: int) -> np.void:
-        return self.bars[symbol][0][HISTORY + minute]
+        return self.bars[symbol][0][(self.live_from_ms - START_MS) // MINUTE_MS + minute]
+
+    def later(self, minutes: int) -> Market:
+        """The same market for an engine that starts so much later."""
+        market = copy.copy(self)
+        market.live_from_ms += minutes * MINUTE_MS
+        return market
 
 
 class Day:
     """Records a run into `folder`: marks each second or so, books, bars, samples, commands, a gap, a late sample."""
 
     limits: ClassVar[dict[str, float]] = {}
+    mode = Mode.SHADOW
     funding_minutes = 30  # between settlements, whose rates never arrive: vectors are late by them
 
     def __init__(self, folder: Path, market: Market, settings: Config | None = None) -> None:
         self.folder, self.market = folder, market
         self.config = settings or load(
             data_dir=folder,
+            mode=self.mode.name.lower(),
             market={"symbols": SYMBOLS, "store_features": ["ETHUSDT"]},
             barriers={"tp_atr": 0.3, "sl_atr": 0.2, "time_limit_minutes": 15},
             decision={"max_mae_atr": 5.0, "max_tail": 0.9},
@@ -97,16 +134,19 @@ class Day:
         self.clock = EventClock()
         self.clock.observe(market.live_from_ms)
         self.books = np.zeros(len(SYMBOLS), BOOK_ROW)
-        self.parts = assemble(self.config, SYMBOLS, instruments(), self.books, self.clock, folder / "journal")
+        self.parts = self.assemble()
         self.core = self.parts.core
         self.sink = MarketSink(self.core, self.parts.gateway, self.config.market.store_features)
         self.blocked: set[int] = set()
         self.core.entries_blocked = lambda symbol: symbol in self.blocked
         self.sink.panel = self._panel()
-        self.operator = Operator(self.parts, SYMBOLS, Mode.SHADOW)
+        self.operator = Operator(self.parts, SYMBOLS, self.mode)
         self.operator.open_model = lambda path: PickyModel(Path(path).name)  # type: ignore[assignment, return-value]
         self.operator.load_model("/models/picky", "test")
         self.next_funding_ms = self.clock.now_ms() + self.funding_minutes * MINUTE_MS
+
+    def assemble(self) -> Parts:
+        return assemble(self.config, SYMBOLS, instruments(), self.books, self.clock, self.folder / "journal")
 
     @property
     def journal(self) -> Writer:
@@ -175,10 +215,13 @@ class Day:
                 held = np.array([bar], BAR)[0]
                 self.sink.on_bar(symbol, timeframe, held, close_ms + 40 * (1 + timeframe), 1)
         self.clock.observe(close_ms + 2_600)
-        self.core.desk.advance(self.clock.now_ms())
+        self.pass_time()
         self.sink.on_time(self.clock.now_ms())
         if minute % 3 == 0:
             self.core.on_account_timer(self.clock.now_ms())
+
+    def pass_time(self) -> None:
+        self.core.desk.advance(self.clock.now_ms())
 
     def play(self, minutes: int) -> None:
         """Play the whole day with an operator who interferes."""

@@ -12,10 +12,9 @@ from engine import journal
 from engine.errors import DataError
 from engine.replay import Report, replay, runs
 from engine.start import Start, start_path
-from kernels import journal as layout
 from kernels.records import Kind
 from tests.conftest import long_run
-from tests.engine.recorded import Day, Market, PickyModel
+from tests.engine.recorded import Day, Market, PickyModel, altered, records
 
 MINUTES = long_run(130, 1_440)
 
@@ -62,30 +61,6 @@ def test_other_predictions_are_named_at_the_first_decision(day: Day) -> None:
     assert report.difference.input.startswith("BAR(")
     first = next(r for kind, r in records(day) if kind is Kind.SIGNAL)
     assert report.difference.seq == first["seq"]
-
-
-def records(day: Day) -> list[tuple[Kind, np.void]]:
-    return [found for s in journal.segments(day.folder / "journal", "main") for found in journal.read_records(s)]
-
-
-def altered(day: Day, folder: Path, kind: Kind, field: str, value: float, number: int = 0) -> int:
-    """Copy the run with one field of one record changed and sealed again; returns its seq."""
-    shutil.copytree(day.folder / "journal", folder / "journal")
-    chosen = [r for k, r in records(day) if k is kind][number]
-    for segment in journal.segments(folder / "journal", "main"):
-        raw = np.fromfile(segment.path, np.uint8)
-        for found, record in journal.read_records(segment):
-            if found is kind and record["seq"] == chosen["seq"]:
-                at = raw.tobytes().index(record.tobytes())
-                record = record.copy()
-                record[field] = value
-                seq = record["seq"]
-                record["seq"] = record["check"] = 0
-                raw[at : at + record.nbytes] = np.frombuffer(record.tobytes(), np.uint8)
-                words = raw.view(np.uint64)
-                layout.seal(words, at // 8, int(record["slots"]) * layout.WORDS_PER_SLOT, seq)
-                raw.tofile(segment.path)
-    return int(chosen["seq"])
 
 
 @pytest.mark.parametrize(
