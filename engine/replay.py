@@ -144,7 +144,6 @@ class Replay:
             self.operator.ladder = self.live.trading.kill
         self.sink = MarketSink(core, gateway, config.market.store_features)
         self.sink.panel = start.panel(scratch, self._on_vector)
-        self.journal.pass_preamble()
         self._left = self.sink.panel.fold_files()
 
     def _wire(self, start: Start, instruments: npt.NDArray[Any]) -> Parts:
@@ -153,6 +152,7 @@ class Replay:
             raise DataError(f"run {self.recording.run_id}: its first segment has no snapshot")
 
         def open_journal(preamble: Preamble) -> Comparator:
+            self.journal.pass_preamble()
             return self.journal
 
         gateway = self.live.gateway if self.live is not None else None

@@ -86,7 +86,7 @@ class LiveTrading:
         self.alarm = Tasks()
         self.on_key_expired: Callable[[], None] = lambda: None
         self.on_config: Callable[[ConfigUpdate], None] = lambda update: None
-        # what comes from outside and is no answer: journalled before its effect, and recorded in a replay
+        # what comes from outside and is no answer: journalled before its effect, in a replay the recorded
         self.note_payload: Callable[[bytes, int], None] = lambda payload, now_ms: None
         self.note_tick: Callable[[int, int], None] = lambda hold, now_ms: None
         self.stood_still: Callable[[], bool] = Stall()
@@ -339,8 +339,7 @@ class LiveTrading:
         self.brackets.advance(now_ms)
         self.admission.advance()
         self.income.advance(now_ms)
-        positions = self.desk.positions
-        held = [int(positions.rows[slot]["symbol"]) for slot in range(positions.count)]
+        held = self.desk.positions.rows["symbol"][: self.desk.positions.count].tolist()
         self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)
         self.check_invariant(now_ms)
         self.sweeps.advance(held, now_ms)
