@@ -123,6 +123,7 @@ def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
         records += _durable_beyond(folder, segment, records)
         _apply(result, records, index)
         _require_known(result, index)
+        _take_marks(result, segment, records)
         return result
     return result
 
@@ -135,6 +136,20 @@ def from_snapshot(records: list[tuple[Kind, np.void]], symbols: list[str]) -> Re
     result = Restored()
     _load(result, _readable(payload, "the recorded run"), {name: i for i, name in enumerate(symbols)})
     return result
+
+
+def _take_marks(result: Restored, segment: journal.SegmentFile, records: list[tuple[Kind, np.void]]) -> None:
+    """Give the open positions their last marks: at those of their last own record (often the entry) the first equity
+    of the new run would show neither profit nor loss, and a peak or a day could begin with it.
+    """
+    if not result.positions:
+        return
+    marks = journal.read_kind(segment, Kind.MARK)
+    index = {bytes(r["symbol"]).decode(): int(r["index"]) for kind, r in records if kind is Kind.INSTRUMENT}
+    for values in result.positions:
+        own = np.flatnonzero(marks["symbol"] == index.get(values["symbol"], -1))
+        if len(own):
+            values["mark_price"] = float(marks["price"][own[-1]])
 
 
 def _snapshot(records: list[tuple[Kind, np.void]]) -> bytes | None:

@@ -130,7 +130,7 @@ class LiveTrading:
         desk.observer = self
         desk.terms = LiveTerms(
             settings, instruments, marks, desk, gateway, (self.protection, self.takes), self.reconciler,
-            lambda: self._now_ms, self.read_position, self.alarm,
+            lambda: self._now_ms, self.nothing_to_reduce, self.alarm,
         )  # fmt: skip
         gateway.on_event = self._to_desk
         gateway.on_evidence = self._first_fill
@@ -277,10 +277,14 @@ class LiveTrading:
 
     # --- reconciliation ---
 
+    def nothing_to_reduce(self, symbol: int) -> None:
+        """An exit found nothing: for what we still hold that is a second source for flat, also in a standing doubt."""
+        if self.desk.positions.slot_of[symbol] >= 0:
+            self.reconciler.refused(symbol, self._now_ms)
+        self.read_position(symbol)
+
     def read_position(self, symbol: int) -> None:
         """Ask for the symbol's position."""
-        if symbol not in self.reconciler.doubts and self.desk.positions.slot_of[symbol] >= 0:
-            self.reconciler.refused(symbol, self._now_ms)
         self.protection.verify(symbol)
         request = Request(Call.POSITIONS, {"symbol": self.symbols[symbol]})
         self.sender.send(request, lambda reply: self._read(reply, [symbol]))

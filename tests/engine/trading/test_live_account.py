@@ -34,6 +34,16 @@ def test_funding_comes_from_the_event_alone(tmp_path: Path) -> None:
     agree(rig)
 
 
+def test_a_restart_values_what_is_held_at_its_last_marks(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.price[SYMBOLS[0]] = Decimal("99.5")
+    rig.run(100)
+    rig.parts.journal.close()
+    (held,) = restore(tmp_path / "journal", rig.config.engine_id, SYMBOLS).positions
+    assert held["mark_price"] == 99.5 != held["entry_price"]
+
+
 IMPOSED = [(code, RunState.REDUCE_ONLY) for code in (-4087, -4105, -4106, -4107, -4189, -4400, -4401)] + [
     (code, RunState.HALTED) for code in (-4088, -4192)
 ]

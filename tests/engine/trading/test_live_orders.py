@@ -339,6 +339,21 @@ def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:
     agree(rig)
 
 
+def test_a_position_that_the_exchange_no_longer_knows_is_adjusted_once_an_exit_is_refused(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.held["BTCUSDT"].amount = Decimal(0)  # gone without an event: an account that was reset
+    rig.run(12_000, 100)
+    assert rig.held == 1 and 0 in rig.trading.reconciler.doubts, "flat by REST alone disarms no guard"
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(5_000, 100)
+    assert rig.held == 0 and not rig.trading.reconciler.doubts
+    assert 0 in rig.desk.account.halted_symbols and rig.trading.alarm.counts["adjusted"] == 1
+    sent_by_then = len(exits(rig))
+    rig.run(5_000, 100)
+    assert len(exits(rig)) == sent_by_then <= 3, "nothing is sent for what is not there"
+
+
 def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_stop(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
