@@ -1,8 +1,8 @@
 """An engine of 600 symbols in a process of its own, fed at a live market's pace, with journal, snapshot and socket.
 
-`python -m benchmarks.api_engine DIR` prints `ready`; then reads lines: `reset` forgets what was measured, `report`
-prints it as one JSON line. A second process sends the frames (`--feed`), stamped just before they leave, so that what
-is measured begins where a frame would leave the kernel: waking up, waiting behind others and computing are all in it.
+`python -m benchmarks.api_engine DIR [CORE]` prints `ready`; then reads lines: `reset` forgets what was measured,
+`report` prints it (ns) as one JSON line. A second process sends the frames (`--feed`), stamped just before they leave,
+so that what is measured begins where a frame would leave the kernel: waking up, waiting and computing are in it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import uvloop
 
 from benchmarks.path_rig import START_MS, PathRig
 from engine.link import CommandServer, Snapshot
 from engine.operator import Operator
 from engine.publish import Publisher
+from engine.urgency import leave_core, short_slice, take_core
 from kernels.records import TIMEFRAME_MS, TIMEFRAMES, Mode
 
 SYMBOLS = 600
@@ -41,15 +40,6 @@ class Recorder:
 
     def __init__(self) -> None:
         self.values: dict[str, list[int]] = {"mark_to_stops": [], "close_to_decision": []}
-
-    def report(self) -> dict[str, Any]:
-        """Return count, median and p99 in microseconds."""
-        out = {}
-        for name, values in self.values.items():
-            sorted_us = np.sort(np.array(values or [0])) / 1_000
-            p50, p99 = np.percentile(sorted_us, [50, 99])
-            out[name] = {"count": len(values), "p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1)}
-        return out
 
 
 def feed(handle: int) -> None:
@@ -103,8 +93,8 @@ def _book(name: str, now_ms: int, tick: int) -> bytes:
     ).encode()
 
 
-async def run(folder: Path) -> None:
-    """Build, feed, publish; ends with standard input."""
+async def run(folder: Path, cpu: int) -> None:
+    """Build, feed, publish; ends with standard input. The market, which is no part of us, keeps off our core too."""
     rig = PathRig(folder, SYMBOLS, rounds=40)
     rig.quotes()
     operator = Operator(rig.parts, rig.names, Mode.SHADOW)
@@ -114,7 +104,7 @@ async def run(folder: Path) -> None:
     recorder, loop = Recorder(), asyncio.get_running_loop()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    feeder = _start_feeder(theirs)
+    feeder = _start_feeder(theirs, cpu)
     decode, values = rig.decoder.feed, recorder.values
 
     def on_datagram() -> None:
@@ -136,6 +126,8 @@ async def run(folder: Path) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     publisher.ready()
+    take_core(cpu)
+    short_slice()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -153,9 +145,9 @@ async def run(folder: Path) -> None:
     await server.stop()
 
 
-def _start_feeder(theirs: socket.socket) -> subprocess.Popen:
+def _start_feeder(theirs: socket.socket, cpu: int) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.api_engine", "--feed", str(theirs.fileno())]
-    started = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    started = subprocess.Popen(command, pass_fds=[theirs.fileno()], preexec_fn=lambda: leave_core(cpu))
     theirs.close()
     return started
 
@@ -165,11 +157,11 @@ def _obey(word: str, recorder: Recorder) -> None:
         for values in recorder.values.values():
             values.clear()
     elif word == "report":
-        print(json.dumps(recorder.report()), flush=True)
+        print(json.dumps(recorder.values), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--feed":
         feed(int(sys.argv[2]))
     else:
-        uvloop.run(run(Path(sys.argv[1])))
+        uvloop.run(run(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else -1))

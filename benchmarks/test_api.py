@@ -1,7 +1,7 @@
 """The read endpoints under wrk at 200 requests/s, 100 live clients, and what the engine feels of it.
 
 An engine of 600 symbols runs beside the real control process, whose tail stores what it journals; the store holds days
-of them. Bounds: p99 <= 50 ms for every read endpoint at 200 requests/s, and at 50 requests/s of which no two are alike;
+of them. Bounds: p99 <= 50 ms for every read endpoint at 200 requests/s, alike or of which no two are alike;
 the engine's own p99 (frame sent to stops checked, or to decision made) at most 1.1 times that without load, in turns.
 Needs wrk; skips with a message without it.
 """
@@ -23,8 +23,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.api_engine import MINUTE_TICKS, TICK_S
 from benchmarks.api_seed import seed
 from control.auth import Scope, TokenBook
+from engine.urgency import leave_core
 from store.client import connect
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +34,11 @@ RATE, CONNECTIONS = 200, 20
 SECONDS = int(os.environ.get("TA_BENCH_SECONDS", "5"))
 P99_MS = 50.0
 RATIO = 1.1
-TURNS = 3
+CORES = sorted(os.sched_getaffinity(0))
+CPU = CORES[-1] if len(CORES) > 1 else -1  # `cpu` of the configuration; wrk and the market keep off it too
+PAIRS = int(os.environ.get("TA_BENCH_PAIRS", "8"))
+MINUTE_S = MINUTE_TICKS * TICK_S  # a market minute of the rig: its 600 closes and decisions come within half a second
+SETTLE_S = 0.5
 LIVE_CLIENTS = 100
 LOADS, INTERACTIVE_S = 7, 1.5
 ENDPOINTS = [
@@ -66,7 +72,6 @@ ENDPOINTS = [
     "/readyz",
 ]
 OF_ANY_SYMBOL = ["/api/candles?limit=500&symbol=", "/api/signals?limit=100&symbol=", "/api/trades?limit=100&symbol="]
-DISTINCT_RATE = 50  # different pages a second: each is a statement of its own
 
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: apt-get install wrk")
 
@@ -95,13 +100,14 @@ class Rig:
         self.folder = folder
         self.token = TokenBook(folder / "tokens.json").create("bench", Scope.READ)
         self.engine = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.api_engine", str(folder)],
+            [sys.executable, "-m", "benchmarks.api_engine", str(folder), str(CPU)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         assert self.engine.stdout is not None and self.engine.stdout.readline() == "ready\n"
         self.control = subprocess.Popen(
             [sys.executable, "-m", "control.cli", "--data-dir", str(folder), "control", "--port", "0"],
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=(folder / "control.log").open("w"),
+            env=os.environ | {"TA_CPU": str(CPU)},
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while not self._ready():
@@ -134,18 +140,27 @@ class Rig:
         print(f"first answer {took} ms: ", end="")
         return took
 
-    def load(self, path: str, seconds: int = SECONDS, rate: int = RATE, any_symbol: bool = False) -> dict[str, float]:
-        """Ask for `path` so often a second, each time with another symbol at its end if so told."""
+    def client(self, path: str, seconds: float, rate: int = RATE, any_symbol: bool = False) -> subprocess.Popen[str]:
+        """Start wrk asking for `path` so often a second, each time with another symbol at its end if so told."""
         pause = round(1_000 * CONNECTIONS / rate)
         lua = self.folder / "load.lua"
         lua.write_text(
             LUA % (path, str(any_symbol).lower(), self.token, pause - 15, pause + 9)
         )  # 3 ms are the answer's
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "5s", "-s", str(lua), self.url]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "5s", "-s", str(lua), self.url]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: leave_core(CPU))
+
+    @staticmethod
+    def result(client: subprocess.Popen[str]) -> dict[str, float]:
+        """Wait for a client and return its rate, faults and latency."""
+        printed, _ = client.communicate()
         line = next(line for line in printed.splitlines() if line.startswith("RESULT"))
         requests, bad, p50, p99, took = (float(word) for word in line.split()[1:])
-        found = {"rate": round(requests / took, 1), "bad": bad, "p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}
+        return {"rate": round(requests / took, 1), "bad": bad, "p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}
+
+    def load(self, path: str, seconds: int = SECONDS, rate: int = RATE, any_symbol: bool = False) -> dict[str, float]:
+        """Ask for `path` so often a second and return how it was answered."""
+        found = self.result(self.client(path, seconds, rate, any_symbol))
         print(f"{path:45s} {found}", flush=True)
         return found
 
@@ -179,8 +194,16 @@ def test_every_read_endpoint(benchmark, rig: Rig) -> None:
 
 
 def test_requests_of_which_no_two_are_alike(benchmark, rig: Rig) -> None:
-    run = lambda: {path: rig.load(path, rate=DISTINCT_RATE, any_symbol=True) for path in OF_ANY_SYMBOL}  # noqa: E731
-    _check(benchmark.pedantic(run, rounds=1), benchmark, DISTINCT_RATE)
+    """After some seconds in which control reads what it keeps in memory: once after its start."""
+
+    def run() -> dict[str, dict[str, float]]:
+        found = {}
+        for path in OF_ANY_SYMBOL:
+            rig.load(path, rate=20, any_symbol=True)
+            found[path] = rig.load(path, any_symbol=True)
+        return found
+
+    _check(benchmark.pedantic(run, rounds=1), benchmark, RATE)
 
 
 def test_a_hundred_live_clients(benchmark, rig: Rig) -> None:
@@ -262,25 +285,39 @@ def test_the_dashboard_is_interactive_in_time(benchmark, rig: Rig) -> None:
 
 
 def test_the_engine_does_not_feel_the_load(benchmark, rig: Rig) -> None:
-    """In turns: alone, under load, alone …; the medians of the turns' p99 are compared."""
+    """In turns of one market minute each: alone, under load, alone …; p99 over all turns of a kind is compared.
 
-    def turns() -> dict[str, list[dict[str, Any]]]:
-        out: dict[str, list[dict[str, Any]]] = {"alone": [], "loaded": []}
-        for _ in range(TURNS):
+    One turn's p99 is its six worst decisions, which one interrupt of the machine spoils; between the turns' medians and
+    the p99 of all there is no choice to make: both are shown, the latter counts.
+    """
+
+    def turns() -> dict[str, list[dict[str, list[int]]]]:
+        out: dict[str, list[dict[str, list[int]]]] = {"alone": [], "loaded": []}
+        for _ in range(PAIRS):
             for name in out:
+                client = rig.client("/api/signals?limit=100", MINUTE_S + 1) if name == "loaded" else None
+                time.sleep(SETTLE_S)
                 rig.ask("reset")
-                if name == "loaded":
-                    rig.load("/api/signals?limit=100", 2 * SECONDS)
-                else:
-                    time.sleep(2 * SECONDS)
+                time.sleep(MINUTE_S)
                 out[name].append(rig.ask("report"))
+                if client is not None:
+                    rig.result(client)
         return out
 
     found = benchmark.pedantic(turns, rounds=1)
     ratios = {}
     for what in ("mark_to_stops", "close_to_decision"):
-        alone, loaded = (statistics.median(turn[what]["p99_us"] for turn in found[name]) for name in found)
-        ratios[what] = {"alone_p99_us": alone, "loaded_p99_us": loaded, "ratio": round(loaded / alone, 3)}
+        p99 = {name: _p99_us([value for turn in found[name] for value in turn[what]]) for name in found}
+        medians = {name: statistics.median(_p99_us(turn[what]) for turn in found[name]) for name in found}
+        ratios[what] = {
+            "alone_p99_us": p99["alone"], "loaded_p99_us": p99["loaded"],
+            "ratio": round(p99["loaded"] / p99["alone"], 3),
+            "ratio_of_medians": round(medians["loaded"] / medians["alone"], 3),
+        }  # fmt: skip
     benchmark.extra_info.update(ratios)
     print(ratios)
     assert all(values["ratio"] <= RATIO for values in ratios.values())
+
+
+def _p99_us(values_ns: list[int]) -> float:
+    return round(statistics.quantiles(values_ns, n=100)[98] / 1_000, 1)

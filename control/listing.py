@@ -29,6 +29,8 @@ class Listing(Generic[Row]):
     run: str = "run_id"
     windows_ms: tuple[int, ...] = ()
     """How far back to look for a page before the whole table is searched: a page is full of the newest rows."""
+    kept: int = 0
+    """How many of the newest rows `control.recent` keeps in memory; about 1 kB each."""
 
     def select(self) -> str:
         """Return the select list; `x_ms` is epoch milliseconds of `x_time` unless stated otherwise."""
@@ -77,7 +79,7 @@ async def page(reader: Reader, listing: Listing[Row], query: Query) -> Page[Row]
         parameters["to_ms"] = query.to_ms
     end_ms = query.newest_ms if query.to_ms is None else query.to_ms
     if query.before is not None:
-        end_ms, run, tie = _open(query.before)
+        end_ms, run, tie = open_cursor(query.before)
         parameters |= {"c_ms": end_ms, "c_run": run, "c_tie": tie}
         where.append(
             f"({listing.time}, toString({listing.run}), toUInt64({listing.tie})) < "
@@ -88,9 +90,14 @@ async def page(reader: Reader, listing: Listing[Row], query: Query) -> Page[Row]
         lines = await _read(reader, listing, where, parameters, since_ms)
         if len(lines) > query.limit:
             break
-    kept = lines[: query.limit]
+    return paged(listing, lines, query.limit)
+
+
+def paged(listing: Listing[Row], lines: list[bytes], limit: int) -> Page[Row]:
+    """Return the page of the first `limit` rows (JSON objects); a further one says that there are more."""
+    kept = lines[:limit]
     items = msgspec.json.decode(b"[" + b",".join(kept) + b"]", type=list[listing.shape], strict=False)  # type: ignore[name-defined]
-    return Page(items=items, next=_seal(kept[-1]) if len(lines) > query.limit else None)
+    return Page(items=items, next=_seal(kept[-1]) if len(lines) > limit else None)
 
 
 def _beginnings(listing: Listing[Row], from_ms: int | None, end_ms: int | None) -> list[int | None]:
@@ -121,7 +128,8 @@ def _seal(line: bytes) -> str:
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
-def _open(cursor: str) -> tuple[int, str, int]:
+def open_cursor(cursor: str) -> tuple[int, str, int]:
+    """Return time, run and sequence number of the row that a cursor points at. Raises ApiError 400."""
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         ms, run, tie = msgspec.json.decode(raw, type=tuple[int, str, int])

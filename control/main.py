@@ -134,7 +134,7 @@ def serve(config: Config, config_file: Path | None = None) -> None:
     Raises ConfigError for an address that may not be used or a port that is taken.
     """
     check_bind(config)
-    priority.for_requests()
+    priority.for_requests(config.cpu)
     opened = listen(config.control.host, config.control.port)
     logs.configure()
     try:

@@ -10,7 +10,7 @@ import structlog
 
 from control import present
 from control.auth import now_ms
-from control.listing import Listing, Query, page
+from control.listing import Listing, Query
 from control.problems import ApiError
 from control.routes.records import ORDERS, TRADES
 from control.routes.status import current_status
@@ -91,7 +91,7 @@ class Publisher:
                 await self._events("orders", ORDERS)
 
     async def _events(self, topic: str, listing: Listing[Any]) -> None:
-        found = (await page(self._services.reader, listing, Query(limit=BURST))).items
+        found = (await self._services.page(listing, Query(limit=BURST))).items
         keys = [(getattr(row, "closed_ms", None) or row.time_ms, row.run_id, row.seq) for row in found]
         known = self._newest.get(topic)
         if keys:

@@ -167,6 +167,9 @@ class Config(BaseSettings):
     engine_id: str = Field("main", pattern=r"^[a-z0-9]{1,8}$")
     mode: Literal["shadow", "live"] = "shadow"
     busy_poll: bool = Field(False, description="the engine never sleeps and keeps its path warm; takes a whole core")
+    cpu: int = Field(
+        -1, ge=-1, description="core that the engine's loop runs on and control and its jobs keep off; -1: any, shared"
+    )
     exchange: ExchangeConfig = ExchangeConfig()
     market: MarketConfig = MarketConfig()
     decision: DecisionConfig = DecisionConfig()
@@ -195,7 +198,7 @@ class Config(BaseSettings):
 
     def hash(self) -> str:
         """Return the hex SHA-256 over every value that can change a decision (never over secrets)."""
-        indifferent = {"secrets", "data_dir", "control", "store", "journal", "simulator", "watchdog"}
+        indifferent = {"secrets", "cpu", "data_dir", "control", "store", "journal", "simulator", "watchdog"}
         text = self.model_dump_json(exclude=indifferent)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,6 +7,7 @@ import uvloop
 from engine.config import Config, without_keys
 from engine.log import to_stderr
 from engine.opening import Opening, lock_folder
+from engine.urgency import check_cpu
 
 __all__ = ["lock_folder", "serve"]
 
@@ -15,6 +16,7 @@ def serve(config: Config) -> None:
     """Run the engine until SIGTERM or Ctrl-C. Raises ConfigError for what cannot start."""
     to_stderr()
     config = without_keys(config)
+    check_cpu(config.cpu)
 
     async def run() -> None:
         opening = Opening(config)

@@ -41,6 +41,7 @@ from engine.repair import Repairer
 from engine.sink import MarketSink
 from engine.spin import spare_core, spin
 from engine.start import keep_start
+from engine.urgency import short_slice, take_core
 from kernels.records import GATES, TIMEFRAMES, Mode, Stage
 
 if TYPE_CHECKING:
@@ -231,6 +232,8 @@ class Engine:
             self._spinning = asyncio.create_task(spin(self.config, self.parts.core, self._stop))
             if not spare_core():
                 log.warning("busy_poll on a single core: every other process of this machine waits for the engine")
+        take_core(self.config.cpu)
+        short_slice()
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -9,9 +9,10 @@ from litestar import Request, Response, get
 from litestar.params import Parameter
 
 from control.answers import ASKED, SLOW, answered
-from control.listing import Listing, Query, page
+from control.candles import Range
+from control.listing import Listing, Query
 from control.problems import ApiError, documented
-from control.routes.records import PROBLEMS, TIME_MAX, Before, FromMs, Limit, ToMs
+from control.routes.records import PROBLEMS, TIME_MAX, Before, FromMs, Limit, ToMs, newest_ms
 from control.routes.status import SYMBOL, SymbolFilter
 from control.routes.trading import question
 from control.services import Services
@@ -19,7 +20,6 @@ from control.shapes import Page
 from control.shapes_data import (
     Audit,
     Audits,
-    Candle,
     Candles,
     Coverage,
     Coverages,
@@ -28,7 +28,7 @@ from control.shapes_data import (
     FeatureVector,
     Gap,
 )
-from kernels.records import TIMEFRAME_MS, TIMEFRAMES
+from kernels.records import TIMEFRAMES
 from kernels.schema import NAMES
 
 Timeframe = Literal["1m", "15m", "1h"]
@@ -48,20 +48,6 @@ def _range(from_ms: int | None, to_ms: int | None, column: str) -> tuple[str, di
     )
 
 
-_IN_RANGE = (
-    "WHERE symbol = {symbol:String} AND open_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
-    "AND open_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') "
-)
-_NEWEST = (
-    f"SELECT {MS}(open_time) AS open_ms FROM candles_? {_IN_RANGE}"
-    "ORDER BY symbol DESC, open_time DESC LIMIT 1 SETTINGS final = 0"
-)
-_CANDLES = (
-    f"SELECT {MS}(open_time) AS open_ms, open, high, low, close, volume, quote_volume, taker_volume, trades, source "
-    f"FROM candles_? {_IN_RANGE}ORDER BY open_time DESC LIMIT {{limit:UInt32}}"
-)
-
-
 @get("/api/candles", tags=["market"], summary="Closed candles of a symbol", responses=PROBLEMS)
 async def candles(
     request: Request[Any, Any, Any],
@@ -79,16 +65,8 @@ async def candles(
 async def _candles(
     services: Services, symbol: str, timeframe: Timeframe, from_ms: int | None, to_ms: int | None, limit: int
 ) -> Candles:
-    sql, newest = _CANDLES.replace("?", timeframe), _NEWEST.replace("?", timeframe)
-    first_ms, end_ms = from_ms or 0, TIME_MAX if to_ms is None else to_ms
-    values = {"symbol": symbol, "limit": limit, "from_ms": first_ms, "to_ms": end_ms}
-    # reading a key once rules out reading backwards, so the range is narrowed to what holds `limit` candles at best
-    last = await services.reader.rows(newest, values)
-    since_ms = int(last[0]["open_ms"]) - 2 * limit * TIMEFRAME_MS[TIMEFRAMES.index(timeframe)] if last else 0
-    lines = await services.reader.lines(sql, values | {"from_ms": max(first_ms, since_ms)})
-    if len(lines) < limit and since_ms > first_ms:
-        lines = await services.reader.lines(sql, values)
-    items = msgspec.json.decode(b"[" + b",".join(lines[::-1]) + b"]", type=list[Candle], strict=False)
+    wanted = Range(timeframe, from_ms or 0, TIME_MAX if to_ms is None else to_ms, limit)
+    items = await services.candles.read(services.reader, symbol, wanted, newest_ms(services))
     return Candles(symbol, timeframe, items)
 
 
@@ -182,7 +160,7 @@ async def gaps(
 ) -> Response[Page[Gap]]:
     """Return what was missing and what became of it, newest first."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol})
-    return await answered(request, services, lambda: page(services.reader, GAPS, query))
+    return await answered(request, services, lambda: services.page(GAPS, query))
 
 
 @get("/api/audit", tags=["data"], summary="Feature-parity audits", responses=PROBLEMS)

@@ -9,7 +9,7 @@ from litestar.params import Parameter
 
 from control.answers import answered
 from control.auth import Scope
-from control.listing import MAX_PAGE, Listing, Query, page
+from control.listing import MAX_PAGE, Listing, Query
 from control.problems import documented
 from control.routes.status import SymbolFilter
 from control.services import Services
@@ -40,10 +40,13 @@ def newest_ms(services: Services) -> int | None:
 
 DAY_MS = 86_400_000
 WINDOWS_MS = (DAY_MS // 12, DAY_MS)  # two hours hold 120 decisions of a symbol: a page
-TRADES = Listing("trades", "closed_time", Trade, {"side": "toString(side)"})
-ORDERS = Listing("orders", "time", Order, {"time_ms": "toUnixTimestamp64Milli(time)"}, windows_ms=WINDOWS_MS)
-FILLS = Listing("fills", "time", Fill, {"time_ms": "toUnixTimestamp64Milli(time)"}, windows_ms=WINDOWS_MS)
-COMMANDS = Listing("commands", "time", CommandRow, {"time_ms": "toUnixTimestamp64Milli(time)"})
+AT_TIME = {"time_ms": "toUnixTimestamp64Milli(time)"}
+TRADES = Listing("trades", "closed_time", Trade, {"side": "toString(side)"}, kept=50_000)
+ORDERS = Listing(
+    "orders", "time", Order, {"time_ms": "toUnixTimestamp64Milli(time)"}, windows_ms=WINDOWS_MS, kept=20_000
+)
+FILLS = Listing("fills", "time", Fill, AT_TIME, windows_ms=WINDOWS_MS, kept=20_000)
+COMMANDS = Listing("commands", "time", CommandRow, AT_TIME)
 
 
 GATE_NAMES = "[" + ", ".join(f"'{name}'" for name in GATES) + "]"
@@ -62,6 +65,7 @@ SIGNALS = Listing(
         "vector_hash": "lower(leftPad(hex(vector_hash), 16, '0'))",
     },
     windows_ms=WINDOWS_MS,
+    kept=75_000,  # two hours of 600 symbols
 )
 
 
@@ -81,7 +85,7 @@ async def trades(
     """Return closed round trips with result, fees, funding and the reason of the exit; times are exit times."""
     equals = {"symbol": symbol, "model_id": model_id, "reason": reason, "side": side}
     query = Query(limit, before, from_ms, to_ms, equals)
-    return await answered(request, services, lambda: page(services.reader, TRADES, query))
+    return await answered(request, services, lambda: services.page(TRADES, query))
 
 
 @get("/api/orders", tags=["trading"], summary="Order events, newest first", responses=PROBLEMS)
@@ -96,7 +100,7 @@ async def orders(
 ) -> Response[Page[Order]]:
     """Return each step of each order: intent, sent, acknowledged, filled, rejected."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
-    return await answered(request, services, lambda: page(services.reader, ORDERS, query))
+    return await answered(request, services, lambda: services.page(ORDERS, query))
 
 
 @get("/api/fills", tags=["trading"], summary="Executions, newest first", responses=PROBLEMS)
@@ -111,7 +115,7 @@ async def fills(
 ) -> Response[Page[Fill]]:
     """Return executions with price, fee and slip."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
-    return await answered(request, services, lambda: page(services.reader, FILLS, query))
+    return await answered(request, services, lambda: services.page(FILLS, query))
 
 
 @get("/api/signals", tags=["signals"], summary="Decisions, newest first", responses=PROBLEMS)
@@ -135,7 +139,7 @@ async def signals(
         conditions.append(f"bitTest(gates, {GATES.index(gate)})" if gate in GATES else "0")
     equals = {"symbol": symbol, "model_id": model_id}
     query = Query(limit, before, from_ms, to_ms, equals, tuple(conditions), newest_ms(services))
-    return await answered(request, services, lambda: page(services.reader, SIGNALS, query))
+    return await answered(request, services, lambda: services.page(SIGNALS, query))
 
 
 @get(
@@ -158,7 +162,7 @@ async def commands(
     """Return the operators' log: command, actor, arguments, phase and result, as the engine journalled them."""
     equals = {"verb": verb, "command_id": command_id}
     query = Query(limit, before, from_ms, to_ms, equals)
-    return await answered(request, services, lambda: page(services.reader, COMMANDS, query))
+    return await answered(request, services, lambda: services.page(COMMANDS, query))
 
 
 HANDLERS = [trades, orders, fills, signals, commands]

@@ -214,7 +214,7 @@ def test_every_answer_carries_the_security_headers(client: Any) -> None:
 
 def test_a_bug_tells_nothing(client: Any, services: Any, bearer: Any) -> None:
     services.reader.broken = True
-    answer = client.get("/api/trades", headers=bearer())
+    answer = client.get("/api/commands", headers=bearer())
     assert answer.status_code == 500 and "secret" not in answer.text
     assert answer.json()["code"] == "internal-error"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from control import candles
+from control.candles import CandleReads, Range
+from control.problems import ApiError
 from control.reader import StoreReader
 from kernels.records import BAR, BarFlag
 from store import writer
@@ -79,3 +83,52 @@ def test_ranges_and_symbols_without_candles(ask: Any) -> None:
     assert ask(symbol="ETHUSDT", limit=3)[0] == [4, 5, 6]
     assert ask(symbol="ETHUSDT", from_ms=T0 + 5 * MINUTE, limit=500)[0] == [5, 6]
     assert ask(symbol="NOPEUSDT")[0] == []
+
+
+def test_symbols_asked_for_at_a_time_are_read_together_and_as_they_are_alone(store: Store) -> None:
+    reader, reads = Counting(store), CandleReads()
+    names = ["BTCUSDT", "ETHUSDT", "BTCUSDT", "NOPEUSDT"]
+    recent = Range("1m", 0, 1 << 42, 3)
+
+    async def run() -> None:
+        found = await asyncio.gather(*(reads.read(reader, name, recent, NEWEST + 3 * MINUTE) for name in names))
+        together = [values for values in reader.asked if "symbols" in values]
+        assert [values["symbols"] for values in together] == [["BTCUSDT", "ETHUSDT", "NOPEUSDT"]]
+        assert len(reader.asked) > 1  # what is older than the range was asked for one by one
+        assert found == [await candles._alone(reader, name, recent) for name in names]
+        assert [len(items) for items in found] == [3, 3, 3, 0] and not reads._waiting
+
+    asyncio.run(run())
+    reader.close()
+
+
+def test_many_candles_are_not_one_statement(store: Store) -> None:
+    reader, reads = Counting(store), CandleReads()
+    wanted = Range("1m", 0, 1 << 42, 5_000)
+
+    async def run() -> None:
+        newest_ms = T0 + 50_000 * MINUTE
+        await asyncio.gather(*(reads.read(reader, name, wanted, newest_ms) for name in ("BTCUSDT", "ETHUSDT")))
+        assert [values["symbols"] for values in reader.asked if "symbols" in values] == [["BTCUSDT"], ["ETHUSDT"]]
+
+    asyncio.run(run())
+    reader.close()
+
+
+def test_a_store_that_fails_fails_everybody_who_waits_and_nobody_after(store: Store) -> None:
+    reader, reads = Counting(store), CandleReads()
+    wanted, right = Range("1m", 0, 1 << 42, 3), candles._OF_MANY
+
+    async def run() -> None:
+        candles._OF_MANY = "SELECT nonsense"
+        both = [reads.read(reader, name, wanted, NEWEST) for name in ("BTCUSDT", "ETHUSDT")]
+        failed = await asyncio.gather(*both, return_exceptions=True)
+        assert all(isinstance(error, ApiError) and error.status == 503 for error in failed)
+        candles._OF_MANY = right
+        assert len(await reads.read(reader, "BTCUSDT", wanted, NEWEST + 3 * MINUTE)) == 3
+
+    try:
+        asyncio.run(run())
+    finally:
+        candles._OF_MANY = right
+        reader.close()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from control.reader import StoreReader
+from control.recent import Lists
 from kernels.records import GATES, RECORDS, GapKind, Kind, Mode, Reason
 from store.client import Store, connect
 from store.schema import tables
@@ -54,7 +55,7 @@ def store(tmp_path_factory: Any) -> Iterator[Store]:
 
 @pytest.fixture
 def read(store: Store, services: Any, client: Any, bearer: Any) -> Iterator[Any]:
-    services.reader = StoreReader(store)
+    services.reader, services.lists = StoreReader(store), Lists()
     headers = bearer()
 
     def get(path: str, **more: str) -> Any:
