@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
+from engine.simulator.algos import AlgoService
 from engine.simulator.instruments import MONEY, Instrument, decimal
-from engine.simulator.ledger import LIQUIDATION_PPM, Account, Position
+from engine.simulator.ledger import LIQUIDATION_PPM, Account, Ledger, Position
+from engine.simulator.matching import Matcher
 from engine.simulator.orders import Order
-from engine.simulator.tape import HOUR_MS
+from engine.simulator.tape import HOUR_MS, Tape
+from engine.simulator.userdata import UserData
+from engine.simulator.view import Views
 
-if TYPE_CHECKING:
-    from engine.simulator.venue import Venue
+
+class House(Protocol):
+    """What it needs of the exchange around it (`engine.simulator.venue.Venue`)."""
+
+    ledger: Ledger
+    matcher: Matcher
+    algos: AlgoService
+    users: UserData
+    views: Views
+    tape: Tape
+
+    def now_ms(self) -> int:
+        """Return exchange time."""
+        ...
+
+    def mark(self, s: int) -> int:
+        """Return the mark in 10^-8 USDT."""
+        ...
+
+    def instrument(self, s: int) -> Instrument:
+        """Return a listing."""
+        ...
+
+    def income(self, account: Account, kind: str, amount: int, s: int, trade_id: str = "") -> None:
+        """Write an income row."""
+        ...
+
+    def account_event(self, account: Account, reason: str, keys: list[tuple[int, str]], symbol: str = "") -> None:
+        """Publish an ACCOUNT_UPDATE."""
+        ...
 
 
 class Risk:
     """Works on the venue's ledger and matching; called with every step of the market."""
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: House) -> None:
         self.venue = venue
         self.announcements: list[tuple[str, bytes]] = []  # for the public forceOrder streams; taken by the server
         self._numbers = 0
