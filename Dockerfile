@@ -11,13 +11,14 @@ FROM python:3.11-slim-bookworm AS environment
 WORKDIR /opt/ta
 RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 COPY requirements.lock pyproject.toml README.md ./
-RUN .venv/bin/uv pip sync --python .venv/bin/python --require-hashes requirements.lock
+RUN .venv/bin/uv pip sync --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock
 COPY kernels/ kernels/
 COPY engine/ engine/
 COPY store/ store/
 COPY control/ control/
 COPY --from=dashboard /build/dist/ control/dashboard/dist/
-RUN .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable .
+RUN .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable . \
+    && .venv/bin/python -m compileall -q control engine kernels store
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --system --gid 10001 ta \

@@ -13,8 +13,11 @@ from engine_process import EngineProcess
 from simulated import Simulated
 from test_restart import POSITIONS, crowded, open_all, reconciled
 
+from engine.config import Config
+
 ROUNDS = 5
 LIMIT_S = 3.0
+SYMBOLS = 50
 WEIGHT_LIMIT = 1_000_000  # many starts within a minute are the benchmark's doing
 
 
@@ -75,3 +78,31 @@ def started(sim: Simulated) -> tuple[float, float]:
 def spread(seconds: list[float]) -> str:
     """Return the least and the most."""
     return f"{min(seconds):.2f} to {max(seconds):.2f} s"
+
+
+def test_start_of_fifty_symbols(benchmark, tmp_path: Path) -> None:
+    """`ta engine` in shadow mode from its spawn until its first decision is possible: on an empty data folder, which
+    fetches the whole history, and with the history stored.
+    """
+    benchmark.group = "restart"
+    cold: list[float] = []
+    warm: list[float] = []
+
+    async def starts() -> None:
+        async with Simulated(tmp_path, weight_limit=WEIGHT_LIMIT, symbol_count=SYMBOLS) as sim:
+            config = sim.config.model_copy(update={"mode": "shadow"})
+            for took in (cold, *[warm] * ROUNDS):
+                took.append(await asyncio.to_thread(ready, config))
+
+    benchmark.pedantic(lambda: asyncio.run(starts()), rounds=1)
+    benchmark.extra_info |= {"cold_s": cold, "warm_s": warm}
+    print(
+        f"`ta engine` with {SYMBOLS} symbols: ready {spread(warm)} from spawn, {cold[0]:.2f} s without stored history"
+    )
+    assert min(warm) <= LIMIT_S
+
+
+def ready(config: Config) -> float:
+    """Run `ta engine` until it is ready, kill it; return the seconds from its spawn."""
+    with EngineProcess(config) as engine:
+        return engine.wait_for("ready", 300.0)

@@ -1,10 +1,12 @@
-"""Events of the engine process as log lines: a name and its values. The standard library's logging carries them."""
+"""What the engine process says: events as log lines (a name and its values), and messages for other programs."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from typing import Any
+
+import orjson
 
 
 class EventLog:
@@ -38,3 +40,8 @@ def get_logger(name: str) -> EventLog:
 def to_stderr() -> None:
     """Let a process log to its standard error; standard output is for what other programs read."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def say(**message: Any) -> None:
+    """Tell whoever started this process, one JSON object per line of standard output."""
+    print(orjson.dumps(message).decode(), flush=True)

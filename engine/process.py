@@ -26,6 +26,7 @@ from engine.errors import ConfigError, DataError, FencedError
 from engine.exchange import filters
 from engine.link import CommandServer, Snapshot
 from engine.listing import ListingPoller
+from engine.log import say
 from engine.market.events import Sink
 from engine.market.panel import Panel
 from engine.market.routes import addresses
@@ -72,7 +73,7 @@ class Engine:
         self.live: Live | None = None
         self._poller: SamplePoller | None = None
         self._repairer: Repairer | None = None
-        self._guarding_s = self._ready_s = 0.0
+        self.began: dict[str, float] = {}  # what of the start was done, and after how many seconds of this process
 
     async def run(self) -> None:
         """Start, trade until told to stop, leave everything in order. Raises ConfigError for what cannot start."""
@@ -80,7 +81,9 @@ class Engine:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
             await self.opening.begin()
+            self._done("loaded")
             await self._build()
+            self._done("built")
             await self._serve()
         finally:
             await self.opening.stop()
@@ -130,6 +133,7 @@ class Engine:
         """Bring bars and samples up to date, fold them, take what arrived meanwhile; then decisions are made."""
         core, opening = self.parts.core, self.opening
         await opening.history()
+        self._done("history")
         if opening.absent and not (core.desk.positions.count or core.desk.orders):
             raise ConfigError([f"market.symbols: the exchange does not list {', '.join(opening.absent)}"])
         self._listing.take(filters.load(self.config.data_dir / INSTRUMENTS_NAME), self.symbols)
@@ -140,6 +144,7 @@ class Engine:
             panel, left = await asyncio.to_thread(self._load_panel)
         finally:
             sys.setswitchinterval(patience_s)
+        self._done("folded")
         self.sink.panel = panel
         self._poller = self._sample_poller(panel)
         self.early.hand_on_fundings()
@@ -224,6 +229,7 @@ class Engine:
             await self._streams.wait_live()
         except TimeoutError as error:
             log.warning("%s", error)
+        self._done("streams")
         self.parts.core.check_all()
         control = self.config.control
         if control.auto_start if self.mode is Mode.SHADOW else control.live_auto_start:
@@ -238,8 +244,11 @@ class Engine:
         gc.freeze()
         gc.disable()
         self.publisher.ready()
-        self._ready_s = since_spawn_s()
-        say(ready=True, pid=os.getpid(), symbols=len(self.symbols), after_s=self._ready_s)
+        self._done("ready")
+        say(ready=True, pid=os.getpid(), symbols=len(self.symbols), after_s=self.began["ready"], start=self.began)
+
+    def _done(self, part: str) -> None:
+        self.began[part] = since_spawn_s()
 
     def _look_again(self) -> None:
         """A connection was lost: bars may be missing."""
@@ -251,8 +260,8 @@ class Engine:
         core = self.parts.core
         held = core.desk.positions.rows["symbol"][: core.desk.positions.count].tolist()
         if all(core.mark_ms[symbol] for symbol in held) and (self.live is None or self.live.guarding(held)):
-            self._guarding_s = since_spawn_s()
-            say(guarding=True, positions=len(held), after_s=self._guarding_s)
+            self._done("guarding")
+            say(guarding=True, positions=len(held), after_s=self.began["guarding"])
 
     async def _settle(self, live: Live) -> None:
         """Before a live engine leaves: no new entries, no position that an order on its way would open unguarded."""
@@ -295,7 +304,7 @@ class Engine:
                 self._listing.tick(now)
             elif opened.done():
                 opened.result()  # the market data cannot be had: raises why
-            if not self._guarding_s:
+            if "guarding" not in self.began:
                 self._note_guarding()
             if now >= next_flush:
                 next_flush = now + self.config.journal.flush_ms / 1_000
@@ -375,7 +384,7 @@ class Engine:
             "resubscribed": self._streams.resubscribed,
             "moved": self._streams.moved,
             "repairs": (self._repairer.status() if self._repairer else {}) | {"revisions": self.sink.revisions},
-            "start": {"state": self.opening.state, "guarding_s": self._guarding_s, "ready_s": self._ready_s},
+            "start": {"state": self.opening.state, "seconds": self.began},
             "late_1m": self.sink.lateness.worst(tuple(self.symbols), 0),
             "clock": {
                 "offset_ms": round(self._offset_ms, 3),
@@ -389,8 +398,3 @@ class Engine:
 def refusal_names(refusals: dict[int, int]) -> dict[str, int]:
     """Return counts by gate name."""
     return {name: refusals[1 << i] for i, name in enumerate(GATES) if refusals.get(1 << i)}
-
-
-def say(**message: Any) -> None:
-    """Tell whoever started this process, one JSON object per line."""
-    print(orjson.dumps(message).decode(), flush=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlencode
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Value = str | int
 
@@ -61,6 +61,9 @@ def make_signer(secret: str) -> Signer:
         raise ConfigError(["secrets.api_secret: live mode needs a secret; got none"])
     if "-----BEGIN" not in secret:
         return HmacSigner(secret)
+    from cryptography.hazmat.primitives import serialization  # an HMAC key's start does not wait for it
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     try:
         key = serialization.load_pem_private_key(secret.replace("\\n", "\n").encode(), None)
     except (ValueError, TypeError) as error:

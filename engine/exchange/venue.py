@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engine.exchange.order_budget import OrderBudget
-from engine.exchange.private_rest import PrivateRest
 from engine.exchange.replies import NOT_SENT, TOO_MANY, Outcome, Reply
 from engine.exchange.requests import Request
 from engine.exchange.ws_api import Done, Lane
 from engine.log import get_logger
+
+if TYPE_CHECKING:
+    from engine.exchange.private_rest import PrivateRest
 
 log = get_logger(__name__)
 

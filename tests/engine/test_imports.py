@@ -42,3 +42,8 @@ def test_the_door_of_the_engine_loads_neither_kernels_nor_a_user_interface() -> 
 def test_the_engine_command_loads_no_other_command() -> None:
     code = "import control.cli.app as a; a.load_groups(('engine',)); assert a.command_of(sys.argv[1:]) == ''"
     assert loaded(("rich.console", "control.cli.top", "control.cli.demo"), code) == []
+
+
+def test_a_shadow_engine_loads_nothing_that_could_send_an_order_over_rest() -> None:
+    senders = ("aiohttp", "cryptography", "engine.trading.connect", "engine.trading.session")
+    assert loaded(senders, "import engine.process") == []

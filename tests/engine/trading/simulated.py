@@ -34,11 +34,12 @@ class Simulated:
 
     def __init__(
         self, folder: Path, latency: float = 1.0, weight_limit: int | None = None, symbol_count: int = 2,
-        balance_usdt: int = 10_000, risk: dict[str, Any] | None = None, **live: Any,
+        balance_usdt: int = 10_000, risk: dict[str, Any] | None = None, history_days: float = 3.0, **live: Any,
     ) -> None:  # fmt: skip
         self.folder, self.live_settings, self.risk = folder, live, risk or {}
         options = Options(
-            port=0, symbols=None, symbol_count=symbol_count, history_days=3.0, ahead_days=1.0, speed=1.0, clock="wall",
+            port=0, symbols=None, symbol_count=symbol_count, history_days=history_days,
+            ahead_days=1.0, speed=1.0, clock="wall",
             accounts=(AccountOption(KEY, SECRET, balance_usdt),), latency=latency, weight_limit=weight_limit,
             quiet=True,
         )  # fmt: skip

@@ -48,7 +48,9 @@ async def test_positions_are_guarded_while_the_history_cannot_be_had_and_entries
             assert trading["reconciled"] and not trading["doubts"]
             assert list(trading["stops"].values()) == ["standing"] * HELD
             market = await asyncio.to_thread(engine.ask, "market")
-            assert market["start"]["state"] and not market["start"]["ready_s"], "no market data, no decisions"
+            assert market["start"]["state"] and "history" not in market["start"]["seconds"], (
+                "no market data, no decisions"
+            )
             assert engine.said("ready") is None
             sim.server.faults.end()
             await asyncio.to_thread(engine.wait_for, "ready")
