@@ -1,4 +1,4 @@
-"""Restart of a live engine with 20 open positions until all are protected and reconciled, on the simulated exchange."""
+"""Starts of the engine on the simulated exchange: 20 open positions until all are guarded, 50 symbols until ready."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from engine.config import Config
 ROUNDS = 5
 LIMIT_S = 3.0
 SYMBOLS = 50
+HISTORY_DAYS = 70.0  # 1,500 bars of an hour, and more
 WEIGHT_LIMIT = 1_000_000  # many starts within a minute are the benchmark's doing
 
 
@@ -89,7 +90,9 @@ def test_start_of_fifty_symbols(benchmark, tmp_path: Path) -> None:
     warm: list[float] = []
 
     async def starts() -> None:
-        async with Simulated(tmp_path, weight_limit=WEIGHT_LIMIT, symbol_count=SYMBOLS) as sim:
+        async with Simulated(
+            tmp_path, weight_limit=WEIGHT_LIMIT, symbol_count=SYMBOLS, history_days=HISTORY_DAYS
+        ) as sim:
             config = sim.config.model_copy(update={"mode": "shadow"})
             for took in (cold, *[warm] * ROUNDS):
                 took.append(await asyncio.to_thread(ready, config))
