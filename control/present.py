@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from control.shapes import Counters, EngineStatus, Position, Predictions, Signal
-from control.shapes_data import StageLatency
+from control.shapes_data import Disturbances, StageLatency
 from engine.config import Config
 from engine.link import SnapshotView
 from kernels.records import GATES, Mode, RunState, Side, Stage
@@ -203,3 +203,9 @@ def latency(view: SnapshotView) -> list[StageLatency]:
         for stage in Stage
         if view.latency[stage]["count"] > 0
     ]
+
+
+def disturbances(view: SnapshotView) -> Disturbances:
+    """Return what held the engine's loop up since it was ready."""
+    row = view.status[0]
+    return Disturbances(**{name: int(row[name]) for name in Disturbances.__struct_fields__})

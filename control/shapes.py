@@ -33,6 +33,9 @@ class Counters(msgspec.Struct):
     trades: int
     gaps: int
     compilations: int
+    gc_pauses: int
+    voluntary_switches: int
+    involuntary_switches: int
 
 
 class EngineStatus(msgspec.Struct):

@@ -19,12 +19,22 @@ class StageLatency(msgspec.Struct):
     mean_us: float
 
 
+class Disturbances(msgspec.Struct):
+    """What held the engine's loop up since it was ready; the stages loop_lag, gc_pause and compilation say how long."""
+
+    gc_pauses: int
+    compilations: int
+    voluntary_switches: int
+    involuntary_switches: int
+
+
 class Latency(msgspec.Struct):
     """Histograms of every stage that was measured."""
 
     run_id: str | None
     alive: bool
     items: list[StageLatency]
+    disturbances: Disturbances | None = None
 
 
 class Candle(msgspec.Struct):

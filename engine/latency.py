@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kernels import histogram
@@ -32,10 +34,11 @@ class Latencies:
         self.sums[:, SUM] += other.sums[:, SUM]
         np.maximum(self.sums[:, MAX], other.sums[:, MAX], out=self.sums[:, MAX])
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.counts[:] = 0
-        self.sums[:] = 0
+    def clear(self, *stages: int) -> None:
+        """Forget these stages; all of them when none is named."""
+        rows: Any = list(stages) if stages else slice(None)
+        self.counts[rows] = 0
+        self.sums[rows] = 0
 
     def percentile(self, stage: int, fraction: float) -> int:
         """Return the upper edge of the bucket that holds the quantile, never above the maximum; 0 when empty."""

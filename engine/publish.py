@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import time
 from typing import Any
 
@@ -24,29 +25,53 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Compilations(numba_events.Listener):
-    """Counts JIT compilations; after the engine reported ready there must be none."""
+    """Counts and times JIT compilations; after the engine reported ready there must be none."""
 
-    def __init__(self) -> None:
+    def __init__(self, latencies: Latencies) -> None:
         self.count = 0
+        self._latencies, self._begun_ns = latencies, 0
         numba_events.register("numba:compile", self)
 
     def on_start(self, event: Any) -> None:
         """A compilation begins."""
         self.count += 1
+        self._begun_ns = time.monotonic_ns()
 
     def on_end(self, event: Any) -> None:
         """A compilation ended."""
+        self._latencies.add(Stage.COMPILATION, time.monotonic_ns() - self._begun_ns)
 
 
 class Collections:
-    """Counts garbage collections that stopped the loop."""
+    """Counts and times garbage collections: nothing else runs meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, latencies: Latencies) -> None:
         self.count = 0
+        self._latencies, self._begun_ns = latencies, 0
         gc.callbacks.append(self._note)
 
     def _note(self, phase: str, info: dict[str, int]) -> None:
-        self.count += phase == "stop"
+        if phase == "start":
+            self._begun_ns = time.monotonic_ns()
+            return
+        self.count += 1
+        self._latencies.add(Stage.GC_PAUSE, time.monotonic_ns() - self._begun_ns)
+
+
+class Switches:
+    """Counts how often the calling thread left its core: by itself, to wait, or because another was let in."""
+
+    def __init__(self) -> None:
+        self._from = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        used = resource.getrusage(resource.RUSAGE_THREAD)
+        return used.ru_nvcsw, used.ru_nivcsw
+
+    def since(self) -> tuple[int, int]:
+        """Return (voluntary, involuntary) switches since this object was made."""
+        now = self._now()
+        return now[0] - self._from[0], now[1] - self._from[1]
 
 
 def rss_bytes() -> int:
@@ -70,7 +95,8 @@ class Publisher:
     ) -> None:
         self._snapshot, self._core, self._operator, self._decoder = snapshot, core, operator, decoder
         self._offset_ms = offset_ms
-        self._compilations, self._collections = Compilations(), Collections()
+        self._compilations, self._collections = Compilations(core.latencies), Collections(core.latencies)
+        self._switches = Switches()
         self.totals = Latencies()
         self.rss_start_bytes = 0
         status = snapshot.view.status[0]
@@ -82,8 +108,11 @@ class Publisher:
             snapshot.view.symbols[i]["symbol"] = name.encode()
 
     def ready(self) -> None:
-        """From now on every compilation is a fault."""
-        self._compilations.count = 0
+        """From now on every compilation is a fault, and what holds the loop up is counted."""
+        self._compilations.count = self._collections.count = 0
+        for latencies in (self._core.latencies, self.totals):
+            latencies.clear(Stage.GC_PAUSE, Stage.COMPILATION)
+        self._switches = Switches()
         self.rss_start_bytes = rss_bytes()
 
     @property
@@ -116,6 +145,7 @@ class Publisher:
     def _write_status(self, status: Any) -> None:
         core, counters, account = self._core, self._core.counters, self._core.desk.account
         predictor, session = self._operator.predictor, self._operator.session
+        voluntary, involuntary = self._switches.since()
         values = {
             "run_state": account.run_state, "heartbeat_ns": time.monotonic_ns(), "exchange_ms": core.clock.now_ms(),
             "clock_offset_ms": self._offset_ms(), "journal_seq": core.journal.seq, "journal_full": core.journal.full,
@@ -130,6 +160,7 @@ class Publisher:
             "late_vectors": counters.late_vectors, "signals": counters.signals, "entries": counters.entries,
             "trades": core.desk.trades_closed, "gaps": counters.gaps, "compilations": self._compilations.count,
             "rss_bytes": rss_bytes(), "gc_pauses": self._collections.count,
+            "voluntary_switches": voluntary, "involuntary_switches": involuntary,
         }  # fmt: skip
         for name, value in values.items():
             status[name] = value

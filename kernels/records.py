@@ -573,6 +573,8 @@ class Stage(enum.IntEnum):
     LATE_15M = 11
     LATE_1H = 12
     LOOP_LAG = 13
+    GC_PAUSE = 14  # the process's own disturbances, since it was ready: a garbage collection held everything up
+    COMPILATION = 15  # ... or a kernel was compiled; there must be none
 
 
 STATUS = np.dtype(
@@ -612,7 +614,9 @@ STATUS = np.dtype(
         ("gaps", "<u8"),
         ("compilations", "<u8"),  # JIT compilations after ready: must stay 0
         ("rss_bytes", "<u8"),
-        ("gc_pauses", "<u8"),
+        ("gc_pauses", "<u8"),  # this and the next two since ready
+        ("voluntary_switches", "<u8"),  # the loop's thread waited: for the next frame, as it should
+        ("involuntary_switches", "<u8"),  # it was taken off its core while it had work
     ]
 )
 

@@ -92,13 +92,13 @@ async def _refusals(services: Services, symbol: str | None, window: int, from_ms
 
 @get("/api/latency", tags=["reports"], summary="Latency per stage", responses=documented(401, 429))
 async def latency(request: Request[Any, Any, Any], services: Services) -> Response[Latency]:
-    """Return the engine's stage histograms: p50, p99, p99.9, max and mean in microseconds."""
+    """Return the engine's stage histograms (p50, p99, p99.9, max, mean in microseconds) and what held its loop up."""
 
     async def make() -> Latency:
         view = services.engine.snapshot()
         if view is None:
             return Latency(None, False, [])
-        return Latency(str(view.status["run_id"][0]), view.alive, present.latency(view))
+        return Latency(str(view.status["run_id"][0]), view.alive, present.latency(view), present.disturbances(view))
 
     return await answered(request, services, make, SNAPSHOT)
 

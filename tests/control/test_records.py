@@ -11,7 +11,7 @@ import pytest
 
 from control.reader import StoreReader
 from control.recent import Lists
-from kernels.records import GATES, RECORDS, GapKind, Kind, Mode, Reason
+from kernels.records import GATES, RECORDS, GapKind, Kind, Mode, Reason, Stage
 from store.client import Store, connect
 from store.schema import tables
 from store.writer import record_block
@@ -188,3 +188,21 @@ def test_the_equity_curve_is_thinned_to_its_last_points_and_continued(read: Any,
         assert len(set(steps.tolist())) == 1
         if more:
             insert(store, "account", account(count, more))
+
+
+def test_what_held_the_engines_loop_up_is_told_by_the_api_and_counted_in_the_metrics(
+    client: Any, bearer: Any, engine: Any
+) -> None:
+    stated = {"gc_pauses": 3, "compilations": 0, "voluntary_switches": 120, "involuntary_switches": 7}
+    engine.snapshot.begin()
+    for name, value in stated.items():
+        engine.snapshot.view.status[name] = value
+    engine.snapshot.view.latency[Stage.GC_PAUSE]["count"] = 3
+    engine.snapshot.end()
+    body = client.get("/api/latency", headers=bearer()).json()
+    assert body["disturbances"] == stated
+    assert {"gc_pause", "loop_lag"} <= {item["stage"] for item in body["items"]}
+    metrics = client.get("/metrics", headers=bearer()).text
+    for name, value in stated.items():
+        assert f"ta_{name}_total {float(value)}" in metrics
+    assert 'ta_stage_microseconds{quantile="0.99",stage="gc_pause"}' in metrics
