@@ -132,7 +132,7 @@ def ports(config: Config) -> list[Line]:
 
 def exchange(config: Config) -> list[Line]:
     """Does the exchange answer, and does its clock agree with ours?"""
-    base = addresses(config.exchange).rest_url
+    base = addresses(config).rest_url
     before = time.time()
     reply = _get(f"{base}/fapi/v1/time")
     after = time.time()

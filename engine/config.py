@@ -144,9 +144,11 @@ class ModelConfig(Section):
 
 
 class SimulatorConfig(Section):
-    port: int = Field(7201, ge=0, le=65_535)
-    speed: float = Field(60.0, gt=0)
-    seed: int = 7
+    """What `ta simulator` serves where its options do not say, and where exchange 'sim' is found."""
+
+    port: int = Field(7201, ge=0, le=65_534, description="REST and WebSocket API; streams on the next one")
+    speed: float = Field(60.0, gt=0, description="market time per wall time; live mode needs the wall clock, speed 1")
+    seed: int = Field(7, description="of everything random")
     edge: float = Field(1.0, ge=0, description="strength of the generated market's learnable component")
 
 

@@ -1,4 +1,4 @@
-"""The three kinds of error: bugs (ordinary exceptions), the exchange's faults, and refusals to start."""
+"""The kinds of error: bugs (ordinary exceptions), the exchange's faults, refusals to start, and ends that may pass."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ class DataError(Exception):
 
 class FencedError(Exception):
     """Another process took over this engine's key while it stood still; it must end, and may be started again."""
+
+
+class NotNowError(Exception):
+    """Refuse to start for a reason that may pass (the exchange does not answer): exit code 1, so it is tried again."""

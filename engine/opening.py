@@ -41,7 +41,7 @@ class Opening:
         self.state = "loading"  # what is under way, for a person; "" once the market data is complete
         config.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(config.data_dir)
-        rest_url = addresses(config.exchange).rest_url
+        rest_url = addresses(config).rest_url
         scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
         self.assistant = Assistant(rest_url, shared_path(rest_url, config.data_dir), None, scale)
         self._path = config.data_dir / INSTRUMENTS_NAME

@@ -115,7 +115,7 @@ class Engine:
         self.publisher = Publisher(
             snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms
         )
-        self._streams = Streams(addresses(config.exchange).stream_url, self.decoder, config.exchange.connections)
+        self._streams = Streams(addresses(config).stream_url, self.decoder, config.exchange.connections)
 
     async def _assemble(self, instruments: npt.NDArray[Any], books: npt.NDArray[Any]) -> Parts:
         """Build the core: in shadow over a gateway without credentials, in live behind its preflight."""

@@ -54,7 +54,7 @@ class Watchdog:
         self.acts: list[str] = []
         self.fenced = 0  # how often an engine was found gone
         self._stop = asyncio.Event()
-        urls = addresses(config.exchange)
+        urls = addresses(config)
         self._production = is_production(urls.rest_url)
         self._orders = OrderBudget(path=config.data_dir / "order_budget")
         self.rest = PrivateRest(

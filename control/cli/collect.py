@@ -58,7 +58,7 @@ def collect(
     from engine.market.routes import addresses
 
     config = settings()
-    url = rest_url or addresses(config.exchange).rest_url
+    url = rest_url or addresses(config).rest_url
     frames = [name.strip() for name in timeframes.split(",") if name.strip()]
     unknown = [name for name in frames if name not in TIMEFRAMES]
     if unknown:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.app import fail, settings
-from engine.errors import ConfigError, FencedError
+from engine.errors import ConfigError, FencedError, NotNowError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def engine(
         serve(settings(**overrides(mode, exchange, symbols)))
     except ConfigError as error:
         fail(*error.faults)
-    except FencedError as error:
+    except (FencedError, NotNowError) as error:
         fail(str(error), code=1)
 
 

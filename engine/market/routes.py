@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from engine.config import ExchangeConfig
+from engine.config import Config
 from kernels.records import TIMEFRAMES
 
 MAX_STREAMS_PER_CONNECTION = 1_024  # the exchange's limit since 2025-07
@@ -38,17 +38,18 @@ NAMED = {
         "wss://demo-fstream.binance.com",
         "wss://testnet.binancefuture.com/ws-fapi/v1",
     ),
-    "sim": Addresses("http://127.0.0.1:7201", "ws://127.0.0.1:7202", "ws://127.0.0.1:7201/ws-fapi/v1"),
 }
 
 
-def addresses(config: ExchangeConfig) -> Addresses:
+def addresses(config: Config) -> Addresses:
     """Return the addresses of the configured exchange; a configured URL wins over the named one."""
-    named = NAMED[config.name]
+    chosen, port = config.exchange, config.simulator.port
+    simulated = Addresses(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port + 1}", f"ws://127.0.0.1:{port}/ws-fapi/v1")
+    named = NAMED.get(chosen.name, simulated)
     return Addresses(
-        (config.rest_url or named.rest_url).rstrip("/"),
-        (config.stream_url or named.stream_url).rstrip("/"),
-        (config.ws_api_url or named.ws_api_url).rstrip("/"),
+        (chosen.rest_url or named.rest_url).rstrip("/"),
+        (chosen.stream_url or named.stream_url).rstrip("/"),
+        (chosen.ws_api_url or named.ws_api_url).rstrip("/"),
     )
 
 

@@ -102,6 +102,7 @@ class Exchange:
         self.venue = Venue(self.tape, lambda: self.now_ms, _service_ms, options.seed, options.latency)
         for entry in options.accounts:
             self.venue.open_account(entry.key, entry.secret, entry.balance_usdt)
+        self.venue.ledger.keys.update(options.keys)
         self.hub.private = self.venue.users
         self.pump.on_step.append(self._step)
         self.pump.fine = self.venue.busy

@@ -95,6 +95,7 @@ class Ledger:
     def __init__(self, instruments: list[Instrument], insurance: int = 1_000_000 * MONEY) -> None:
         self.instruments = instruments
         self.accounts: dict[str, Account] = {}
+        self.keys: dict[str, str] = {}  # further API keys → the key that names their account
         self.own = {name: Account(key=f"#{name}") for name in self.OWN}
         self.own["insurance"].wallet = insurance
         self.transfers: list[tuple[str, int]] = []

@@ -48,6 +48,7 @@ class Options:
     weight_limit: int | None = None
     profile: str = "production"
     accounts: tuple[AccountOption, ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()  # (key, key of its account)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     admin_port: int | None = None
@@ -69,6 +70,14 @@ def parse_account(text: str) -> AccountOption:
     if not key or not secret or (balance and not balance.isdigit()):
         raise ConfigError(["--account: expected KEY:SECRET or KEY:SECRET:USDT with a whole number of USDT"])
     return AccountOption(key, secret, int(balance or 10_000))
+
+
+def parse_key(text: str) -> tuple[str, str]:
+    """Parse KEY:ACCOUNT, another key of the account that ACCOUNT is a key of."""
+    key, _, account = text.partition(":")
+    if not key or not account or ":" in account:
+        raise ConfigError(["--key: expected KEY:ACCOUNT, the second being the key of an --account"])
+    return key, account
 
 
 def self_signed() -> tuple[Path, Path]:
@@ -101,6 +110,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--weight-limit", type=int, help="request weight per minute; default 2400, replay: 1000000")
     parser.add_argument("--profile", choices=("production", "demo"), default="production")
     parser.add_argument("--account", action="append", default=[], metavar="KEY:SECRET[:USDT]")
+    parser.add_argument("--key", action="append", default=[], metavar="KEY:ACCOUNT", help="another key of an account")
     parser.add_argument("--tls", action="store_true", help="https and wss; without --tls-cert by a self-signed one")
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
@@ -110,12 +120,16 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
     values = vars(parser.parse_args(argv))
     accounts = tuple(parse_account(text) for text in values.pop("account"))
+    keys = tuple(parse_key(text) for text in values.pop("key"))
     names = values.pop("symbols")
     if values.pop("tls") and not (values["tls_cert"] or values["tls_key"]):
         values["tls_cert"], values["tls_key"] = self_signed()
     values["clock"] = values["clock"] or ("wall" if accounts else "replay")
     options = Options(
-        accounts=accounts, symbols=[name.strip().upper() for name in names.split(",")] if names else None, **values
+        accounts=accounts,
+        keys=keys,
+        symbols=[name.strip().upper() for name in names.split(",")] if names else None,
+        **values,
     )
     check(options)
     return options
@@ -146,5 +160,8 @@ def check(options: Options) -> None:
         faults.append("--speed: the wall clock runs at speed 1")
     if len({account.key for account in options.accounts}) < len(options.accounts):
         faults.append("--account: two accounts have the same key")
+    named = {account.key for account in options.accounts}
+    faults += [f"--key: no --account has the key {account}" for _, account in options.keys if account not in named]
+    faults += [f"--key: {key} is an account's key already" for key, _ in options.keys if key in named]
     if faults:
         raise ConfigError(faults)

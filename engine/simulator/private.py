@@ -107,7 +107,8 @@ class Private:
         """Return the account of an API key. Raises −2014, −2015 (401)."""
         if not key:
             raise Refusal(-2014, "API-key format invalid.", 401)
-        account = self.venue.ledger.accounts.get(key)
+        ledger = self.venue.ledger
+        account = ledger.accounts.get(ledger.keys.get(key, key))
         if account is None:
             raise Refusal(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         return account

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.config import LiveConfig
-from engine.exchange.replies import Reply
+from engine.exchange.replies import Outcome, Reply
 from engine.exchange.requests import Call, Request, canary_stop
 from engine.exchange.steps import Step
 from engine.log import get_logger
@@ -43,11 +43,33 @@ class Caller(Protocol):
         ...
 
 
+class Watched:
+    """Calls that are remembered when nobody answered them with a yes or a no: what they end in may pass."""
+
+    def __init__(self, rest: Caller) -> None:
+        self._rest, self.unanswered = rest, 0
+
+    async def ask(self, request: Request) -> Reply:
+        """Return the reply of a call that may be repeated."""
+        return self._note(await self._rest.ask(request))
+
+    async def call(self, request: Request) -> Reply:
+        """Return the reply."""
+        return self._note(await self._rest.call(request))
+
+    def _note(self, reply: Reply) -> Reply:
+        self.unanswered += reply.outcome in (Outcome.NOT_DONE, Outcome.UNKNOWN)
+        return reply
+
+
 @dataclass
 class Report:
-    """faults: why live trading is refused. untraded: symbols that rest this session, with the reason."""
+    """faults: why live trading is refused; passing: not for good, the exchange did not answer. untraded: symbols that
+    rest this session, with the reason.
+    """
 
     faults: list[str] = field(default_factory=list)
+    passing: bool = False
     untraded: dict[str, str] = field(default_factory=dict)
     tiers: dict[str, list[Tier]] = field(default_factory=dict)
     most_usdt: dict[str, float] = field(default_factory=dict)  # maxNotionalValue of symbolConfig
@@ -128,6 +150,16 @@ async def preflight(
 
     known: symbols in which this system already holds a position by its own journal.
     """
+    watched = Watched(rest)
+    report = await _look(watched, settings, engine_id, symbols, steps, least_qty, least_notional, known, production)
+    report.passing = bool(report.faults and watched.unanswered)
+    return report
+
+
+async def _look(
+    rest: Caller, settings: LiveConfig, engine_id: str, symbols: list[str], steps: list[tuple[Step, Step]],
+    least_qty: list[float], least_notional: list[float], known: set[str], production: bool,
+) -> Report:  # fmt: skip
     report = Report()
     config = await rest.ask(Request(Call.ACCOUNT_CONFIG))
     if not config.ok:

@@ -14,7 +14,7 @@ import orjson
 from engine.assemble import Parts, assemble
 from engine.clock import Clock
 from engine.config import Config, LiveConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, NotNowError
 from engine.exchange.filters import BRACKETS_NAME
 from engine.exchange.signing import make_signer
 from engine.exchange.ws_api import Credentials
@@ -92,7 +92,7 @@ UNREHEARSED = (
 
 def check_config(config: Config) -> None:
     """Refuse what live trading cannot be right with, and real money that nobody has allowed."""
-    if is_production(addresses(config.exchange).rest_url) and not config.live.production:
+    if is_production(addresses(config).rest_url) and not config.live.production:
         raise ConfigError([UNREHEARSED])
     if config.exchange.clock != "wall":
         raise ConfigError(["exchange.clock: live mode needs the wall clock; requests are stamped with it"])
@@ -107,12 +107,13 @@ async def open_live(
     clock: Clock,
     lock_folder: Path | None = None,
 ) -> Live:
-    """Build everything and pass the preflight. Raises ConfigError with every fault; then nothing is left open.
+    """Build everything and pass the preflight. Raises ConfigError with every fault, NotNowError when the exchange did
+    not answer; then nothing is left open.
 
     Entries stay refused until the first reading of the account after this is complete.
     """
     check_config(config)
-    connection = Connection(addresses(config.exchange), credentials(config), clock.now_ms, config.data_dir, lock_folder)
+    connection = Connection(addresses(config), credentials(config), clock.now_ms, config.data_dir, lock_folder)
     try:
         live = _assemble(config, symbols, instruments, books, clock, connection)
         restored = live.parts.restored
@@ -125,7 +126,8 @@ async def open_live(
                 connection.production,
             )  # fmt: skip
         if report.faults:
-            raise ConfigError([f"live preflight: {fault}" for fault in report.faults])
+            faults = [f"live preflight: {fault}" for fault in report.faults]
+            raise NotNowError("\n".join(faults)) if report.passing else ConfigError(faults)
     except BaseException:
         await connection.close()
         raise

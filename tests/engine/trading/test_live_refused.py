@@ -6,7 +6,9 @@ import pytest
 
 from engine.config import load
 from engine.errors import ConfigError
-from engine.trading.preflight import judge_strangers
+from engine.exchange.replies import LOST, Reply
+from engine.exchange.requests import Call, Request
+from engine.trading.preflight import judge_strangers, preflight
 from engine.trading.start import check_config
 
 
@@ -26,3 +28,38 @@ def test_the_exchanges_own_forced_orders_do_not_keep_the_guards_from_starting(na
     assert judge_strangers([], [order], [], "main", set(), False) == []
     stranger = {"symbol": "BTCUSDT", "clientOrderId": "web_abc"}
     assert len(judge_strangers([], [order, stranger], [], "main", set(), False)) == 1
+
+
+class Answers:
+    """An account in hedge mode whose exchange answers one call with `reply`."""
+
+    def __init__(self, call: Call, reply: Reply) -> None:
+        self._call, self._reply = call, reply
+
+    async def ask(self, request: Request) -> Reply:
+        if request.call is self._call:
+            return self._reply
+        if request.call is Call.ACCOUNT_CONFIG:
+            return Reply(200, result={"dualSidePosition": True})
+        return Reply(200, result={"enableFutures": True, "assets": []} if "ACCOUNT" in request.call.name else [])
+
+    call = ask
+
+
+@pytest.mark.parametrize(
+    ("call", "reply", "passing"),
+    [
+        (Call.ACCOUNT_CONFIG, LOST, True),
+        (Call.ACCOUNT_CONFIG, Reply(503, -1008, "Request throttled by system-level protection."), True),
+        (Call.POSITIONS, Reply(502, 0, "Bad gateway"), True),
+        (Call.ACCOUNT_CONFIG, Reply(400, -1022, "Signature for this request is not valid."), False),
+        (Call.KEY_RIGHTS, Reply(200, result={"enableFutures": True}), False),
+    ],
+)
+async def test_an_exchange_that_does_not_answer_is_no_fault_of_the_configuration(
+    call: Call, reply: Reply, passing: bool
+) -> None:
+    answers = Answers(call, reply)
+    live = load(mode="live").live
+    report = await preflight(answers, live, "main", ["BTCUSDT"], [], [], [], set(), False)
+    assert report.faults and report.passing is passing
