@@ -23,6 +23,19 @@ async def until(read: Callable[[], Any], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
+# faults of answers: (name, status, code, whether the order was executed)
+LYING = [
+    ("timeout_after_acceptance", 408, -1007, True),
+    ("unknown_503_executed", 503, -1000, True),
+    ("unknown_503_not_executed", 503, -1000, False),
+    ("service_unavailable", 503, -1001, False),
+    ("throttled", 503, -1008, False),
+    ("timestamp_rejected", 400, -1021, False),
+    ("rate_limited", 429, -1003, False),
+]
+SILENT = [("lost_acknowledgement", True), ("lost_request", False)]  # no answer at all
+
+
 class Client:
     """A bare client of one simulator in this process."""
 

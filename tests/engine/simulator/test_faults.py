@@ -9,20 +9,12 @@ import orjson
 import pytest
 
 from engine.simulator.options import Options
-from tests.engine.simulator.client import Client, until
+from tests.engine.simulator.client import LYING, SILENT, Client, until
 
 
 @pytest.mark.parametrize(
     ("name", "status", "code", "executed"),
-    [
-        ("timeout_after_acceptance", 408, -1007, True),
-        ("unknown_503_executed", 503, -1000, True),
-        ("unknown_503_not_executed", 503, -1000, False),
-        ("service_unavailable", 503, -1001, False),
-        ("throttled", 503, -1008, False),
-        ("timestamp_rejected", 400, -1021, False),
-        ("rate_limited", 429, -1003, False),
-    ],
+    LYING,
 )
 async def test_answers_that_lie_about_the_order(
     client: Client, name: str, status: int, code: int, executed: bool
@@ -35,7 +27,7 @@ async def test_answers_that_lie_about_the_order(
     assert client.server.faults.done == {name: 1}
 
 
-@pytest.mark.parametrize(("name", "executed"), [("lost_acknowledgement", True), ("lost_request", False)])
+@pytest.mark.parametrize(("name", "executed"), SILENT)
 async def test_answers_that_never_come(client: Client, name: str, executed: bool) -> None:
     client.server.faults.begin(name)
     with pytest.raises(aiohttp.ClientError):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from engine.simulator.faults import NAMES
-from tests.engine.simulator.client import Client, until
+from tests.engine.simulator.client import LYING, SILENT, Client, until
 from tests.engine.simulator.conftest import spawn
 
 TEXT = aiohttp.WSMsgType.TEXT
@@ -20,21 +20,13 @@ ENDS = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLO
 
 def test_every_fault_is_named_in_a_test() -> None:
     folder = Path(__file__).parent
-    text = "".join((folder / name).read_text() for name in ("test_faults.py", "test_injector.py"))
+    text = "".join((folder / name).read_text() for name in ("test_faults.py", "test_injector.py", "client.py"))
     assert [name for name in NAMES if f'"{name}"' not in text] == []
 
 
 @pytest.mark.parametrize(
     ("name", "status", "code", "executed"),
-    [
-        ("timeout_after_acceptance", 408, -1007, True),
-        ("unknown_503_executed", 503, -1000, True),
-        ("unknown_503_not_executed", 503, -1000, False),
-        ("service_unavailable", 503, -1001, False),
-        ("throttled", 503, -1008, False),
-        ("timestamp_rejected", 400, -1021, False),
-        ("rate_limited", 429, -1003, False),
-    ],
+    LYING,
 )
 async def test_answers_over_the_ws_api_that_lie_about_the_order(
     client: Client, name: str, status: int, code: int, executed: bool
@@ -48,7 +40,7 @@ async def test_answers_over_the_ws_api_that_lie_about_the_order(
     assert (await client.buy_by_socket(socket))["status"] == 200, "the fault happens once, the socket lives"
 
 
-@pytest.mark.parametrize(("name", "executed"), [("lost_acknowledgement", True), ("lost_request", False)])
+@pytest.mark.parametrize(("name", "executed"), SILENT)
 async def test_answers_over_the_ws_api_that_never_come(client: Client, name: str, executed: bool) -> None:
     socket = await client.api()
     client.server.faults.begin(name)

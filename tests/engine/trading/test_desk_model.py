@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,11 +20,12 @@ from rig import SYMBOLS
 from venue_model import VenueModel
 
 from engine.exchange.replies import Reply
-from engine.exchange.requests import Call
+from engine.exchange.requests import Call, Request
 from engine.trading.protection import Stage
 from kernels.records import Kind
 from tests.conftest import long_run
 
+NAKED_MS = 2_060  # two seconds and the steps of this test; exits are tried again at least as often
 FAULTS = {
     Call.ORDER_PLACE: ["lost", "lost_executed", "503", "503_executed", "silence", "not_sent", "no_route", "code -2019",
                        "code -4131", "code -1021", "code -1008", "code -2022"],
@@ -49,7 +52,51 @@ ACTIONS = st.one_of(
 
 
 class WatchedVenue(VenueModel):
-    """The exchange in memory, which says at once when an order of ours does what none may do."""
+    """The exchange in memory, which says at once when an order of ours does what none may do.
+
+    evident_ms: since when we have been told of a fill whose position stands without a stop, by symbol.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evident_ms: dict[str, int] = {}
+
+    def send(self, request: Request, done: Callable[[Reply], None], route: int = 0) -> str:
+        def heard(reply: Reply) -> None:
+            if reply.ok and isinstance(reply.result, dict) and float(reply.result.get("executedQty") or 0) > 0.0:
+                self._told(reply.result["clientOrderId"], reply.result["symbol"])
+            done(reply)
+
+        return super().send(request, heard, route)
+
+    def pump(self, on_payload: Callable[[bytes], None]) -> None:
+        def heard(payload: bytes) -> None:
+            message = orjson.loads(payload)
+            order = message.get("o", message)
+            if float(order.get("l") or 0) > 0.0:
+                self._told(order["c"], order["s"])
+            on_payload(payload)
+
+        super().pump(heard)
+
+    def _told(self, name: str, symbol: str) -> None:
+        if name.endswith("-e"):
+            self.evident_ms.setdefault(symbol, self.now_ms)
+
+    def naked(self) -> dict[str, int]:
+        """Return for how long (ms) positions that we were told of have stood here without a stop, or an exit's try."""
+        found = {}
+        for symbol, since_ms in list(self.evident_ms.items()):
+            stopped = any(a["symbol"] == symbol and a["algoStatus"] == "NEW" for a in self.algos.values())
+            if stopped or not self.held[symbol].amount:
+                del self.evident_ms[symbol]
+                continue
+            tries = [
+                ms for ms, request, _ in self.requests[-60:]
+                if request.params.get("reduceOnly") == "true" and request.params["symbol"] == symbol and ms >= since_ms
+            ]  # fmt: skip
+            found[symbol] = self.now_ms - max([since_ms, *tries])
+        return found
 
     def _place(self, p: dict[str, Any]) -> Reply:
         name, held = p["newClientOrderId"], self.held[p["symbol"]].amount
@@ -68,12 +115,13 @@ class Life:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rig = LiveRig(folder, WatchedVenue())
+        self.venue = WatchedVenue()
+        self.rig = LiveRig(folder, self.venue)
         self.funding = Decimal(0)
 
     def act(self, action: tuple) -> None:
         kind, one, two = action
-        rig, venue = self.rig, self.rig.venue
+        rig, venue = self.rig, self.venue
         if kind == "enter":
             rig.core.predictor.answer[:2] = (0.002, -0.001)
             rig.desk.account.halted_symbols.clear()
@@ -95,8 +143,11 @@ class Life:
             rig.core.close_position(one, 5)
         elif kind == "crash":
             self.rig.parts.journal.close()
+            venue.evident_ms.clear()  # what the dead process was told
             self.rig = LiveRig(self.folder, venue)
             self.take_stops()
+            for row in rig.desk.positions.rows[: rig.desk.positions.count]:
+                venue.evident_ms[SYMBOLS[int(row["symbol"])]] = venue.now_ms
         elif kind == "fault":
             venue.faults[one].append(two)
         self.wait(20)
@@ -124,6 +175,8 @@ class Life:
         for slot in rig.trading.protection.slots.values():
             if slot.stage in (Stage.PLACING, Stage.LOST) and now_ms > slot.deadline_ms + 40:
                 assert slot.exit_asked, f"naked beyond its two seconds: {slot}"
+        for symbol, ms in self.venue.naked().items():
+            assert ms <= NAKED_MS, f"{symbol} stands here without a stop for {ms} ms, and no exit is tried"
         for position in rig.desk.positions.rows[: rig.desk.positions.count]:
             assert int(position["symbol"]) in rig.trading.protection.slots, "a position without a stop's slot"
 
