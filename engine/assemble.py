@@ -85,7 +85,7 @@ def wire(
         if name in symbols:
             until_ms = stopped_ms + config.risk.cooldown_minutes * 60_000
             account.cooldown_until_ms[symbols.index(name)] = until_ms
-    positions = Positions(len(symbols), config.risk.max_positions)
+    positions = Positions(len(symbols), len(symbols))  # risk.max_positions bounds entries, not what is held
     reopen(restored, positions, symbols)
     session: dict[str, Any] = {}
     desks: list[Desk] = []

@@ -111,7 +111,7 @@ class Engine:
         if self.live is not None:
             self.operator.questions["trading"] = self.live.summary
             self.operator.ladder = self.live.trading.kill
-        snapshot = Snapshot(config.data_dir, len(self.symbols), config.risk.max_positions)
+        snapshot = Snapshot(config.data_dir, len(self.symbols), len(self.parts.core.desk.positions.rows))
         self.publisher = Publisher(
             snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms
         )

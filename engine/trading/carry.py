@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import structlog
 
 from engine.restore import Restored
 from engine.trading.desk import Desk
@@ -16,6 +17,9 @@ from engine.trading.positions import as_row
 from engine.trading.twin import LIVE_RESULT, Twins
 from kernels.records import OrderState, Reason
 
+log = structlog.get_logger(__name__)
+
+LOST_GUARD = 0.02  # of the price: stop and target of an entry whose decision was lost
 UNKNOWN_MS = -1  # how long a position was unprotected when nobody was left to say
 
 
@@ -76,12 +80,8 @@ def resume_orders(
         if order.reduce_only:
             run = desk.exits.setdefault(position_id, ExitRun(position_id, symbol, order.reason))
             run.open.add(name)
-        elif entry is not None:
-            desk.entries[position_id] = Entry(
-                position_id, symbol, int(entry["side"]), float(entry["qty"]), float(entry["limit_price"]),
-                float(entry["tp_price"]), float(entry["sl_price"]), float(entry["atr_15m"]),
-                int(entry["decision_ms"]), str(entry["model_id"]).encode(),
-            )  # fmt: skip
+        else:
+            desk.entries[position_id] = _entry(entry, order)
         gateway.resume(order, now_ms)
         resumed += 1
     if half_booked is not None:
@@ -91,6 +91,25 @@ def resume_orders(
             int(half_booked["event_ms"]),
         )  # fmt: skip
     return resumed
+
+
+def _entry(values: dict[str, Any] | None, order: Order) -> Entry:
+    """Return what an open entry order asked for.
+
+    A power cut may have spared the order and not its decision: then its fill gets a wide guard, never none.
+    """
+    if values is None:
+        log.warning("entry_without_decision", order=order.client_order_id)
+        away = LOST_GUARD * order.side
+        return Entry(
+            order.position_id, order.symbol, order.side, order.qty, order.price, order.price * (1.0 + away),
+            order.price * (1.0 - away), 0.0, order.created_ms, b"",
+        )  # fmt: skip
+    return Entry(
+        order.position_id, order.symbol, int(values["side"]), float(values["qty"]), float(values["limit_price"]),
+        float(values["tp_price"]), float(values["sl_price"]), float(values["atr_15m"]), int(values["decision_ms"]),
+        str(values["model_id"]).encode(),
+    )  # fmt: skip
 
 
 def resume_twins(restored: Restored, twins: Twins | None, desk: Desk, symbols: list[str], now_ms: int) -> None:

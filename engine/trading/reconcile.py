@@ -103,7 +103,7 @@ class Reconciler:
                 found[self._index[row["symbol"]]] = row
             else:
                 foreign.append(row["symbol"])
-        for symbol in asked:
+        for symbol in sorted({*asked, *found}):  # a symbol that nobody asked for may hold what no stream told of
             row = found.get(symbol, {})
             read = Statement(
                 str(row.get("positionAmt", "0")), float(row.get("entryPrice") or 0), int(row.get("updateTime") or 0)

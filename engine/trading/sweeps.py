@@ -17,7 +17,7 @@ log = get_logger(__name__)
 POSITIONS_EVERY_MS = 10_000
 STOPS_EVERY_MS = 60_000
 AGAIN_MS = 1_000
-SETTLED_MS = 1_000  # a stop confirmed more recently than this may be missing from a list that REST shows late
+SETTLED_MS = 6_000  # a stop confirmed more recently than this may be missing from a list that REST shows late
 
 
 @dataclass

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from engine.config import CostConfig
 from engine.journal import Writer
 from engine.trading.gateway import OrderEvent
+from engine.trading.harmless import harmless
 from engine.trading.orders import Event, Order, OrderType
 from engine.trading.shadow import ShadowGateway
 from kernels import stops
@@ -128,6 +129,9 @@ class _Run:
     sent_ns: int = 0
 
 
+@harmless(
+    "enter", "live_filled", "exit_decided", "live_closed", "live_gone", "pay_funding", "on_mark", "advance", "resume"
+)  # fmt: skip
 class Twins(NoTwins):
     """All open twins. `frame_ns`: when the frame under way was received, for the time that its handling took.
 
@@ -145,7 +149,7 @@ class Twins(NoTwins):
     ) -> None:
         self.note_book = note_book
         self.open: dict[int, _Run] = {}
-        self.frame_ns = 0
+        self.frame_ns = self.faults = 0
         self._books, self._journal, self._time_limit_ms = books, journal, time_limit_ms
         self._of_symbol: dict[int, _Run] = {}
         self._missed: dict[int, _Run] = {}  # by symbol: the live entry got nothing

@@ -17,8 +17,8 @@ from kernels.records import Kind, PositionEvent, Reason
 from tests.conftest import long_run
 
 
-class Dead(Exception):
-    pass
+class Dead(BaseException):
+    """No handler of faults may outlive the process."""
 
 
 def dies_at(rig: LiveRig, left: int) -> list[int]:
@@ -80,6 +80,7 @@ def check(rig: LiveRig) -> None:
         final = [t for t in rig.records(Kind.TWIN) if t["event"] == PositionEvent.FINAL]
         told = [t for t in final if t["position_id"] == trade["position_id"]]
         assert [float(t["live_net_usdt"]) for t in told] == [pytest.approx(float(trade["net_usdt"]))], "its twin"
+    assert rig.core.twins is not None and rig.core.twins.faults == 0
     assert rig.desk.account.losing_streak == sum(trade["net_usdt"] < 0 for trade in trades)
     assert rig.desk.account.wallet_usdt == pytest.approx(float(rig.venue.wallet), abs=1e-9)
 

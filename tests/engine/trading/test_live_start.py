@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import orjson
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from live_rig import LiveRig
+from live_rig import LiveRig, agree
 from rig import SYMBOLS
 from simulated import KEY, Simulated
 from test_live_faults import delay, entries, stop_of
-from test_live_simulator import amount, gone, standing
+from test_live_simulator import amount, gone, opened, standing
 
 from engine import restore
 from engine.errors import DataError
+from engine.exchange.requests import Call
+from kernels.records import Kind
 
 
 async def test_the_stop_of_an_entry_whose_fill_nobody_booked_is_kept(
@@ -64,3 +67,60 @@ def test_a_snapshot_of_another_format_is_refused_by_name(
         restore.restore(tmp_path / "journal", rig.config.engine_id, SYMBOLS)
     with pytest.raises(DataError, match="Close the positions with the release that wrote it"):
         LiveRig(tmp_path, rig.venue)
+
+
+def test_an_entry_whose_decision_a_power_cut_took_is_guarded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.stream_up = False
+    rig.venue.faults[Call.ORDER_PLACE].append("lost_executed")
+    rig.decide()
+    rig.parts.journal.close()
+    rig.venue.stream_up = True
+    monkeypatch.setattr(restore, "_apply_entry", lambda *arguments: None)
+    again = LiveRig(tmp_path, rig.venue)
+    again.run(2_000)
+    assert again.held == 1 and again.trading.protection.standing(0)
+    row = again.desk.positions.rows[0]
+    assert (row["sl_price"], row["tp_price"]) == (pytest.approx(98.0, abs=0.2), pytest.approx(102.0, abs=0.2))
+    agree(again)
+
+
+def test_a_smaller_limit_on_positions_bounds_entries_and_no_guard(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long(0)
+    rig.open_long(1)
+    rig.parts.journal.close()
+    again = LiveRig(tmp_path, rig.venue, risk={"max_positions": 1})
+    again.venue.manual(SYMBOLS[2], "-3", silent=True)  # and a stranger beside them, that no stream told of
+    again.run(15_000, 50)
+    assert again.held == 2 and float(again.venue.held[SYMBOLS[2]].amount) == 0.0, "guarded, and the stranger closed"
+    agree(again)
+
+
+async def test_a_list_of_stops_that_is_seconds_late_exits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay(monkeypatch, view=4_500.0)
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        since_ms = live.trading.protection.slots[0].stage_ms
+        await sim.until(lambda: sim.clock.now_ms() > since_ms + 1_200, "a while")
+        live.trading.begin_reconcile()
+        await sim.until(lambda: live.trading.sweeps.reconciled, "everything was read")
+        assert standing(sim, 0) and "stop_gone" not in live.trading.alarm.counts
+        assert not live.parts.core.desk.exits
+
+
+def test_a_fault_of_the_twins_stops_no_trade(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    twins = rig.core.twins
+    assert twins is not None
+    twins.open[int(rig.desk.positions.rows[0]["position_id"])].twin = None  # type: ignore[assignment]
+    rig.venue.price[SYMBOLS[0]] = Decimal("98.9")
+    rig.run(200)
+    assert rig.held == 0 and twins.faults > 0
+    assert len(rig.records(Kind.TRADE)) == 1
