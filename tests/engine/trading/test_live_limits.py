@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from live_rig import LiveRig
-from simulated import Simulated
+from simulated import KEY, Simulated
 from test_live_simulator import gone, opened
 
 from engine.exchange import private_rest
@@ -22,6 +22,7 @@ from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.steps import Step
 from engine.exchange.ws_api import Credentials
+from engine.trading import connect
 from kernels.records import Kind, Reason
 
 
@@ -103,3 +104,29 @@ async def test_questions_leave_ways_free_for_orders(monkeypatch: pytest.MonkeyPa
     orders = [rest.send(Request(Call.ORDER_PLACE, {"symbol": "BTCUSDT"}), answers.append) for _ in range(3)]
     assert (taken, orders) == ([True, True, False], [True, True, False])
     await rest.close()
+
+
+async def test_the_listen_key_is_kept_alive_renewed_when_it_is_not_and_never_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "KEEP_ALIVE_S", 0.1)
+    asked: list[Call] = []
+    call = PrivateRest.call
+
+    async def watched(self: PrivateRest, request: Request, share: float | None = None) -> Reply:
+        asked.append(request.call)
+        return await call(self, request, share)
+
+    monkeypatch.setattr(PrivateRest, "call", watched)
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        key = live.connection._listen_key
+        await sim.until(lambda: asked.count(Call.LISTEN_KEY_KEEP) >= 2, "kept alive")
+        assert asked.count(Call.LISTEN_KEY) == 1 and live.connection._listen_key == key
+        sim.server.faults.begin("listen_key_expires_silently")
+        sim.exchange.venue.users.close(sim.exchange.venue.ledger.accounts[KEY], sim.exchange.venue.now_ms())
+        await sim.until(lambda: live.connection._listen_key != key, "another key")
+        await sim.until(lambda: all(socket.up for socket in live.connection.sockets), "both streams are back")
+        await opened(sim)
+    methods = {call.value.verb for call in Call if "listenKey" in call.value.path}
+    assert methods == {"POST", "PUT"}
