@@ -19,6 +19,7 @@ from kernels.records import TIMEFRAME_MS, TIMEFRAMES
 
 PACE_S = 0.02  # between two statements for the same range
 TOGETHER = 8_000  # candles of one statement at most: those who come later must not wait for long
+SPARE = 16  # one candle in so many may be missing: then what is older is read for that symbol alone
 MS = "toUnixTimestamp64Milli"
 _FIELDS = f"{MS}(open_time) AS open_ms, open, high, low, close, volume, quote_volume, taker_volume, trades, source"
 _RANGE = (
@@ -72,7 +73,7 @@ class CandleReads:
     async def read(self, reader: Reader, symbol: str, wanted: Range, newest_ms: int | None) -> list[Candle]:
         """Return the candles, oldest first. `newest_ms`: the market's time now, where it is known."""
         end_ms = wanted.to_ms if newest_ms is None else min(wanted.to_ms, newest_ms)
-        since_ms = end_ms - 2 * wanted.limit * wanted.step_ms  # holds them unless more than half are missing
+        since_ms = end_ms - (wanted.limit + wanted.limit // SPARE + 8) * wanted.step_ms
         if newest_ms is not None and since_ms > wanted.from_ms:
             since_ms -= since_ms % wanted.step_ms  # those who ask within a minute ask for the same
             found = await self._together(reader, symbol, Range(wanted.timeframe, since_ms, wanted.to_ms, wanted.limit))

@@ -25,6 +25,14 @@ CONFIRM_MS = 60_000
 logger = structlog.get_logger("control.commands")
 
 
+class StillRunning(Exception):
+    """What an action raises when it goes on after its answer; `result` says where to look."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__("still running")
+        self.result = result
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One request to change something: the verb of the engine's socket and its arguments."""
@@ -32,7 +40,8 @@ class Command:
     verb: str
     args: dict[str, Any]
     action: Callable[[str], Awaitable[dict[str, Any]]] | None = field(default=None, compare=False)
-    """What carries it out instead of the engine's socket; takes the command id, raises ApiError for a refusal."""
+    """What carries it out instead of the engine's socket; takes the command id, raises ApiError for a refusal or
+    StillRunning."""
 
     def digest(self, principal: Principal) -> str:
         """Return a hash over who asks for what."""
@@ -118,6 +127,10 @@ class Commands:
             except ApiError:
                 self.outcomes[command.verb, "refused"] += 1
                 raise
+            except StillRunning as running:
+                self.outcomes[command.verb, "pending"] += 1
+                log.info("command goes on", **running.result)
+                return CommandDone(id=command_id, verb=command.verb, state="pending", result=running.result)
             self.outcomes[command.verb, "done"] += 1
             log.info("command done")
             return CommandDone(id=command_id, verb=command.verb, state="done", result=result)

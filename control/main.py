@@ -26,6 +26,7 @@ from control.commands import Commands
 from control.door import LinkedEngine
 from control.gate import Gate
 from control.jobs import models
+from control.jobs.promotion import promotion
 from control.jobs.runner import JobRunner
 from control.keeper import Keeper
 from control.live import Hub
@@ -107,9 +108,7 @@ def build(config: Config, config_file: Path | None = None) -> tuple[Services, Ke
         gate=gate,
         commands=Commands(engine),
         jobs=runner,
-        promote=lambda model, actor, force, reason: asdict(
-            models.promote(store, config, model, actor, force=force, reason=reason)
-        ),
+        promote=lambda model, actor, force, reason: promotion(runner, model, actor, force, reason),
         rollback=lambda actor, reason: asdict(models.rollback(store, config, actor, reason)),
         store=health,
         hub=hub,

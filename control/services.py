@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Services:
     gate: Gate
     commands: Commands
     jobs: JobRunner
-    promote: Callable[[str, str, bool, str], dict[str, Any]]
+    promote: Callable[[str, str, bool, str], Awaitable[dict[str, Any]]]
     rollback: Callable[[str, str], dict[str, Any]]
     store: StoreHealth = field(default_factory=StoreHealth)
     hub: Hub = field(default_factory=Hub)

@@ -72,8 +72,8 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def actor() -> str:
-    """Return who runs this command."""
-    return f"cli:{getpass.getuser()}"[:40]
+    """Return who runs this command; for a job of control, who asked for it."""
+    return os.environ.get("TA_ACTOR") or f"cli:{getpass.getuser()}"[:40]
 
 
 def label(symbols: Symbols = None, begin: From = "", end: To = "", cluster: Address = "", json: Json = False) -> None:
@@ -134,7 +134,7 @@ def train(
     if resume:
         request = job.interrupted(config, resume)
     with open_store() as store, progress_bar("train") as report:
-        say = lambda text: console.print(f"[yellow]{text}", highlight=False)  # noqa: E731
+        say = lambda text: console.print(f"[yellow]warning:[/yellow] {text}; training goes on", highlight=False)  # noqa: E731
         result = job.run(store, config, request, report, say, resume)
     if json:
         print(jsonlib.dumps(asdict(result)))
@@ -196,8 +196,8 @@ def promote(
     """Make a registered model the one that decides; a running engine swaps it between two frames."""
     from control.jobs import models as job
 
-    with open_store() as store:
-        done = job.promote(store, settings(), model_id, actor(), force=force, reason=reason)
+    with open_store() as store, progress_bar("gate") as report:
+        done = job.promote(store, settings(), model_id, actor(), force=force, reason=reason, progress=report)
     _print(asdict(done), json, f"{done.model_id} is in production (engine: {done.engine})")
 
 

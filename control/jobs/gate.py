@@ -5,6 +5,7 @@ from __future__ import annotations
 from control.jobs.backtest import instruments
 from control.jobs.inputs import choose_symbols, history
 from engine.config import Config
+from engine.history import Progress
 from engine.model import load
 from engine.model.gate import Verdict, judge, unseen_from
 from engine.model.opening import read_manifest
@@ -23,14 +24,20 @@ def stored_market(store: Store, config: Config, symbols: list[str], to_ms: int =
     return Market(config, histories, btc or history(store, btc_symbol, to_ms), instruments(store, symbols))
 
 
-def examine(store: Store, config: Config, registry: Registry, candidate: Entry, production: Entry | None) -> Verdict:
+def examine(
+    store: Store, config: Config, registry: Registry, candidate: Entry, production: Entry | None,
+    progress: Progress = lambda what, done, total: None,
+) -> Verdict:  # fmt: skip
     """Judge a candidate against the production model, or against not trading."""
     models = [candidate, *([production] if production is not None else [])]
     from_ms = unseen_from([read_manifest(registry.path(entry.model_id)) for entry in models])
     market = stored_market(store, config, choose_symbols(store, config, []))
     if not any(len(found.bars) and found.bars["open_ms"][-1] >= from_ms for found in market.histories):
         return judge(None, None)
-    earned: list[Earned] = [earn(market, load(registry.path(entry.model_id)), from_ms) for entry in models]
+    earned: list[Earned] = []
+    for entry in models:
+        tell = lambda what, done, total, name=entry.model_id: progress(f"{name}: {what}", done, total)  # noqa: E731
+        earned.append(earn(market, load(registry.path(entry.model_id)), from_ms, progress=tell))
     return judge(earned[0], earned[1] if production is not None else None)
 
 

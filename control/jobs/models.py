@@ -15,6 +15,7 @@ from typing import Any
 from engine import model as models_door
 from engine.config import Config
 from engine.errors import DataError
+from engine.history import Progress
 from engine.link import command
 from engine.model.building import COMPILER
 from engine.model.compiled import COMPILED_FOLDER
@@ -58,8 +59,9 @@ def store_model(store: Store, registry: Registry, model_id: str) -> None:
 
 
 def promote(
-    store: Store | None, config: Config, model_id: str, actor: str, *, force: bool = False, reason: str = ""
-) -> Promotion:
+    store: Store | None, config: Config, model_id: str, actor: str, *, force: bool = False, reason: str = "",
+    progress: Progress = lambda what, done, total: None,
+) -> Promotion:  # fmt: skip
     """Make a registered model the one that decides. Raises DataError when the gate refuses and it is not forced.
 
     The bundle is opened and proved on its golden rows here before the engine hears of it; the engine proves it again.
@@ -74,7 +76,7 @@ def promote(
     now_ms = time.time_ns() // 1_000_000
     evidence: dict[str, Any] = {"verdict": "not examined", "detail": "forced"}
     if not force:
-        evidence = _examine(store, config, registry, entry, before, actor)
+        evidence = _examine(store, config, registry, entry, before, actor, progress)
     told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
     registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
     _store_states(store, registry, entry.model_id, before.model_id if before else "")
@@ -84,15 +86,16 @@ def promote(
 
 
 def _examine(
-    store: Store | None, config: Config, registry: Registry, entry: Entry, before: Entry | None, actor: str
-) -> dict[str, Any]:
+    store: Store | None, config: Config, registry: Registry, entry: Entry, before: Entry | None, actor: str,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
     """Return the gate's evidence. Raises DataError, after recording it, unless the candidate passes."""
     if store is None:
         raise DataError("the promotion gate reads the store, which is not open here; see --force")
     from control.jobs import gate
 
     same = before is not None and before.model_id == entry.model_id
-    found = gate.examine(store, config, registry, entry, None if same else before)
+    found = gate.examine(store, config, registry, entry, None if same else before, progress)
     evidence = found.evidence()
     again = gate.already_tried(registry.events(), entry.model_id, found) if found.trades else ""
     if again:

@@ -1,4 +1,7 @@
-"""Runs jobs as child processes of control: one at a time, at low priority, each a `ta` command with checked options."""
+"""Runs jobs as child processes of control, at low priority, each a `ta` command with checked options.
+
+Long ones wait for each other in a queue; a promotion, whose gate is a backtest, runs at once and beside them.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ REMEMBERED = 100  # finished jobs kept in memory; older ones are in training_job
 LOG_LINES = 200
 NICENESS = 10  # the engine and the API come first
 STOP_S = 10.0
+COMMANDS = {"promote": ("models", "promote")}  # kinds whose `ta` command is not named as they are
+WIDE = "4000"  # columns: a message is one line
 VALUE = re.compile(r"^[A-Za-z0-9_.:+][A-Za-z0-9_.:+-]{0,63}$")
 PROGRESS = re.compile(r"^progress (\d+)/(\d+)")
 RANGE = frozenset({"symbol", "from", "to"})
@@ -49,6 +54,8 @@ class _Running:
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     process: asyncio.subprocess.Process | None = None
     cancelled: bool = False
+    document: str = ""
+    """The JSON document that it printed, if it did."""
 
 
 class JobRunner:
@@ -61,22 +68,37 @@ class JobRunner:
         self._record, self._changed = record, changed
         self._jobs: OrderedDict[str, _Running] = OrderedDict()
         self._queue: asyncio.Queue[_Running] = asyncio.Queue(QUEUED)
+        self._beside: dict[str, asyncio.Task[None]] = {}
 
     def submit(self, kind: str, options: dict[str, Any], actor: str) -> Job:
         """Queue a job. Raises ApiError 400 for an unknown kind or option, 429 when too many wait."""
-        arguments = command_line(kind, options)
-        job_id = f"{kind}-{now_ms()}-{secrets.token_hex(2)}"
-        job = Job(job_id, kind, "queued", actor, arguments, now_ms(), None, None, None, None, "", [])
-        running = _Running(job)
+        running = _new(kind, command_line(kind, options), actor)
         try:
             self._queue.put_nowait(running)
         except asyncio.QueueFull:
             raise ApiError(429, "too-many-jobs", f"{QUEUED} jobs are waiting already") from None
-        self._jobs[job_id] = running
+        self._remember(running)
+        return running.job
+
+    async def beside(self, kind: str, arguments: list[str], actor: str, wait_s: float) -> tuple[Job, dict[str, Any]]:
+        """Run a job at once, one of a kind at a time; return it and its JSON document when it ends, or after `wait_s`.
+
+        It goes on when nobody waits any more. Raises ApiError 409 while another one of its kind runs.
+        """
+        if kind in self._beside:
+            raise ApiError(409, "already-running", f"another job of the kind {kind} runs; see the jobs")
+        running = _new(kind, arguments, actor)
+        self._remember(running)
+        task = self._beside[kind] = asyncio.ensure_future(self._run(running))
+        task.add_done_callback(lambda _: self._beside.pop(kind, None))
+        await asyncio.wait([task], timeout=wait_s)
+        return running.job, json.loads(running.document) if running.document else {}
+
+    def _remember(self, running: _Running) -> None:
+        self._jobs[running.job.job_id] = running
         while len(self._jobs) > REMEMBERED + QUEUED:
             self._jobs.popitem(last=False)
-        self._changed(job)
-        return job
+        self._changed(running.job)
 
     def jobs(self) -> list[Job]:
         """Return the jobs of this process, newest first."""
@@ -102,20 +124,28 @@ class JobRunner:
         return True
 
     async def run(self) -> None:
-        """Carry jobs out, one after the other, until cancelled; a running child is then stopped."""
-        while True:
-            item = await self._queue.get()
-            try:
-                if item.cancelled:
-                    await self._finish(item, "cancelled", None, "cancelled before it began")
-                else:
-                    await self._carry_out(item)
-            except asyncio.CancelledError:
-                await _stop(item)
-                raise
-            except Exception as error:
-                logger.error("job", job_id=item.job.job_id, error=repr(error))
-                await self._finish(item, "failed", None, f"could not be run: {error}")
+        """Carry the queue out, one after the other, until cancelled; every running child is then stopped."""
+        try:
+            while True:
+                await self._run(await self._queue.get())
+        finally:
+            beside = list(self._beside.values())
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _run(self, item: _Running) -> None:
+        try:
+            if item.cancelled:
+                await self._finish(item, "cancelled", None, "cancelled before it began")
+            else:
+                await self._carry_out(item)
+        except asyncio.CancelledError:
+            await _stop(item)
+            raise
+        except Exception as error:
+            logger.error("job", job_id=item.job.job_id, error=repr(error))
+            await self._finish(item, "failed", None, f"could not be run: {error}")
 
     async def _carry_out(self, item: _Running) -> None:
         job = item.job
@@ -125,10 +155,11 @@ class JobRunner:
         job.state, job.started_ms = "running", now_ms()
         self._changed(job)
         await self._write(job)
-        environment = os.environ | {"TA_JOB": job.job_id, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        plain = {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": WIDE}
+        environment = os.environ | plain | {"TA_JOB": job.job_id, "TA_ACTOR": job.actor}
         item.process = await asyncio.create_subprocess_exec(
             *base,
-            job.kind,
+            *COMMANDS.get(job.kind, (job.kind,)),
             *job.arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -159,6 +190,8 @@ class JobRunner:
             if not line:
                 return
             text = str(redact(line.decode(errors="replace").rstrip()))
+            if text.startswith("{") and text.endswith("}"):
+                item.document = text
             found = PROGRESS.match(text)
             if found:
                 item.job.progress = int(found[1]) / max(1, int(found[2]))
@@ -195,6 +228,11 @@ class JobRunner:
             await asyncio.to_thread(self._record, row)
         except Exception as error:
             logger.error("job row not stored", job_id=job.job_id, error=str(error))
+
+
+def _new(kind: str, arguments: list[str], actor: str) -> _Running:
+    job_id = f"{kind}-{now_ms()}-{secrets.token_hex(2)}"
+    return _Running(Job(job_id, kind, "queued", actor, arguments, now_ms(), None, None, None, None, "", []))
 
 
 async def _stop(item: _Running) -> None:

@@ -187,7 +187,11 @@ async def promote(
     data: Promote | None = None,
     key: Key = None,
 ) -> Response[CommandDone]:
-    """Prove the bundle, ask the gate, hand it to the engine, which swaps it in between two frames, and record it."""
+    """Prove the bundle, ask the gate, hand it to the engine, which swaps it in between two frames, and record it.
+
+    The gate backtests the days that neither model has seen, in a job of its own: after 20 s the answer is 202 with its
+    `job_id`, and `GET /api/jobs/{job_id}` tells how far it is and what came of it.
+    """
     body = data or Promote()
     rows = await services.reader.rows(
         "SELECT model_id FROM models WHERE model_id = {model_id:String} LIMIT 1", {"model_id": model_id}
@@ -204,10 +208,7 @@ async def promote(
     actor = request.user.actor
 
     async def action(_command_id: str) -> dict[str, Any]:
-        try:
-            return await asyncio.to_thread(services.promote, model_id, actor, body.force, body.reason)
-        except DataError as error:
-            raise ApiError(409, "refused", str(error)) from error
+        return await services.promote(model_id, actor, body.force, body.reason[:200])
 
     command = Command("promote", {"model_id": model_id, "force": body.force, "reason": body.reason}, action)
     return await carry_out(request, services, command, key, Confirm(body.confirm), warning)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from engine import backtest
 from engine.config import Config
-from engine.history import Batch, Given, History
+from engine.history import Batch, Given, History, Progress
 from engine.model.dataset import Dataset
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,10 @@ class Earned:
         return min(len(self.days), (self.to_ms - self.from_ms) // DAY_MS)
 
 
-def earn(market: Market, model: Batch, from_ms: int = 0, to_ms: int = backtest.FOREVER_MS) -> Earned:
+def earn(
+    market: Market, model: Batch, from_ms: int = 0, to_ms: int = backtest.FOREVER_MS,
+    progress: Progress = lambda what, done, total: None,
+) -> Earned:  # fmt: skip
     """Trade [from_ms, to_ms) with `model` as the engine would and return what every day brought.
 
     The halts that wait for a person (losses in a row, drawdown) are left out: one bad stretch at the beginning would
@@ -55,8 +58,9 @@ def earn(market: Market, model: Batch, from_ms: int = 0, to_ms: int = backtest.F
     risk = market.config.risk.model_copy(update={"max_losing_streak": NEVER, "max_drawdown": 1.0})
     config = market.config.model_copy(update={"risk": risk})
     result = backtest.run(
-        config, market.histories, model, market.instruments, btc=market.btc, from_ms=from_ms, to_ms=to_ms
-    )
+        config, market.histories, model, market.instruments, btc=market.btc, from_ms=from_ms, to_ms=to_ms,
+        progress=progress,
+    )  # fmt: skip
     first_ms, equity = result.daily_equity()
     start = result.start_equity_usdt
     net = result.trades["net_usdt"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from argon2 import PasswordHasher
@@ -66,7 +67,7 @@ def services(data_dir: Path) -> Services:
         gate=gate,
         commands=Commands(door),
         jobs=JobRunner(data_dir, None, lambda row: None),
-        promote=lambda *_: {},
+        promote=AsyncMock(return_value={}),
         rollback=lambda *_: {},
         store=store,
     )

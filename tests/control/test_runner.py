@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from control.commands import StillRunning
 from control.jobs import runner as module
+from control.jobs.promotion import promotion
 from control.jobs.runner import JobRunner, command_line
 from control.problems import ApiError
 
@@ -20,6 +22,15 @@ import os, sys, time
 print("progress 1/4 reading", file=sys.stderr, flush=True)
 print("using token=abc123secret", flush=True)
 if "--symbol" in sys.argv: sys.exit(3)
+if "promote" in sys.argv:
+    words = sys.argv[sys.argv.index("models"):]
+    if "slow" in words: time.sleep(60)
+    if "bad" in words:
+        print("error: bad is not promoted: not better", file=sys.stderr)
+        sys.exit(2)
+    print('{"words": "%s", "actor": "%s", "nice": %d}' % (" ".join(words), os.environ["TA_ACTOR"],
+          os.getpriority(os.PRIO_PROCESS, 0)), flush=True)
+    sys.exit(0)
 if "--from" in sys.argv: time.sleep(60)
 print("nice", os.getpriority(os.PRIO_PROCESS, 0), os.environ["TA_JOB"], flush=True)
 """
@@ -75,6 +86,50 @@ async def test_a_running_job_can_be_cancelled_and_the_next_one_runs(jobs: Any) -
     assert runner.cancel(first) and not runner.cancel("label-0-none")
     await until(lambda: runner.job(second).state == "done")
     assert runner.job(first).state == "cancelled" and not runner.cancel(first)
+
+
+async def test_a_promotion_is_a_child_of_its_own_beside_the_queue(jobs: Any) -> None:
+    runner, rows = jobs
+    queued = runner.submit("label", {"from": "2025-01-01"}, "me").job_id
+    await until(lambda: runner.job(queued).progress == 0.25)
+    done = await promotion(runner, "m1", "ops#1", True, "-x; rm", 30.0)
+    assert done["words"] == "models promote m1 --json --force --reason=-x; rm"
+    assert done["actor"] == "ops#1" and done["nice"] >= module.NICENESS
+    assert runner.job(queued).state == "running"
+    runner.cancel(queued)
+    assert {(row["kind"], row["state"]) for row in rows} >= {("promote", "running"), ("promote", "done")}
+
+
+async def test_a_refused_promotion_says_why_in_the_words_of_the_gate(jobs: Any) -> None:
+    with pytest.raises(ApiError) as caught:
+        await promotion(jobs[0], "bad", "ops#1", False, "", 30.0)
+    assert (caught.value.status, caught.value.detail) == (409, "bad is not promoted: not better")
+
+
+async def test_a_long_promotion_goes_on_as_a_job_and_a_second_one_waits_for_its_end(jobs: Any) -> None:
+    runner, _ = jobs
+    with pytest.raises(StillRunning) as caught:
+        await promotion(runner, "slow", "ops#1", False, "", 0.05)
+    job_id = caught.value.result["job_id"]
+    await until(lambda: runner.job(job_id).progress == 0.25)
+    with pytest.raises(ApiError) as second:
+        await promotion(runner, "m1", "ops#1", False, "", 30.0)
+    assert second.value.status == 409 and "already" in second.value.code
+    assert runner.cancel(job_id)
+    await until(lambda: runner.job(job_id).state == "cancelled")
+    assert (await promotion(runner, "m1", "ops#1", False, "", 30.0))["actor"] == "ops#1"
+
+
+async def test_when_control_ends_no_child_of_it_stays(jobs: Any) -> None:
+    runner, _ = jobs
+    with pytest.raises(StillRunning) as caught:
+        await promotion(runner, "slow", "ops#1", False, "", 0.05)
+    await until(lambda: runner.job(caught.value.result["job_id"]).progress == 0.25)
+    process = runner._jobs[caught.value.result["job_id"]].process
+    (serving,) = [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "JobRunner.run"]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    assert process.returncode is not None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import schemathesis
@@ -50,7 +51,7 @@ def api(tmp_path_factory: Any) -> Iterator[Any]:
         gate=_Gate(book, CookieSigner(folder / "cookie.key")),
         commands=Commands(door),
         jobs=JobRunner(folder, None, lambda row: None),
-        promote=lambda *_: {},
+        promote=AsyncMock(return_value={}),
         rollback=lambda *_: {},
         store=StoreHealth(ok=True, detail="test"),
     )

@@ -40,7 +40,10 @@ export async function act(path: string, body: Record<string, unknown>, done: str
   try {
     const answer = await command(path, body, (warning) => ask(`${warning.split(";")[0]}.`.replace(/^./, (c) => c.toUpperCase()), yes));
     if (answer === null) return false;
-    say(answer.state === "pending" ? `Sent, not acknowledged yet (id ${answer.id}). Look at the audit log before repeating.` : done, answer.state === "pending" ? "bad" : "good");
+    const job = answer.result?.job_id;
+    if (answer.state === "done") say(done, "good");
+    else if (job) say(`Still being examined by the job ${job}: its progress and its verdict are under Jobs.`, "good");
+    else say(`Sent, not acknowledged yet (id ${answer.id}). Look at the audit log before repeating.`, "bad");
     return true;
   } catch (error) {
     say(error instanceof Error ? error.message : String(error), "bad");
