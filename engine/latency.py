@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,14 @@ from kernels.records import Stage
 class Latencies:
     """One histogram per stage: values ≥ 0 (nanoseconds, or milliseconds × 10⁶ for lateness).
 
-    counts int64[stages, BUCKETS]; sums int64[stages, 3]: number, sum and largest value.
+    counts int64[stages, BUCKETS]; sums int64[stages, 3]: number, sum and largest value. `add(stage, value_ns)` counts
+    one value of a `Stage`; a negative one (a clock that stepped) counts as 0.
     """
 
     def __init__(self) -> None:
         self.counts = np.zeros((len(Stage), BUCKETS), np.int64)
         self.sums = np.zeros((len(Stage), 3), np.int64)
-        self._add = entry_point(histogram.add)
-
-    def add(self, stage: int, value_ns: int) -> None:
-        """Count one value of a `Stage`; a negative one (a clock that stepped) counts as 0."""
-        self._add(self.counts, self.sums, stage, value_ns)
+        self.add = partial(entry_point(histogram.add_at), self.counts.ctypes.data, self.sums.ctypes.data)
 
     def merge(self, other: Latencies) -> None:
         """Add another set's values to this one."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numba
+import numpy as np
 
+from kernels.addresses import array_at
 from kernels.compile import kernel
 from kernels.records import Stage
 
@@ -38,3 +40,12 @@ def add(counts, sums, stage, value):
     sums[stage, SUM] += value
     if value > sums[stage, MAX]:
         sums[stage, MAX] = value
+
+
+@kernel(numba.void(numba.int64, numba.int64, numba.int64, numba.int64))
+def add_at(counts_address, sums_address, stage, value):
+    """Count one value of a stage as `add` does, in the arrays at these addresses: Python hands over two numbers in a
+    third of the time of two arrays.
+    """
+    counts = array_at(counts_address, (STAGES, BUCKETS), np.int64)
+    add(counts, array_at(sums_address, (STAGES, 3), np.int64), stage, value)
