@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from engine.log import get_logger
 
@@ -272,7 +272,7 @@ class PrivateSocket(WSListener):
                 attempt, self.up = 0, True
                 self._on_change(self.number, True)
                 await transport.wait_disconnected()
-            except (OSError, TimeoutError, WSError) as error:
+            except Exception as error:  # whatever it was: a connection that stays away is worse
                 log.warning("private_stream_down", socket=self.number, error=f"{type(error).__name__}: {error}")
             if self.up:
                 self.up = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from engine.exchange.replies import LOST, Reply
 from engine.exchange.requests import RECV_WINDOW_MS, Request
@@ -123,7 +123,7 @@ class Lane(WSListener):
                 attempt = 0
                 self.ready = True
                 await self._until_over(transport)
-            except (OSError, TimeoutError, WSError) as error:
+            except Exception as error:  # whatever it was: a connection that stays away is worse
                 log.warning("ws_api_down", lane=self.number, error=f"{type(error).__name__}: {error}")
             self._drop()
             pause_s = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]

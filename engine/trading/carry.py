@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import structlog
 
+from engine.log import get_logger
 from engine.restore import Restored
 from engine.trading.desk import Desk
 from engine.trading.entry import Entry
@@ -17,7 +17,7 @@ from engine.trading.positions import as_row
 from engine.trading.twin import LIVE_RESULT, Twins
 from kernels.records import OrderState, Reason
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOST_GUARD = 0.02  # of the price: stop and target of an entry whose decision was lost
 UNKNOWN_MS = -1  # how long a position was unprotected when nobody was left to say

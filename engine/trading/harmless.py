@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import structlog
+from engine.log import get_logger
 
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def harmless(*names: str) -> Callable[[type[T]], type[T]]:
@@ -20,9 +21,10 @@ def harmless(*names: str) -> Callable[[type[T]], type[T]]:
         def guarded(self: Any, *arguments: Any, **named: Any) -> Any:
             try:
                 return method(self, *arguments, **named)
-            except Exception:
+            except Exception as error:
                 self.faults += 1
-                log.exception("onlooker_failed", who=type(self).__name__, what=method.__name__)
+                trace = "".join(traceback.format_exception(error))
+                log.error("onlooker_failed", who=type(self).__name__, what=method.__name__, error=trace)
                 return None
 
         return guarded

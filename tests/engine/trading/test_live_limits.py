@@ -6,6 +6,7 @@ import itertools
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from live_rig import LiveRig
 from simulated import KEY, Simulated
 from test_live_simulator import gone, opened
 
-from engine.exchange import private_rest
+from engine.exchange import private_rest, user_data, ws_api
 from engine.exchange.budget import WeightBudget
 from engine.exchange.private_rest import PrivateRest
 from engine.exchange.replies import Reply
@@ -130,3 +131,29 @@ async def test_the_listen_key_is_kept_alive_renewed_when_it_is_not_and_never_del
         await opened(sim)
     methods = {call.value.verb for call in Call if "listenKey" in call.value.path}
     assert methods == {"POST", "PUT"}
+
+
+async def test_a_connection_comes_back_after_a_fault_that_nobody_foresaw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        failed: list[str] = []
+        for module in (ws_api, user_data):
+            real = module.ws_connect
+
+            async def odd(*arguments: Any, real: Any = real, name: str = module.__name__, **named: Any) -> Any:
+                if failed.count(name) < 2:
+                    failed.append(name)
+                    raise RuntimeError("not foreseen")
+                return await real(*arguments, **named)
+
+            monkeypatch.setattr(module, "ws_connect", odd)
+        sim.server.faults.begin("cut_connections")
+        await sim.until(lambda: len(failed) == 4, "each kind of connection failed")
+        link = live.connection
+        up = lambda: all(lane.ready for lane in link.lanes) and all(socket.up for socket in link.sockets)  # noqa: E731
+        await sim.until(up, "all are back")
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
+        await gone(sim)
