@@ -148,6 +148,8 @@ class Reconciler:
             self.doubts.pop(symbol, None)
             if read.time_ms:
                 self.stated[symbol] = read
+            elif symbol in self.stated and not self._same(symbol, self.stated[symbol].qty):  # its end was not told
+                self.stated[symbol] = Statement(read.amount, 0.0, self.last_event_ms.get(symbol, 0))
             return
         if doubt is None:
             self.doubts[symbol] = Doubt(now_ms, 0, now_ms, read.qty, now_ms + READ_EVERY_MS)

@@ -390,3 +390,17 @@ def test_a_contract_that_is_closed_is_not_hammered_with_exits(tmp_path: Path) ->
     assert len(sent_ms) == 3, "two refusals and the exit"
     assert all(later - earlier >= 5_000 for earlier, later in itertools.pairwise(sent_ms))
     assert rig.held == 0
+
+
+def test_a_symbol_whose_end_no_stream_told_is_entered_again(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.stream_up = False
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(1_000)
+    rig.venue.stream_up = True
+    assert not rig.held, "flat by our books, which learnt it from REST"
+    rig.run(15_000)
+    assert not rig.trading.reconciler.stated[0].qty
+    rig.open_long()
+    assert rig.held == 1
