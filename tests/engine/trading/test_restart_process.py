@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from engine_process import EngineProcess
 from simulated import Simulated
+from test_live_simulator import amount
+
+from engine.config import Config
+from engine.replay import Report, registry_models, replay, runs
 
 HELD = 2
 
@@ -35,6 +40,12 @@ async def with_positions(sim: Simulated) -> None:
     await sim.stop_engine()
 
 
+def replayed(config: Config) -> Report:
+    """Replay the newest run of a data folder."""
+    folder = config.data_dir / "journal"
+    return replay(folder, config.engine_id, runs(folder, config.engine_id)[-1], registry_models(config))
+
+
 @pytest.mark.timeout(240)
 async def test_positions_are_guarded_while_the_history_cannot_be_had_and_entries_wait_for_it(tmp_path: Path) -> None:
     async with roomy(tmp_path) as sim:
@@ -55,6 +66,14 @@ async def test_positions_are_guarded_while_the_history_cannot_be_had_and_entries
             sim.server.faults.end()
             await asyncio.to_thread(engine.wait_for, "ready")
             assert (await asyncio.to_thread(engine.ask, "market"))["start"]["state"] == ""
+            await asyncio.to_thread(engine.ask, "flatten")
+            deadline = time.monotonic() + 10.0
+            while (await asyncio.to_thread(engine.ask, "status"))["open_positions"]:
+                assert time.monotonic() < deadline, "not flat in time"
+            assert not any(amount(sim, symbol) for symbol in range(HELD)), "flat on the exchange too"
+    report = await asyncio.to_thread(replayed, sim.config)
+    assert report.difference is None and report.complete, str(report.difference)
+    assert report.records["request"] > HELD and report.records["mark"] and report.records["trade"] == HELD
 
 
 @pytest.mark.timeout(240)
