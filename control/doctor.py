@@ -27,6 +27,7 @@ from store.schema import tables
 
 TIMEOUT_S = 5.0
 SKEW_WARN_MS, SKEW_FAIL_MS = 250, 1_000  # signed requests are refused when the clock is a second ahead
+REPLAY_MS = 3_600_000  # no machine is so wrong: a simulator replays
 FREE_WARN_BYTES, FREE_SEGMENTS = 5 << 30, 4
 STALE_S = 300.0
 
@@ -150,6 +151,9 @@ def exchange(config: Config) -> list[Line]:
     if config.exchange.clock == "replay":
         return [*lines, Line("clock", "ok", "replay: the simulator's market time is the clock")]
     skew = json.loads(reply)["serverTime"] - (before + after) / 2 * 1e3
+    if config.exchange.name == "sim" and abs(skew) >= REPLAY_MS:
+        text, remedy = f"the simulator's market is {skew / 8.64e7:+.0f} days away", 'set exchange.clock = "replay"'
+        return [*lines, Line("clock", "fail", text, f"{remedy}; for live mode start it on the wall clock (--account)")]
     text = f"exchange is {skew:+.0f} ms from this machine (± {(after - before) * 500:.0f})"
     if abs(skew) >= SKEW_FAIL_MS:
         return [*lines, Line("clock", "fail", text, "set the clock by NTP; signed requests would be refused")]

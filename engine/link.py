@@ -7,10 +7,12 @@ engine serves the socket from its own loop between two frames.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import mmap
 import os
 import socket
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from kernels.records import POSITION_FIELDS, RECORDS, STATUS, SYMBOL_STATE, Kind
 
 SNAPSHOT_NAME = "engine.snapshot"
 SOCKET_NAME = "engine.sock"
+LOCK_NAME = "engine.lock"
 HEAD_BYTES = 64
 MAGIC = b"TASNAP01"
 SNAPSHOT_HEAD = np.dtype(
@@ -75,6 +78,12 @@ def _size(symbols: int, positions: int) -> int:
     return HEAD_BYTES + sum(-(-dtype.itemsize * count // 64) * 64 for _, dtype, count in _parts(symbols, positions))
 
 
+def _layout() -> int:
+    """Return the hash of everything that decides where a value stands: dtypes, and how many stages are measured."""
+    parts = [(name, str(dtype.descr), dtype.itemsize, count) for name, dtype, count in _parts(1, 1)]
+    return layout_hash() ^ zlib.crc32(repr(parts).encode())
+
+
 class Snapshot:
     """The engine's side: write into `view` between `begin` and `end`."""
 
@@ -86,7 +95,7 @@ class Snapshot:
             os.posix_fallocate(file.fileno(), 0, size)
             self._mapped = mmap.mmap(file.fileno(), size)
         self._head = np.frombuffer(self._mapped, SNAPSHOT_HEAD, 1)
-        self._head[0] = (MAGIC, layout_hash(), 0, symbols, positions)
+        self._head[0] = (MAGIC, _layout(), 0, symbols, positions)
         self._version = np.frombuffer(self._mapped, np.uint64, 1, 16)
         self.view = _view(self._mapped, symbols, positions)
         partial.rename(path)
@@ -115,7 +124,7 @@ class SnapshotReader:
         assert self._mapped is not None
         version = np.frombuffer(self._mapped, np.uint64, 1, 16)
         head = np.frombuffer(self._mapped, SNAPSHOT_HEAD, 1)[0]
-        if head["magic"] != MAGIC or int(head["layout"]) != layout_hash():
+        if head["magic"] != MAGIC or int(head["layout"]) != _layout():
             raise DataError(f"{self._path}: written by an engine of another release; restart the engine")
         for _ in range(attempts):
             before = int(version[0])
@@ -187,6 +196,19 @@ class CommandServer:
         return {"id": command_id, "ok": True, "result": result, "error": None}
 
 
+def holder(data_dir: Path) -> int:
+    """Return the process id of the engine that holds the data folder (it may still be starting), 0 for none."""
+    try:
+        with open(data_dir / LOCK_NAME) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = (data_dir / LOCK_NAME).read_text().strip()
+        return int(text) if text.isdigit() else 0
+    except OSError:
+        return 0
+    return 0
+
+
 def command(
     data_dir: Path, verb: str, *, actor: str, args: dict[str, Any] | None = None, command_id: str = "",
     timeout_s: float = 10.0,
@@ -201,7 +223,11 @@ def command(
         try:
             connection.connect(str(data_dir / SOCKET_NAME))
         except OSError as error:
-            raise ConnectionError(f"no engine listens on {data_dir / SOCKET_NAME}: {error}") from error
+            pid = holder(data_dir)
+            why = (
+                f"the engine (pid {pid}) is still starting" if pid else f"no engine runs on this data folder ({error})"
+            )
+            raise ConnectionError(f"{why}; nothing listens on {data_dir / SOCKET_NAME}") from error
         request = {"id": command_id, "verb": verb, "actor": actor, "args": args or {}}
         connection.sendall(orjson.dumps(request) + b"\n")
         with connection.makefile("rb") as stream:

@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.errors import ConfigError, DataError, ExchangeError
 from engine.exchange import filters
 from engine.exchange.budget import shared_path
+from engine.link import LOCK_NAME
 from engine.market.assistant import Assistant
 from engine.market.routes import addresses
 from kernels.records import INSTRUMENT, TIMEFRAMES
@@ -173,7 +174,7 @@ async def _within(task: asyncio.Task[Any], seconds: float) -> bool:
 
 def lock_folder(data_dir: Path) -> Any:
     """Return the held lock of a data folder: two engines never share one. Raises ConfigError naming the holder."""
-    file = open(data_dir / "engine.lock", "a+")  # noqa: SIM115 (held for the life of the process)
+    file = open(data_dir / LOCK_NAME, "a+")  # noqa: SIM115 (held for the life of the process)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -13,10 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from control.cli.app import Settings, fail, settings
+from engine.config import Config
+from engine.link import holder
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 out = Console()
+STATES = {  # what to do about a state in which nothing is entered
+    "stopped": ": no entries; `ta start` opens a session",
+    "reduce_only": ": exits alone; `ta start` opens a session",
+    "halted": ": no entries; `ta start --clear-halt`, once the cause is understood",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -41,31 +48,50 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(document))
     elif engine is None:
-        fail("no engine has run on this data folder", code=1)
+        fail(_absent(settings()), code=1)
     else:
-        _print_status(document)
+        _print_status(document, settings())
     if engine is None or not engine["alive"]:
         raise typer.Exit(1)
 
 
-def _print_status(document: dict[str, Any]) -> None:
-    engine, table = document["engine"], Table(show_header=False, box=None, pad_edge=False)
-    beat = (
-        "alive"
-        if engine["alive"]
-        else f"NOT ANSWERING for {engine['heartbeat_age_ms'] / 1_000:.0f} s (last seen below)"
+def _absent(config: Config) -> str:
+    """Say why there is nothing to show yet."""
+    pid = holder(config.data_dir)
+    if pid:
+        return (
+            f"the engine (pid {pid}) is still starting; what it does is in its log ({config.data_dir}/logs with ta up)"
+        )
+    return "no engine has run on this data folder; `ta up` starts one"
+
+
+def _beat(engine: dict[str, Any], config: Config) -> str:
+    if engine["alive"]:
+        return "alive"
+    pid, ago = holder(config.data_dir), f"{engine['heartbeat_age_ms'] / 1_000:.0f} s"
+    if pid == engine["pid"]:
+        return f"NOT ANSWERING for {ago} (last seen below)"
+    return (
+        f"gone for {ago}; pid {pid} is starting (last seen below)"
+        if pid
+        else f"NOT RUNNING for {ago} (last seen below)"
     )
+
+
+def _print_status(document: dict[str, Any], config: Config) -> None:
+    engine, table = document["engine"], Table(show_header=False, box=None, pad_edge=False)
+    beat = _beat(engine, config)
     control = document["control"]
     rows = [
         ("engine", f"{engine['engine_id']}, pid {engine['pid']}, {beat}"),
         ("mode", engine["mode"]),
-        ("state", engine["state"]),
+        ("state", engine["state"] + STATES.get(engine["state"], "")),
         ("model", f"{engine['model_id']}, served by {engine['backend']}" if engine["model_id"] else "none"),
         ("equity", _usdt(engine["equity_usdt"])),
         ("today", _usdt(engine["day_pnl_usdt"])),
         ("symbols", f"{engine['symbols_ready']} of {engine['symbols']} ready"),
-        ("signals", f"{engine['counters']['signals']}, entries {engine['counters']['entries']}"),
-        ("trades", str(engine["counters"]["trades"])),
+        ("signals", f"{engine['counters']['signals']}, entries {engine['counters']['entries']} (since its start)"),
+        ("trades", f"{engine['counters']['trades']} (since its start)"),
         ("control", "answers" if control["answers"] else "does not answer (the engine trades without it)"),
     ]
     for name, value in rows:

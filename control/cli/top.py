@@ -36,7 +36,7 @@ def top(
     reader = SnapshotReader(settings().data_dir)
     view = reader.read()
     if view is None:
-        fail("no engine has run on this data folder", code=1)
+        fail("no engine has run on this data folder; `ta status` says whether one is starting", code=1)
     if as_json:
         print(msgspec.json.encode(document(view)).decode())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from control.auth import TokenBook
 from control.cli.app import app, load_groups
+from engine.link import LOCK_NAME, SNAPSHOT_NAME
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
 from engine.repair import Repairer
@@ -36,14 +38,33 @@ def test_status_shows_the_engine_and_its_positions(ta: Any, engine: Any) -> None
 
 
 def test_status_of_a_dead_or_missing_engine_exits_with_1(ta: Any, data_dir: Path) -> None:
-    assert ta("status").exit_code == 1
+    absent = ta("status")
+    assert absent.exit_code == 1 and "no engine has run" in absent.output and "ta up" in absent.output
     assert json.loads(ta("status", "--json").output)["engine"] is None
 
 
 def test_status_of_a_silent_engine_says_so(ta: Any, engine: Any) -> None:
     engine.beat(age_ms=9_000)
     shown = ta("status")
-    assert shown.exit_code == 1 and "NOT ANSWERING for 9 s" in shown.output
+    assert shown.exit_code == 1 and "NOT RUNNING for 9 s" in shown.output
+
+
+def test_status_tells_a_starting_engine_from_one_that_hangs_and_one_that_is_gone(
+    ta: Any, engine: Any, data_dir: Path
+) -> None:
+    pid = json.loads(ta("status", "--json").output)["engine"]["pid"]
+    engine.beat(age_ms=9_000)
+    with open(data_dir / LOCK_NAME, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(str(pid))
+        lock.flush()
+        assert "NOT ANSWERING for 9 s" in ta("status").output
+        lock.seek(0)
+        lock.write("999999999")
+        lock.flush()
+        assert "pid 999999999 is starting" in ta("status").output
+        (data_dir / SNAPSHOT_NAME).unlink()
+        assert "(pid 999999999) is still starting" in ta("status").output
 
 
 @pytest.mark.parametrize("words", [("start",), ("stop",), ("flatten", "--yes"), ("close", "ethusdt", "--yes")])

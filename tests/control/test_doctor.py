@@ -92,6 +92,12 @@ def test_a_clock_that_is_off(config: Config, exchange: dict) -> None:
     assert "exchange is -" in line.detail and "NTP" in line.remedy
 
 
+def test_a_simulator_that_replays_is_told_from_a_clock_that_is_off(config: Config, exchange: dict) -> None:
+    exchange["skew_ms"] = -40 * 86_400_000
+    (_, line) = doctor.exchange(config)
+    assert line.state == "fail" and "-40 days" in line.detail and 'exchange.clock = "replay"' in line.remedy
+
+
 def test_an_exchange_that_does_not_answer(tmp_path: Path) -> None:
     lines = doctor.exchange(load(data_dir=tmp_path, exchange={"rest_url": "http://127.0.0.1:1"}))
     assert states(lines) == {"exchange": "fail", "clock": "warn"}

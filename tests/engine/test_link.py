@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import link
+from engine.errors import DataError
 
 SPINNER = """
 import sys, time
@@ -28,6 +29,16 @@ while True:
     for _ in range(20_000):  # a real engine writes four times a second
         pass
 """
+
+
+def test_a_snapshot_of_a_release_that_measured_other_stages_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(link, "Stage", list(link.Stage)[:-2])
+        link.Snapshot(tmp_path, 4, 20)
+    with pytest.raises(DataError, match="another release; restart the engine"):
+        link.SnapshotReader(tmp_path).read()
 
 
 def test_a_reader_never_sees_a_mixed_snapshot(tmp_path: Path, long_run) -> None:
@@ -50,7 +61,7 @@ def test_a_reader_never_sees_a_mixed_snapshot(tmp_path: Path, long_run) -> None:
 def test_no_engine_and_a_restarted_engine(tmp_path: Path) -> None:
     reader = link.SnapshotReader(tmp_path)
     assert reader.read() is None
-    with pytest.raises(ConnectionError, match="no engine listens"):
+    with pytest.raises(ConnectionError, match="no engine runs on this data folder"):
         link.command(tmp_path, "status", actor="test")
     for run_id in (1, 2):
         snapshot = link.Snapshot(tmp_path, 4, 2)
