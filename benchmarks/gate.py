@@ -99,7 +99,7 @@ def paths(rig: PathRig, many_rig: PathRig) -> dict[str, Callable[[], float]]:
         return run
 
     def decide_and_size() -> None:
-        core._decide_on(core._table, 0, rig.now_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
+        core._decide_on(core.table, 0, rig.now_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
 
     return {
         "kline_frame_to_decision": kline,

@@ -136,7 +136,7 @@ class Core:
         # what Python reads and writes one by one, over the memory that the kernels read
         self.mark_ms, self.next_funding_ms = self._mark_ms.data, self._next_ms.data
         self.funding_rate: memoryview[float] = cast("memoryview[float]", self._rates.data)
-        self._table = table_of(
+        self.table = table_of(
             books, marks, self._mark_ms, self._rates, self._next_ms, self._constants, self._predictions, self._facts,
             self._limits, self._plan, self._row32, self._had_no_nan, self._model_words, latencies.counts,
             latencies.sums, self.last_signals, len(symbols),
@@ -164,6 +164,19 @@ class Core:
             self._predict = predictor.bind(self._row32, self._predictions)
         else:
             self._predict = partial(predictor.predict_into, self._row32, self._predictions)
+
+    def rehearsal_table(
+        self, latencies: Latencies, signal: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return a table whose latencies and newest signal (SIGNAL[1], of symbol 0) are others, and their steps.
+
+        Predictions, facts and plan stay the same: each decision writes them anew.
+        """
+        table, steps = self.table.copy(), np.zeros_like(self.table)
+        places = [decision.COUNTS, decision.SUMS, decision.SIGNALS]
+        table[places] = table_of(latencies.counts, latencies.sums, signal)
+        steps[decision.SIGNALS] = signal.itemsize
+        return table, steps
 
     # --- mark prices: the guards ---
 
@@ -213,7 +226,7 @@ class Core:
         hold = self._hold(symbol, now_ms)
         at = journal.place(BOOK)
         unseen = self._quote(
-            self._table, vector.values, symbol, journal.words, at, journal.seq + 1, begun_ns, now_ms, hold
+            self.table, vector.values, symbol, journal.words, at, journal.seq + 1, begun_ns, now_ms, hold
         )
         if at >= 0:
             journal.placed(BOOK)
@@ -225,7 +238,7 @@ class Core:
             most = self.notional_caps_usdt[symbol] / vector.close
             self._constants["max_qty"][symbol] = min(float(self._most[symbol]), most)
         side, gates = self._decide_on(
-            self._table, symbol, now_ms, unseen, self._flags(vector, hold), vector.close, vector.atr_15m,
+            self.table, symbol, now_ms, unseen, self._flags(vector, hold), vector.close, vector.atr_15m,
             account.cooldown_until_ms.get(symbol, 0), account.equity_usdt, account.day_start_equity_usdt,
             account.peak_equity_usdt, notional, desk.positions.count + len(desk.entries), account.losing_streak,
         )  # fmt: skip
@@ -239,7 +252,7 @@ class Core:
             desk.write_account(now_ms)
         at = journal.place(SIGNAL)
         self._sign(
-            self._table, journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
+            self.table, journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
             *vector.first_ms, recv_ns, begun_ns, predicted_ns, decided_ns, clock_ns(),
         )  # fmt: skip
         position_id = journal.placed(SIGNAL) if at >= 0 else 0

@@ -108,6 +108,7 @@ class Writer:
         self.full = False  # the disk is full: entries are refused, expendable records dropped
         self.dropped = 0
         self.counts = {kind: 0 for kind in Kind}
+        self._aside_counts = dict(self.counts)
         self._segment_bytes = segment_bytes
         self._preamble = preamble
         self._formats = {
@@ -173,6 +174,24 @@ class Writer:
         self.seq += 1
         self.counts[kind] += 1
         return self.seq
+
+    # --- rehearsals (engine.rehearsal) ---
+
+    def touch(self) -> None:
+        """Write what is there already to the page of the next record: a page that was written out faults at a write."""
+        at = self._slot * WORDS_PER_SLOT
+        self.words[at] = self.words[at]
+
+    def aside(self, words: npt.NDArray[np.uint64]) -> tuple[Any, ...]:
+        """Let kernels build records in `words`, where nobody reads them, until `back` is told what this returns."""
+        kept = self.words, self._slot, self._end_slot, self.seq, self.counts
+        self.words, self._slot, self._end_slot = words, 0, len(words) // WORDS_PER_SLOT
+        self.counts = self._aside_counts
+        return kept
+
+    def back(self, kept: tuple[Any, ...]) -> None:
+        """Go on where `aside` was called."""
+        self.words, self._slot, self._end_slot, self.seq, self.counts = kept
 
     def flush(self) -> Future[int] | None:
         """Hand the durable bytes to the helper; called every flush interval. Never blocks."""

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
@@ -38,9 +39,10 @@ from engine.opening import INSTRUMENTS_NAME, Opening
 from engine.operator import Operator
 from engine.polling import SamplePoller
 from engine.publish import Publisher, rss_bytes, since_spawn_s
+from engine.rehearsal import Rehearsal
 from engine.repair import Repairer
 from engine.sink import MarketSink
-from engine.spin import spare_core, spin
+from engine.spin import near_minute, rehearse, spare_core, spin
 from engine.start import keep_start
 from engine.urgency import short_slice, take_core
 from kernels.records import GATES, TIMEFRAMES, Mode, Stage
@@ -234,10 +236,10 @@ class Engine:
         control = self.config.control
         if control.auto_start if self.mode is Mode.SHADOW else control.live_auto_start:
             await self._auto_start()
-        if self.config.busy_poll:
-            self._spinning = asyncio.create_task(spin(self.config, self.parts.core, self._stop))
-            if not spare_core():
-                log.warning("busy_poll on a single core: every other process of this machine waits for the engine")
+        way = spin if self.config.busy_poll else partial(rehearse, due=partial(near_minute, self.clock))
+        self._rehearsing = asyncio.create_task(way(Rehearsal(self.sink), self._stop), name="rehearsals")
+        if self.config.busy_poll and not spare_core():
+            log.warning("busy_poll on a single core: every other process of this machine waits for the engine")
         take_core(self.config.cpu)
         short_slice()
         gc.collect()

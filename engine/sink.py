@@ -19,7 +19,7 @@ from engine.timers import Timer
 from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
 from kernels.bars import StepCode
-from kernels.closing import MAX_LATE_MS, STREAMED
+from kernels.closing import MAX_LATE_MS, STREAMED, VECTOR
 from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind, Stage
 from kernels.schema import FEATURES, SCHEMA_HASH
 
@@ -87,26 +87,39 @@ class MarketSink:
 
         late_ms: exchange time from the bar's close to its arrival; STREAMED: by the clock, and counted.
         """
-        core, panel = self.core, self._panel
+        now_ms = self.core.clock.now_ms()
+        outcome = self._step(symbol, timeframe, bar, now_ms, late_ms, recv_ns)
+        code = self._panel.closed(outcome, symbol, timeframe, bar, now_ms)
+        self.last_bar_ms[symbol] = now_ms
+        if timeframe:
+            self.larger.append((symbol, timeframe, bar.copy()))
+        if code > RESTARTED and code not in KEPT:
+            self._refused(symbol, timeframe, code, bar, now_ms)
+        self.core.desk.advance(now_ms)
+
+    def _step(self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, recv_ns: int) -> int:
+        core = self.core
         journal = core.journal
-        now_ms = core.clock.now_ms()
         core.counters.bars[timeframe] += 1
         at = journal.place(BAR)
         started = time.monotonic_ns()
-        outcome = panel.close_bar(
+        outcome = self._panel.close_bar(
             symbol, timeframe, bar, now_ms, late_ms, recv_ns, started, journal.words, at, journal.seq + 1
         )
         core.latencies.add(STEP, time.monotonic_ns() - started)
         if at >= 0:
             journal.placed(BAR)
         self._recv_ns = recv_ns
-        code = panel.closed(outcome, symbol, timeframe, bar, now_ms)
-        self.last_bar_ms[symbol] = now_ms
-        if timeframe:
-            self.larger.append((symbol, timeframe, bar.copy()))
-        if code > RESTARTED and code not in KEPT:
-            self._refused(symbol, timeframe, code, bar, now_ms)
-        core.desk.advance(now_ms)
+        return outcome
+
+    def rehearse(self, symbol: int, bar: Any, now_ms: int, recv_ns: int) -> bool:
+        """Take a 1m bar as `take_bar` does, on the copies that `engine.rehearsal` put in place; whether it decided."""
+        if self._stored[symbol]:
+            return False
+        outcome = self._step(symbol, 0, bar, now_ms, STREAMED, recv_ns)
+        if outcome == VECTOR:
+            self._panel.closed(outcome, symbol, 0, bar, now_ms)
+        return outcome == VECTOR
 
     def on_revision(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Record a second, differing version of a closed bar; the first one stays as seen."""

@@ -99,7 +99,7 @@ class Panel(States):
         self._staged_open = [opens.data for opens in self._staged]
         self._codes = np.zeros(size, np.uint8)
         self._held: list[list[dict[int, npt.NDArray[Any]]]] = [[{} for _ in symbols] for _ in frames]
-        self._late_samples: set[int] = set()
+        self.waiting_for_samples: set[int] = set()
         self.next_funding_ms = [0] * size
         self._settled = np.zeros(size, np.int64)
         self._settled_ms = self._settled.data
@@ -162,7 +162,7 @@ class Panel(States):
         samples = [table_of(*self.samples[s].series, self.samples[s].known) for s in symbols]
         self._series, self._held_samples = np.array(series), np.array(samples)
         self._counted = latencies.counts, latencies.sums, lateness.counts  # the table does not keep them alive
-        self._table = table_of(
+        self.table = table_of(
             self.all_states, self.all_rows, self.all_market, self.market_opens, self.filled_table, self.newest,
             self._staged, self.next_decision, self.ready, self._settled, self.vectors, self._brief, self._series,
             self._held_samples, *self._counted, len(self.symbols), self.deadline_ms, *CAPACITY,
@@ -180,22 +180,22 @@ class Panel(States):
         is_btc = symbol == self.btc
         simple = not self._held[timeframe][symbol] and not (is_btc and self._waiting_count[timeframe])
         return self._close_bar(  # type: ignore[no-any-return]
-            self._table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, self._bar, words, at,
+            self.table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, self._bar, words, at,
             seq,
         )  # fmt: skip
 
     def closed(self, outcome: int, symbol: int, timeframe: int, bar: Any, now_ms: int) -> int:
         """Do what `close_bar` has left: decide on its vector, or take an unusual bar. Returns the StepCode."""
         if outcome == _VECTOR:
-            if self._late_samples:
-                self._late_samples.discard(symbol)
+            if self.waiting_for_samples:
+                self.waiting_for_samples.discard(symbol)
             decision_ms, vector_hash, _, _, bits = _BRIEF.unpack_from(self._brief_memory)
             self.on_vector(symbol, decision_ms, self._vector_rows[symbol], vector_hash, bits)
         elif outcome == _UNUSUAL:
             bar["arrived_ms"] = now_ms
             return self.on_bar(symbol, timeframe, bar, now_ms)
         elif outcome == _WAITS:
-            self._late_samples.add(symbol)
+            self.waiting_for_samples.add(symbol)
         elif outcome == _SEVERAL:
             self._finish(symbol, now_ms)
         return _OK
@@ -217,7 +217,7 @@ class Panel(States):
 
     def complete_late(self, symbol: int, now_ms: int) -> None:
         """Complete the symbol's vectors that waited for a sample."""
-        if symbol in self._late_samples:
+        if symbol in self.waiting_for_samples:
             self._finish(symbol, now_ms)
 
     def on_next_funding(self, symbol: int, next_funding_ms: int) -> None:
@@ -234,9 +234,9 @@ class Panel(States):
 
     def overdue(self, now_ms: int) -> list[int]:
         """Return the symbols whose vector has waited for a sample up to the deadline, in order."""
-        if not self._late_samples:
+        if not self.waiting_for_samples:
             return []
-        return sorted(s for s in self._late_samples if now_ms >= self.next_ms[s] + self.deadline_ms)
+        return sorted(s for s in self.waiting_for_samples if now_ms >= self.next_ms[s] + self.deadline_ms)
 
     # --- questions ---
 
@@ -425,14 +425,14 @@ class Panel(States):
             bits = _LATE if now_ms > decision_ms + self.deadline_ms else 0
             if not self._samples_in(symbol, decision_ms):
                 if now_ms < decision_ms + self.deadline_ms:
-                    self._late_samples.add(symbol)
+                    self.waiting_for_samples.add(symbol)
                     return
                 bits |= _INPUT_LATE
             if decision_ms < self.ready_ms[symbol]:
                 bits |= _NOT_READY
             if self.filled[(decision_ms // MINUTE_MS - 1) % DEPTH][symbol]:
                 bits |= _IS_FILLED
-            self._late_samples.discard(symbol)
+            self.waiting_for_samples.discard(symbol)
             self._emit(symbol, decision_ms, quarter, hour, bits)
 
     def _samples_in(self, symbol: int, decision_ms: int) -> bool:

@@ -79,6 +79,12 @@ class BarFile:
         """Return the close of the bar `back` bars before the newest one."""
         return self._closes[(self._memory[COUNT_WORD] - 1 - back) % self.capacity]
 
+    def touch(self) -> None:
+        """Write what is there already to the pages of the next bar: written out, a page faults at its next write."""
+        self._memory[COUNT_WORD] = self._memory[COUNT_WORD]
+        at = self._memory[COUNT_WORD] % self.capacity
+        self._closes[at] = self._closes[at]
+
     def append(self, bar: Any) -> None:
         """Append one closed bar (a BAR record). It must be exactly one interval after the newest."""
         count = self.count

@@ -1,0 +1,108 @@
+"""Rehearsals run the engine's own code to a decision, and nothing at all comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.clock import EventClock
+from engine.rehearsal import Rehearsal
+from engine.spin import AFTER_MS, BEFORE_MS, MINUTE_MS, near_minute, rehearse, spin
+from kernels.closing import STATES
+from tests.engine.recorded import SYMBOLS, Day, Market
+
+MINUTES = 20  # past a quarter
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    day = Day(tmp_path, Market(MINUTES))
+    day.command("start")
+    return day
+
+
+def everything(day: Day) -> list[Any]:
+    """Return copies of all that a decision may change."""
+    panel, core, journal = day.sink.panel, day.core, day.journal
+    arrays = [
+        panel.all_states, panel.all_rows, panel.all_market, panel.market_opens, panel.filled_table, panel.newest,
+        panel.next_decision, panel.ready, panel.vectors, panel._staged, panel._settled, core.last_signals, core.books,
+        core.marks, core.table, panel.table, core.latencies.counts, core.latencies.sums, day.sink.lateness.counts,
+        core.desk.positions.rows, journal.words,
+        *(file.ordered() for files in panel.files for file in files),
+        *(series for samples in panel.samples for series in samples.series),
+    ]  # fmt: skip
+    return [array.tobytes() for array in arrays] + [
+        repr(core.counters), core.desk.account.state(), repr(core.desk.orders), journal.seq, dict(journal.counts),
+        panel.waiting_for_samples.copy(), day.sink.gap_seen, list(day.sink.last_bar_ms), len(day.sink.larger),
+        core.clock.now_ms(), core.desk.observer,
+    ]  # fmt: skip
+
+
+def test_rehearsals_between_all_minutes_decide_and_change_nothing(day: Day) -> None:
+    rehearsal = Rehearsal(day.sink)
+    for minute in range(MINUTES):
+        day.pass_minute(minute, ticks=4)
+        before = everything(day)
+        for _ in range(2 * len(SYMBOLS)):
+            rehearsal.run()
+        assert everything(day) == before
+    assert rehearsal.done >= MINUTES  # symbols whose vectors are stored, or wait for samples, are passed over
+    assert day.core.counters.signals > 0
+
+
+def test_a_rehearsal_computes_what_the_next_bar_would(day: Day) -> None:
+    """The bar that follows with the last one's values: the rehearsed row is the one that a real step writes."""
+    day.pass_minute(0, ticks=4)
+    rehearsal, panel = Rehearsal(day.sink), day.sink.panel
+    while not rehearsal.run():
+        pass
+    symbol, bar = rehearsal._next, rehearsal._bars[0].copy()
+    rehearsed = np.array(rehearsal._kept[0][STATES][0, 0])
+    assert int(bar["open_ms"]) == panel.newest_open_ms[0][symbol] + MINUTE_MS
+    slot = int(bar["open_ms"]) // MINUTE_MS % 512
+    panel.market_open_ms[0][slot] = int(bar["open_ms"])  # as if BTCUSDT's had come, with the copies' zeros
+    panel.market[0][slot][:] = 0.0
+    bar["arrived_ms"] = 0
+    panel.on_bar(symbol, 0, bar, day.clock.now_ms())
+    np.testing.assert_array_equal(panel.states[0][symbol], rehearsed)
+
+
+def test_nothing_is_rehearsed_while_the_day_would_roll(day: Day) -> None:
+    day.pass_minute(0, ticks=4)
+    rehearsal = Rehearsal(day.sink)
+    assert any(rehearsal.run() for _ in SYMBOLS)
+    day.core.desk.account.day_ms -= 86_400_000
+    assert not any(rehearsal.run() for _ in SYMBOLS)
+
+
+def test_the_engine_rehearses_around_the_end_of_a_minute() -> None:
+    clock, due = EventClock(), []
+    for ms in range(0, 2 * MINUTE_MS, 10):
+        clock.observe(1_800_000_000_000 + ms)
+        if near_minute(clock):
+            due.append(ms % MINUTE_MS)
+    assert min(x for x in due if x > AFTER_MS) == MINUTE_MS - BEFORE_MS
+    assert max(x for x in due if x < MINUTE_MS // 2) < AFTER_MS
+
+
+@pytest.mark.parametrize("polling", [False, True])
+def test_both_ways_of_waiting_rehearse_until_they_are_stopped(day: Day, polling: bool) -> None:
+    day.pass_minute(0, ticks=4)
+    rehearsal, stop = Rehearsal(day.sink), asyncio.Event()
+
+    def due() -> bool:
+        if rehearsal.done >= 5:
+            stop.set()
+        return True
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            await (spin(rehearsal, stop, due) if polling else rehearse(rehearsal, stop, due))
+
+    asyncio.run(run())
+    assert rehearsal.done >= 5
