@@ -25,9 +25,6 @@ class EarlySink:
         self._calendar = False  # whether there is a panel that keeps the funding calendar
         self._next_funding = [0] * len(sink.core.symbols)
 
-    def on_kline_open(self, symbol: int, timeframe: int) -> None:
-        """An open bar changed: nothing is decided on open bars."""
-
     def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Keep a closed bar."""
         clock = self._sink.core.clock

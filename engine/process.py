@@ -106,7 +106,7 @@ class Engine:
         self.parts.core.entries_blocked = lambda symbol: True  # until the market data is complete
         self.sink = MarketSink(self.parts.core, self.parts.gateway, config.market.store_features)
         self.early = EarlySink(self.sink)
-        self.decoder.sink = self.early
+        self.decoder.sink = cast(Sink, self.early)
         self._listing = ListingPoller(self.assistant, config.data_dir / INSTRUMENTS_NAME, self.parts.core)
         self.operator = Operator(self.parts, self.symbols, self.mode)
         self.operator.questions["market"] = self.market_report
@@ -153,7 +153,7 @@ class Engine:
         self.sink.begin(left)
         self._load_production()
         await self.early.release()
-        self.decoder.sink = self.sink
+        self.decoder.sink = cast(Sink, self.sink)
         self._repairer = Repairer(self.assistant, self.sink, self.symbols, panel.btc)
         core.entries_blocked = self._repairer.blocks
         opening.state = ""

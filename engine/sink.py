@@ -67,9 +67,6 @@ class MarketSink:
             for bar in bars:
                 self._panel.on_bar(symbol, timeframe, bar, int(bar["open_ms"]) + TIMEFRAME_MS[timeframe])
 
-    def on_kline_open(self, symbol: int, timeframe: int) -> None:
-        """An open bar changed: nothing is decided on open bars."""
-
     def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Take a closed bar: journal it as seen, step the features; decisions follow from inside the panel."""
         self.core.clock.observe(event_ms)

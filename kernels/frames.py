@@ -1,9 +1,8 @@
-"""A byte scanner for market frames of the exact shape that the exchange sends. Everything else is refused, unjudged.
+"""Market frames of the exact shape that the exchange sends, from bytes to rings. Everything else is refused, unjudged.
 
-`engine.market.wire` decodes with orjson, and that is the meaning of a frame. The scanner takes the frames that are
-ASCII, without spaces, escapes or exponents, with numbers short enough to be exact, and in whose values no check of the
-decoder finds fault; it gives the same numbers, bit for bit: a mantissa of at most 2^53 over a power of ten of at most
-10^22 is divided once, which IEEE rounds as the decimal demands.
+`engine.market.parsing` decodes with orjson, and that is the meaning of a frame. `scan` takes the ordinary ones among
+those that `kernels.tokens` reads and in whose values no check finds fault: it leaves the same numbers, bit for bit, and
+the same counts. A reset sequence, a price or time far away, a revision, a hole between closes are left to the parser.
 """
 
 from __future__ import annotations
@@ -14,44 +13,71 @@ import numba
 import numpy as np
 
 from kernels.compile import kernel
-from kernels.records import TIMEFRAME_MS
+from kernels.records import BAR, TIMEFRAME_MS, BarFlag
+from kernels.tokens import (
+    FALSE,
+    INT,
+    SEEN,
+    ST,
+    TEXT,
+    TOKEN_WORDS,
+    TRUE,
+    as_word,
+    decimal,
+    has,
+    locate,
+    span_of,
+    whole,
+    word_at,
+)
 
-REFUSED, BOOK, COPY, KLINE, MARK = -1, 0, 1, 2, 3  # what `scan` found
-SYMBOL, EVENT_MS, SEQUENCE, TIMEFRAME, OPEN_MS, CLOSED, TRADES, NEXT_MS = range(8)  # ints out; SEQUENCE: u or L
-INTS, FLOATS = 8, 8  # floats out: o h l c v q V of a kline; price and rate of a mark (NaN: none)
-UPDATE_ID, BOOK_MS, BOOK_NS, UPDATES = range(4)  # a symbol's book state
+REFUSED, DONE, BOOK, OPEN, CLOSED, MARK = -1, 0, 1, 2, 3, 4  # what `scan` did; DONE: nothing is left to tell
+SYMBOL, TIMEFRAME, EVENT_MS, NEXT_MS, INTS = range(5)  # whole numbers out, of INTS
+FLOATS = 2  # doubles out: price and funding rate of a mark (NaN: none)
+UPDATE_ID, BOOK_MS, BOOK_NS, UPDATES, MARK_MS, MARK_NS, MARK_PRICE, CLOSE, STATE_WORDS = range(9)  # a symbol's state
+# A series' state, then what its newest closed bar was: 7 prices and volumes, trades and the newest trade's id.
+OPEN_MS, TRADE_ID, CLOSED_MS, KLINE_NS, LAST, SERIES_WORDS = 0, 1, 2, 3, 4, 13
+FRAMES, FAULTS, FIRSTS, LAGS, LAG_NS, NEWEST = range(6)  # a connection's memory; NEWEST: by stream
+KINDS, MARK_KIND, BOOK_KIND = 5, 3, 4  # streams are numbered kind × symbols + symbol, as `engine.market.routes` does
+NOTES, FAULT_KINDS = 7, 16  # as `engine.market.events` numbers them; the three that happen here:
+DUPLICATE, CLOSED_BAR, BACKWARD = 0, 1, 12
 NAME_BYTES, TABLE_SLOTS = 24, 4_096  # four times the symbols that an engine may have, so that probes stay short
-CODES, FIELDS = 128, 3  # keys by their one byte; start, end and kind of a value
+BOOK_WORDS, BAR_WORDS, NAME_WORDS = 8, BAR.itemsize // 8, 3
 
 # One array of words holds everything, because each array in a call costs as much as scanning thirty bytes.
-SPANS = 0  # 2 levels × CODES × FIELDS: scratch
-SEEN = SPANS + 2 * CODES * FIELDS  # 2 levels × 2: scratch, which keys are there
-OUT_INTS = SEEN + 4
+OUT_INTS = TOKEN_WORDS
 OUT_FLOATS = OUT_INTS + INTS
-NEWEST_MS = OUT_FLOATS + FLOATS  # the newest event's time
+ACCEPTED = OUT_FLOATS + FLOATS  # counts: frames taken by kind, notes, faults
+NOTED = ACCEPTED + KINDS
+FAULTY = NOTED + NOTES
+NEWEST_MS = FAULTY + FAULT_KINDS  # the newest event's time
 MAX_PRICE, MAX_QTY, JUMP, JUMP_SQUARED, TAKER_SLACK = range(NEWEST_MS + 1, NEWEST_MS + 6)  # bounds, doubles
 MIN_TIME_MS, MAX_TIME_MS, TIME_JUMP_MS, EARLY_MS, RESET_MS = range(NEWEST_MS + 6, NEWEST_MS + 11)  # bounds
 SYMBOLS = NEWEST_MS + 11  # their number n
 TABLE = -(-(SYMBOLS + 1) // 8) * 8  # TABLE_SLOTS: index of a symbol, −1: empty
-BOOKS = TABLE + TABLE_SLOTS  # BOOK_ROW[n]
-BOOK_WORDS, STATE_WORDS, NAME_WORDS = 8, 4, 3  # behind the books: n × state, n × name
+BOOKS = TABLE + TABLE_SLOTS  # BOOK_ROW[n]; behind it n × state, 3 n × series, BAR[3 n] of open bars, n × name
+SYMBOL_WORDS = BOOK_WORDS + STATE_WORDS + 3 * (SERIES_WORDS + BAR_WORDS) + NAME_WORDS
 
-_TEXT, _INT, _TRUE, _FALSE, _NULL = range(5)
-_OUTER = 2  # the level of {"stream": …, "data": …}
-_ST = 1  # the code of the key "st"
-_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _MINUS, _DOT, _BACKSLASH, _ZERO = 34, 58, 44, 123, 125, 45, 46, 92, 48
-_MAX_EXACT = np.uint64(1) << np.uint64(53)
-_MAX_DIGITS = 18
-
-_POWERS = 10.0 ** np.arange(23)
 _BYTES = numba.types.Bytes(numba.uint8, 1, "C", readonly=True)
 _MEMORY = numba.int64[::1]
 _MINUTE_MS, _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS
+_WS = int(BarFlag.WS)
+_KLINE_TEXT = as_word(b"kline")
+_BOOK_TICKER, _ICKER = as_word(b"bookTick"), as_word(b"er")
+_MARK_PRICE, _UPDATE = as_word(b"markPric"), as_word(b"eUpdate")
 
 
 def memory_words(symbols: int) -> int:
     """Return how many words `scan` needs for so many symbols."""
-    return BOOKS + symbols * (BOOK_WORDS + STATE_WORDS + NAME_WORDS)
+    return BOOKS + symbols * SYMBOL_WORDS
+
+
+def sections(symbols: int) -> tuple[int, int, int, int, int]:
+    """Return where the books, symbols' states, series, open bars and names of so many symbols begin."""
+    states = BOOKS + symbols * BOOK_WORDS
+    series = states + symbols * STATE_WORDS
+    bars = series + 3 * symbols * SERIES_WORDS
+    return BOOKS, states, series, bars, bars + 3 * symbols * BAR_WORDS
 
 
 @kernel()
@@ -62,14 +88,18 @@ def _mixed(a, b, c):
     return np.int64((h >> np.uint64(32)) % np.uint64(TABLE_SLOTS))
 
 
+@kernel()
+def _names(memory):
+    return BOOKS + memory[SYMBOLS] * (SYMBOL_WORDS - NAME_WORDS)
+
+
 @kernel(numba.void(_MEMORY, numba.int64))
 def index_names(memory, count):
     """Fill the table from the `count` names behind the books; once, at start."""
     memory[SYMBOLS] = count
-    names = BOOKS + count * (BOOK_WORDS + STATE_WORDS)
     memory[TABLE : TABLE + TABLE_SLOTS] = -1
     for s in range(count):
-        at = names + s * NAME_WORDS
+        at = _names(memory) + s * NAME_WORDS
         slot = _mixed(memory[at], memory[at + 1], memory[at + 2])
         while memory[TABLE + slot] >= 0:
             slot = (slot + 1) % TABLE_SLOTS
@@ -77,204 +107,18 @@ def index_names(memory, count):
 
 
 @kernel()
-def _word(frame, start, end):
-    """Return up to 8 bytes as a little-endian word."""
-    word = np.uint64(0)
-    for k in range(start, min(end, start + 8)):
-        word |= np.uint64(frame[k]) << np.uint64(8 * (k - start))
-    return np.int64(word)
-
-
-@kernel()
 def _find(frame, start, end, memory):
     """Return the index of the symbol frame[start:end], or −1."""
     if end - start > NAME_BYTES:
         return -1
-    a, b, c = _word(frame, start, end), _word(frame, start + 8, end), _word(frame, start + 16, end)
-    names = BOOKS + memory[SYMBOLS] * (BOOK_WORDS + STATE_WORDS)
+    a, b, c = word_at(frame, start, end), word_at(frame, start + 8, end), word_at(frame, start + 16, end)
     slot = _mixed(a, b, c)
     while memory[TABLE + slot] >= 0:
-        at = names + memory[TABLE + slot] * NAME_WORDS
+        at = _names(memory) + memory[TABLE + slot] * NAME_WORDS
         if memory[at] == a and memory[at + 1] == b and memory[at + 2] == c:
             return memory[TABLE + slot]
         slot = (slot + 1) % TABLE_SLOTS
     return -1
-
-
-def _as_word(text: bytes) -> int:
-    return int.from_bytes(text[:8].ljust(8, b"\0"), "little")
-
-
-_DATA, _KLINE_TEXT = _as_word(b"data"), _as_word(b"kline")
-_BOOK_TICKER, _ICKER = _as_word(b"bookTick"), _as_word(b"er")
-_MARK_PRICE, _UPDATE = _as_word(b"markPric"), _as_word(b"eUpdate")
-_TRUE_TEXT, _FALS, _NULL_TEXT = _as_word(b"true"), _as_word(b"fals"), _as_word(b"null")
-
-
-@kernel()
-def _string_end(frame, at, size):
-    """Return where the string that begins at `at` (behind its quote) ends, or −1: not plain ASCII, or cut off."""
-    while at < size:
-        c = frame[at]
-        if c == _QUOTE:
-            return at
-        if c < 32 or c > 126 or c == _BACKSLASH:
-            return -1
-        at += 1
-    return -1
-
-
-@kernel()
-def _scalar(frame, at, size, memory, span):
-    """Note the value at `at` in three words from `span` on; return the place behind it, or −1: no scalar."""
-    c = frame[at]
-    if c == _QUOTE:
-        end = _string_end(frame, at + 1, size)
-        memory[span], memory[span + 1], memory[span + 2] = at + 1, end, _TEXT
-        return end + 1 if end >= 0 else -1
-    memory[span] = at
-    if c == _MINUS or 48 <= c <= 57:
-        end = at + 1
-        while end < size and 48 <= frame[end] <= 57:
-            end += 1
-        first = at + 1 if c == _MINUS else at
-        digits = end - first
-        if digits < 1 or digits > _MAX_DIGITS or (digits > 1 and frame[first] == _ZERO):
-            return -1
-        memory[span + 1], memory[span + 2] = end, _INT
-        return end
-    if at + 5 >= size:
-        return -1
-    word = _word(frame, at, at + 4)
-    kind = _TRUE if word == _TRUE_TEXT else (_NULL if word == _NULL_TEXT else _FALSE)
-    end = at + 4
-    if kind == _FALSE:
-        if word != _FALS or frame[end] != 101:
-            return -1
-        end += 1
-    memory[span + 1], memory[span + 2] = end, kind
-    return end
-
-
-@kernel()
-def _locate(frame, size, memory):
-    """Note where the values of the event's keys are: level 0 of the event itself, 1 of its "k"; False: another shape.
-
-    Bit `code` % 64 of word SEEN + 2 × level + code // 64 is set for a key that is there.
-    """
-    memory[SEEN] = memory[SEEN + 1] = memory[SEEN + 2] = memory[SEEN + 3] = 0
-    if size < 2 or frame[0] != _OPEN:
-        return False
-    level, at, depth, wrapped = 0, 1, 1, 0
-    expect_key = True
-    while at < size:
-        if frame[at] == _CLOSE:
-            if expect_key:
-                return False
-            at += 1
-            depth -= 1
-            if depth == 0:
-                return at == size
-            level = _OUTER if wrapped and depth == 1 else 0
-            if at < size and frame[at] == _COMMA:
-                at += 1
-                expect_key = True
-            continue
-        if not expect_key or frame[at] != _QUOTE:
-            return False
-        start = at + 1
-        end = _string_end(frame, start, size)
-        if end < 0 or end + 2 >= size or frame[end + 1] != _COLON:
-            return False
-        at = end + 2
-        length = end - start
-        code = np.int64(frame[start]) if length == 1 else 0
-        if length == 2 and frame[start] == 115 and frame[start + 1] == 116:
-            code = _ST
-        if frame[at] == _OPEN:
-            if level == 0 and depth == 1 and not wrapped and length == 4 and _word(frame, start, end) == _DATA:
-                wrapped = 1  # a wrapped event: what was seen so far belongs to the wrapper
-                memory[SEEN] = memory[SEEN + 1] = memory[SEEN + 2] = memory[SEEN + 3] = 0
-            elif level == 0 and length == 1 and frame[start] == 107 and not memory[SEEN + 2] and not memory[SEEN + 3]:
-                level = 1
-            else:
-                return False
-            depth += 1
-            at += 1
-            expect_key = True
-            continue
-        if length == 4 and _word(frame, start, end) == _DATA:
-            return False
-        inner = 0 if level == _OUTER else level
-        if level == _OUTER:
-            code = 0
-        at = _scalar(frame, at, size, memory, SPANS + (inner * CODES + code) * FIELDS)
-        if at < 0:
-            return False
-        if code:
-            memory[SEEN + 2 * inner + (code >> 6)] |= 1 << (code & 63)
-        expect_key = False
-        if at < size and frame[at] == _COMMA:
-            at += 1
-            expect_key = True
-        elif at < size and frame[at] != _CLOSE:
-            return False
-    return False
-
-
-@kernel()
-def _span(level, code):
-    return SPANS + (level * CODES + code) * FIELDS
-
-
-@kernel()
-def _has(memory, level, code, kind):
-    bit = memory[SEEN + 2 * level + (code >> 6)] >> (code & 63) & 1
-    return bit and memory[_span(level, code) + 2] == kind
-
-
-@kernel()
-def _integer(frame, memory, level, code):
-    span = _span(level, code)
-    at, end = memory[span], memory[span + 1]
-    negative = frame[at] == _MINUS
-    if negative:
-        at += 1
-    value = 0
-    while at < end:
-        value = value * 10 + (np.int64(frame[at]) - 48)
-        at += 1
-    return -value if negative else value
-
-
-@kernel()
-def _decimal(frame, memory, level, code):
-    """Return the double nearest to the decimal in a span, or NaN if that takes more than one exact division."""
-    span = _span(level, code)
-    at, end = memory[span], memory[span + 1]
-    negative = at < end and frame[at] == _MINUS
-    if negative:
-        at += 1
-    if at >= end or end - at > _MAX_DIGITS + 1:
-        return math.nan
-    if frame[at] == _ZERO and at + 1 < end and frame[at + 1] != _DOT:
-        return math.nan
-    mantissa, point, begin = np.uint64(0), end, at
-    while at < end:
-        c = frame[at]
-        if c == _DOT:
-            if point != end or at == begin or at + 1 == end:
-                return math.nan
-            point = at + 1
-        elif 48 <= c <= 57:
-            mantissa = mantissa * np.uint64(10) + np.uint64(c - 48)
-        else:
-            return math.nan
-        at += 1
-    if mantissa > _MAX_EXACT:
-        return math.nan
-    value = float(mantissa) / _POWERS[end - point]
-    return -value if negative else value
 
 
 @kernel()
@@ -296,26 +140,46 @@ def _time_fits(event_ms, memory):
 
 
 @kernel()
-def _take_book(frame, recv_ns, memory, values):
-    if not (_has(memory, 0, 98, _TEXT) and _has(memory, 0, 66, _TEXT) and _has(memory, 0, 97, _TEXT)):  # b B a
+def _first(memory, source, kind, stream, sequence):
+    """Count a frame that no connection delivered before."""
+    source[NEWEST + stream] = sequence
+    source[FIRSTS] += 1
+    memory[ACCEPTED + kind] += 1
+
+
+@kernel()
+def _second(memory, source, stream, sequence, recv_ns, first_ns):
+    """Count a frame that another connection (or this one) delivered before, at first_ns (0: not known)."""
+    if sequence < source[NEWEST + stream]:
+        memory[FAULTY + BACKWARD] += 1
+        source[FAULTS] += 1
+        return DONE
+    source[NEWEST + stream] = sequence
+    memory[NOTED + DUPLICATE] += 1
+    if first_ns:
+        source[LAGS] += 1
+        source[LAG_NS] += recv_ns - first_ns
+    return DONE
+
+
+@kernel()
+def _take_book(frame, symbol, event_ms, recv_ns, memory, values, source):
+    if not (has(memory, 0, 98, TEXT) and has(memory, 0, 66, TEXT) and has(memory, 0, 97, TEXT)):  # b B a
         return REFUSED
-    if not (_has(memory, 0, 65, _TEXT) and _has(memory, 0, 117, _INT)):  # A u
+    if not (has(memory, 0, 65, TEXT) and has(memory, 0, 117, INT)):  # A u
         return REFUSED
-    symbol, event_ms, update_id = (
-        memory[OUT_INTS + SYMBOL],
-        memory[OUT_INTS + EVENT_MS],
-        _integer(frame, memory, 0, 117),
-    )
-    memory[OUT_INTS + SEQUENCE] = update_id
+    update_id = whole(memory, 0, 117)
     known = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
-    book = BOOKS + symbol * BOOK_WORDS
+    book, stream = BOOKS + symbol * BOOK_WORDS, BOOK_KIND * memory[SYMBOLS] + symbol
     if update_id <= memory[known + UPDATE_ID]:
-        reset = update_id < memory[known + UPDATE_ID] and event_ms > memory[known + BOOK_MS] + memory[RESET_MS]
-        return REFUSED if reset else COPY
+        if update_id < memory[known + UPDATE_ID] and event_ms > memory[known + BOOK_MS] + memory[RESET_MS]:
+            return REFUSED
+        first_ns = memory[known + BOOK_NS] if update_id == memory[known + UPDATE_ID] else 0
+        return _second(memory, source, stream, update_id, recv_ns, first_ns)
     if event_ms < memory[known + BOOK_MS]:
         return REFUSED
-    bid, bid_qty = _decimal(frame, memory, 0, 98), _decimal(frame, memory, 0, 66)
-    ask, ask_qty = _decimal(frame, memory, 0, 97), _decimal(frame, memory, 0, 65)
+    bid, bid_qty = decimal(frame, memory, 0, 98), decimal(frame, memory, 0, 66)
+    ask, ask_qty = decimal(frame, memory, 0, 97), decimal(frame, memory, 0, 65)
     if not (bid > 0.0 and bid < ask and ask < values[MAX_PRICE]):
         return REFUSED
     if not (0.0 <= bid_qty < values[MAX_QTY] and 0.0 <= ask_qty < values[MAX_QTY]):
@@ -327,13 +191,14 @@ def _take_book(frame, recv_ns, memory, values):
     memory[known + BOOK_NS], memory[known + UPDATES] = recv_ns, updates
     values[book], values[book + 1], values[book + 2], values[book + 3] = bid, bid_qty, ask, ask_qty
     memory[book + 4], memory[book + 5], memory[book + 6], memory[book + 7] = update_id, event_ms, recv_ns, updates
+    _first(memory, source, BOOK_KIND, stream, update_id)
     return BOOK
 
 
 @kernel()
 def _interval(frame, memory):
     """Return the timeframe that `i` of a kline names, or −1."""
-    span = _span(1, 105)
+    span = span_of(1, 105)
     at, length = memory[span], memory[span + 1] - memory[span]
     if length == 2 and frame[at] == 49:
         return 0 if frame[at + 1] == 109 else (2 if frame[at + 1] == 104 else -1)
@@ -344,12 +209,12 @@ def _interval(frame, memory):
 def _kline_shape(frame, memory):
     """Return whether a kline's fields are there with the right types, and both symbols are the same."""
     for code in (115, 105, 111, 99, 104, 108, 118, 113, 86):  # s i o c h l v q V
-        if not _has(memory, 1, code, _TEXT):
+        if not has(memory, 1, code, TEXT):
             return False
     for code in (116, 84, 76, 110):  # t T L n
-        if not _has(memory, 1, code, _INT):
+        if not has(memory, 1, code, INT):
             return False
-    outer, inner = _span(0, 115), _span(1, 115)
+    outer, inner = span_of(0, 115), span_of(1, 115)
     length = memory[outer + 1] - memory[outer]
     if memory[inner + 1] - memory[inner] != length:
         return False
@@ -360,77 +225,141 @@ def _kline_shape(frame, memory):
 
 
 @kernel()
-def _read_kline(frame, memory, values):
-    if not _kline_shape(frame, memory):
-        return REFUSED
-    timeframe = _interval(frame, memory)
-    closed = _has(memory, 1, 120, _TRUE)
-    if timeframe < 0 or not (closed or _has(memory, 1, 120, _FALSE)):
-        return REFUSED
-    step_ms = _MINUTE_MS if timeframe == 0 else (_QUARTER_MS if timeframe == 1 else _HOUR_MS)
-    open_ms, event_ms = _integer(frame, memory, 1, 116), memory[OUT_INTS + EVENT_MS]
-    trades = _integer(frame, memory, 1, 110)
-    if open_ms < 0 or open_ms >= memory[MAX_TIME_MS] or open_ms % step_ms or trades < 0 or trades >= values[MAX_QTY]:
-        return REFUSED
-    if _integer(frame, memory, 1, 84) != open_ms + step_ms - 1:
-        return REFUSED
-    if open_ms > event_ms + memory[EARLY_MS] or (closed and event_ms < open_ms + step_ms - 1):
-        return REFUSED
-    o, h = _decimal(frame, memory, 1, 111), _decimal(frame, memory, 1, 104)
-    low, c = _decimal(frame, memory, 1, 108), _decimal(frame, memory, 1, 99)
-    v, q, taker = _decimal(frame, memory, 1, 118), _decimal(frame, memory, 1, 113), _decimal(frame, memory, 1, 86)
+def _read_bar(frame, memory, values, at):
+    """Write the values of a kline to the 7 words from `at` on; False if one is beyond its bounds."""
+    o, h = decimal(frame, memory, 1, 111), decimal(frame, memory, 1, 104)
+    low, c = decimal(frame, memory, 1, 108), decimal(frame, memory, 1, 99)
+    v, q, taker = decimal(frame, memory, 1, 118), decimal(frame, memory, 1, 113), decimal(frame, memory, 1, 86)
+    values[at], values[at + 1], values[at + 2], values[at + 3] = o, h, low, c
+    values[at + 4], values[at + 5], values[at + 6] = v, q, taker
     if not (low > 0.0 and h < values[MAX_PRICE] and low <= o <= h and low <= c <= h):
-        return REFUSED
-    if not (0.0 <= v < values[MAX_QTY] and 0.0 <= q < values[MAX_QTY] and 0.0 <= taker <= v * values[TAKER_SLACK]):
-        return REFUSED
-    memory[OUT_INTS + TIMEFRAME], memory[OUT_INTS + OPEN_MS] = timeframe, open_ms
-    memory[OUT_INTS + CLOSED], memory[OUT_INTS + TRADES] = 1 if closed else 0, trades
-    memory[OUT_INTS + SEQUENCE] = _integer(frame, memory, 1, 76)
-    values[OUT_FLOATS], values[OUT_FLOATS + 1], values[OUT_FLOATS + 2], values[OUT_FLOATS + 3] = o, h, low, c
-    values[OUT_FLOATS + 4], values[OUT_FLOATS + 5], values[OUT_FLOATS + 6] = v, q, taker
-    return KLINE
+        return False
+    return 0.0 <= v < values[MAX_QTY] and 0.0 <= q < values[MAX_QTY] and 0.0 <= taker <= v * values[TAKER_SLACK]
 
 
 @kernel()
-def _read_mark(frame, memory, values):
-    if not (_has(memory, 0, 112, _TEXT) and _has(memory, 0, 114, _TEXT) and _has(memory, 0, 84, _INT)):  # p r T
+def _same_bar(memory, values, series, scratch, trades, trade_id):
+    """Return whether a closing frame has the values of the newest closed bar."""
+    same = values[series + LAST + 7] == trades and memory[series + LAST + 8] == trade_id
+    for k in range(7):
+        same &= values[series + LAST + k] == values[scratch + k]
+    return same
+
+
+@kernel()
+def _write_bar(memory, values, bar, scratch, open_ms, trades, trade_id, event_ms):
+    memory[bar] = open_ms
+    for k in range(7):
+        values[bar + 1 + k] = values[scratch + k]
+    values[bar + 8] = trades
+    memory[bar + 9], memory[bar + 10], memory[bar + 11] = trade_id, event_ms, _WS
+
+
+@kernel()
+def _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source):
+    if not _kline_shape(frame, memory):
         return REFUSED
-    if memory[SEEN] >> _ST & 1 and not (_has(memory, 0, _ST, _INT) and _integer(frame, memory, 0, _ST) != 2):
+    timeframe = _interval(frame, memory)
+    closed = has(memory, 1, 120, TRUE)
+    if timeframe < 0 or not (closed or has(memory, 1, 120, FALSE)):
+        return REFUSED
+    open_ms, trade_id, trades = whole(memory, 1, 116), whole(memory, 1, 76), whole(memory, 1, 110)
+    count = memory[SYMBOLS]
+    stream, states = timeframe * count + symbol, BOOKS + count * BOOK_WORDS
+    series = states + count * STATE_WORDS + (symbol * 3 + timeframe) * SERIES_WORDS
+    newest, last = memory[series + OPEN_MS], memory[series + CLOSED_MS]
+    newer = closed or trade_id > memory[series + TRADE_ID]
+    if not closed and not (open_ms > newest or (open_ms == newest and last < open_ms and newer)):
+        if event_ms >= source[NEWEST + stream] and open_ms <= last:
+            source[NEWEST + stream] = event_ms
+            memory[NOTED + CLOSED_BAR] += 1
+            return DONE
+        first_ns = memory[series + KLINE_NS] if open_ms == newest else 0
+        return _second(memory, source, stream, event_ms, recv_ns, first_ns)
+    step_ms = _MINUTE_MS if timeframe == 0 else (_QUARTER_MS if timeframe == 1 else _HOUR_MS)
+    if open_ms < 0 or open_ms >= memory[MAX_TIME_MS] or open_ms % step_ms or trades < 0 or trades >= values[MAX_QTY]:
+        return REFUSED
+    if whole(memory, 1, 84) != open_ms + step_ms - 1:
+        return REFUSED
+    if open_ms > event_ms + memory[EARLY_MS] or (closed and event_ms < open_ms + step_ms - 1):
+        return REFUSED
+    scratch = 0  # words of the tokens' memory where keys are noted that no kline is asked for
+    if not _read_bar(frame, memory, values, scratch):
+        return REFUSED
+    close = states + symbol * STATE_WORDS + CLOSE
+    if _far(values[close], values[scratch + 3], values) or not _time_fits(event_ms, memory):
+        return REFUSED
+    if closed and open_ms == last and _same_bar(memory, values, series, scratch, trades, trade_id):
+        return _second(memory, source, stream, event_ms, recv_ns, memory[series + KLINE_NS])
+    if closed and (open_ms <= last or (last >= 0 and open_ms != last + step_ms) or open_ms < newest):
+        return REFUSED
+    bar = states + count * STATE_WORDS + 3 * count * SERIES_WORDS + (symbol * 3 + timeframe) * BAR_WORDS
+    _write_bar(memory, values, bar, scratch, open_ms, trades, trade_id, event_ms)
+    memory[series + OPEN_MS], memory[series + TRADE_ID], memory[series + KLINE_NS] = open_ms, trade_id, recv_ns
+    values[close] = values[scratch + 3]
+    _first(memory, source, timeframe, stream, max(event_ms, source[NEWEST + stream]))
+    memory[OUT_INTS + TIMEFRAME] = timeframe
+    if not closed:
+        return OPEN
+    memory[series + CLOSED_MS], values[series + LAST + 7], memory[series + LAST + 8] = open_ms, trades, trade_id
+    for k in range(7):
+        values[series + LAST + k] = values[scratch + k]
+    return CLOSED
+
+
+@kernel()
+def _take_mark(frame, symbol, event_ms, recv_ns, memory, values, source):
+    state = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
+    stream = MARK_KIND * memory[SYMBOLS] + symbol
+    if not (has(memory, 0, 112, TEXT) and has(memory, 0, 114, TEXT) and has(memory, 0, 84, INT)):  # p r T
+        return REFUSED
+    if memory[SEEN] >> ST & 1 and not (has(memory, 0, ST, INT) and whole(memory, 0, ST) != 2):
         return REFUSED  # a row of the other contract family, or a stranger thing
-    price, none = _decimal(frame, memory, 0, 112), memory[_span(0, 114)] == memory[_span(0, 114) + 1]
-    rate = 0.0 if none else _decimal(frame, memory, 0, 114)
-    next_ms = _integer(frame, memory, 0, 84)
+    price, none = decimal(frame, memory, 0, 112), memory[span_of(0, 114)] == memory[span_of(0, 114) + 1]
+    rate = 0.0 if none else decimal(frame, memory, 0, 114)
+    next_ms = whole(memory, 0, 84)
     if not (0.0 < price < values[MAX_PRICE] and -1.0 < rate < 1.0 and 0 <= next_ms < memory[MAX_TIME_MS]):
         return REFUSED
+    newest = memory[state + MARK_MS]
+    if event_ms <= newest:
+        first_ns = memory[state + MARK_NS] if event_ms == newest else 0
+        return _second(memory, source, stream, event_ms, recv_ns, first_ns)
+    if _far(values[state + MARK_PRICE], price, values) or not _time_fits(event_ms, memory):
+        return REFUSED
+    values[state + MARK_PRICE], memory[state + MARK_MS], memory[state + MARK_NS] = price, event_ms, recv_ns
+    _first(memory, source, MARK_KIND, stream, event_ms)
     memory[OUT_INTS + NEXT_MS] = next_ms
     values[OUT_FLOATS], values[OUT_FLOATS + 1] = price, math.nan if none else rate
     return MARK
 
 
-@kernel(numba.int64(_BYTES, numba.int64, _MEMORY))
-def scan(frame, recv_ns, memory):
-    """Scan one frame; returns what it is.
+@kernel(numba.int64(_BYTES, numba.int64, _MEMORY, _MEMORY))
+def scan(frame, recv_ns, memory, source):
+    """Take one frame that came at recv_ns; returns what it did.
 
-    memory int64[memory_words(n)], laid out as above. BOOK: the symbol's book row, its state and NEWEST_MS were written.
-    COPY: a book update that is known (out: symbol, event time, id). KLINE, MARK: the values are out, nothing else was
-    written. REFUSED: nothing but scratch was written.
+    memory int64[memory_words(n)], laid out as above; source int64[NEWEST + n × KINDS], of the connection. BOOK, OPEN,
+    CLOSED, MARK: the frame was taken; its symbol, timeframe, event time, price and rate are out. DONE: it was counted.
+    REFUSED: nothing was changed but scratch, and the newest event's time if the parser will take it too.
     """
     values = memory.view(np.float64)
-    if not _locate(frame, len(frame), memory):
+    if not locate(frame, len(frame), memory):
         return REFUSED
-    if not (_has(memory, 0, 101, _TEXT) and _has(memory, 0, 115, _TEXT) and _has(memory, 0, 69, _INT)):  # e s E
+    if not (has(memory, 0, 101, TEXT) and has(memory, 0, 115, TEXT) and has(memory, 0, 69, INT)):  # e s E
         return REFUSED
-    name, kind = _span(0, 115), _span(0, 101)
-    symbol = _find(frame, memory[name], memory[name + 1], memory)
+    name, kind = span_of(0, 115), span_of(0, 101)
+    symbol, event_ms = _find(frame, memory[name], memory[name + 1], memory), whole(memory, 0, 69)
     if symbol < 0:
         return REFUSED
-    memory[OUT_INTS + SYMBOL], memory[OUT_INTS + EVENT_MS] = symbol, _integer(frame, memory, 0, 69)
+    memory[OUT_INTS + SYMBOL], memory[OUT_INTS + EVENT_MS] = symbol, event_ms
     start, end = memory[kind], memory[kind + 1]
-    length, word, rest = end - start, _word(frame, start, end), _word(frame, start + 8, end)
+    length, word, rest = end - start, word_at(frame, start, end), word_at(frame, start + 8, end)
+    found = REFUSED
     if length == 10 and word == _BOOK_TICKER and rest == _ICKER:
-        return _take_book(frame, recv_ns, memory, values)
-    if length == 5 and word == _KLINE_TEXT:
-        return _read_kline(frame, memory, values)
-    if length == 15 and word == _MARK_PRICE and rest == _UPDATE:
-        return _read_mark(frame, memory, values)
-    return REFUSED
+        found = _take_book(frame, symbol, event_ms, recv_ns, memory, values, source)
+    elif length == 5 and word == _KLINE_TEXT:
+        found = _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source)
+    elif length == 15 and word == _MARK_PRICE and rest == _UPDATE:
+        found = _take_mark(frame, symbol, event_ms, recv_ns, memory, values, source)
+    if found != REFUSED:
+        source[FRAMES] += 1
+    return found

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from typing import Any, Protocol
 
+import numpy as np
+
+from kernels import frames as layout
 from kernels.records import BOOK_ROW
 
 __all__ = ["BOOK_ROW", "Fault", "Note", "Sink", "Source"]
@@ -47,7 +50,7 @@ class Sink(Protocol):
     """Who takes decoded events. Called synchronously inside `Decoder.feed`; what it raises is not caught there."""
 
     def on_kline_open(self, symbol: int, timeframe: int) -> None:
-        """Take note that the open bar of (symbol, timeframe) changed; `Decoder.open_bars` holds it."""
+        """Take note that the open bar of (symbol, timeframe) changed; `Decoder.open_bars` holds it. May be absent."""
 
     def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Take a closed bar. `bar` is a BAR record borrowed from the decoder: copy it before returning.
@@ -77,25 +80,40 @@ class Sink(Protocol):
         """Take the best bid and ask; the same values are in `Decoder.book` already."""
 
 
+def _count(word: int, what: str) -> Any:
+    """Return a property over one word of a source's memory."""
+
+    def read(source: Source) -> int:
+        return source._counts[word]
+
+    def write(source: Source, value: int) -> None:
+        source._counts[word] = value
+
+    return property(read, write, doc=what)
+
+
 class Source:
     """One connection's share of the decoder's memory: what it delivered, and how it does against the others.
 
     `newest[stream]` is the newest sequence (update id or event time) that this connection delivered of a stream; a
-    watchdog sees by its change that the stream lives.
+    watchdog sees by its change that the stream lives. words int64[…]: all counts and `newest`, to which
+    `kernels.frames` adds by itself.
     """
 
-    __slots__ = ("faults", "firsts", "frames", "index", "lag_ns", "lags", "newest", "on_reply")
+    __slots__ = ("_counts", "index", "newest", "on_reply", "words")
 
     def __init__(self, index: int, streams: int) -> None:
         self.index = index
-        self.newest = [0] * streams
-        self.frames = 0
-        self.faults = 0
-        self.firsts = 0
-        self.lags = 0
-        self.lag_ns = 0
+        self.words = np.zeros(layout.NEWEST + streams, np.int64)
+        self.newest, self._counts = self.words[layout.NEWEST :].data, self.words.data
         self.on_reply: Any = None
+
+    frames = _count(layout.FRAMES, "Frames of any kind.")
+    faults = _count(layout.FAULTS, "Frames dropped for what they said.")
+    firsts = _count(layout.FIRSTS, "Events that no other connection delivered before.")
+    lags = _count(layout.LAGS, "Events that another connection delivered first, and whose delay is known.")
+    lag_ns = _count(layout.LAG_NS, "The sum of those delays.")
 
     def forget(self) -> None:
         """Start a new connection's sequence: what an earlier socket delivered no longer proves anything."""
-        self.newest[:] = [0] * len(self.newest)
+        self.words[layout.NEWEST :] = 0

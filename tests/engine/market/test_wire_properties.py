@@ -166,5 +166,5 @@ def test_garbage_never_stops_good_frames_for_long(frames: list[bytes]) -> None:
     for step in range(4):
         decoder.feed(orjson.dumps(mark(later + step * 1_000)), 1)
         decoder.feed(orjson.dumps(book(10**9 + step, later + step * 1_000)), 1)
-    assert decoder._mark_ms[0] == later + 3_000
+    assert decoder.memory.mark_ms[0] == later + 3_000
     assert decoder.book[0]["event_ms"] == later + 3_000

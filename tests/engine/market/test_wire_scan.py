@@ -36,12 +36,12 @@ def outcome(payloads: list[bytes], scanning: bool) -> Any:
 
 def scanned(payload: bytes) -> int:
     decoder = Decoder(SYMBOLS, Recorder())
-    return int(frames.scan(payload, 1, decoder._memory))
+    return int(frames.scan(payload, 1, decoder.memory.words, decoder.source(0).words))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_the_exchange_s_own_frames_are_scanned(wrapped: bool) -> None:
-    for event, found in ((book(), frames.BOOK), (mark(), frames.MARK), (kline(), frames.KLINE)):
+    for event, found in ((book(), frames.BOOK), (mark(), frames.MARK), (kline(), frames.CLOSED)):
         payload = orjson.dumps({"stream": "x@y", "data": event} if wrapped else event)
         assert scanned(payload) == found
         assert scanned(payload + b" ") == scanned(payload[:-1]) == frames.REFUSED
@@ -96,9 +96,11 @@ def test_a_whole_market_gives_the_same_over_two_connections() -> None:
 def test_decimals_become_the_very_doubles_of_the_parser() -> None:
     rng = random.Random(5)
     decoder = Decoder(SYMBOLS, Recorder())
+    source = decoder.source(0)
     for _ in range(long_run(20_000, 2_000_000)):
         price = f"{rng.choice((1e-3, 1.0, 1e3, 1e6)) * (rng.random() + 0.1):.{rng.randint(0, 9)}f}"
         if float(price) <= 0.0:
             continue
-        assert frames.scan(orjson.dumps(mark(p=price)), 1, decoder._memory) == frames.MARK
-        assert decoder._floats[0] == orjson.loads(price)
+        decoder.memory.mark[0], decoder.memory.mark_ms[0] = 0.0, 0  # any price may follow
+        assert frames.scan(orjson.dumps(mark(p=price)), 1, decoder.memory.words, source.words) == frames.MARK
+        assert decoder.memory.out_doubles[0] == orjson.loads(price)
