@@ -26,7 +26,20 @@ if numba_config.DISABLE_JIT:
         memory = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(int(address))
         return np.frombuffer(memory, dtype).reshape(shape)
 
+    def bytes_at(text):
+        return ctypes.cast(text, ctypes.c_void_p).value
+
 else:
+
+    @intrinsic
+    def bytes_at(typing_context, text):
+        """Return the address of a bytes object's first byte."""
+
+        def generate(context, builder, signature, arguments):
+            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
+            return builder.ptrtoint(data, cgutils.intp_t)
+
+        return types.int64(text), generate
 
     @intrinsic
     def _as_pointer(typing_context, address):

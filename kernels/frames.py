@@ -12,6 +12,7 @@ import math
 import numba
 import numpy as np
 
+from kernels.addresses import array_at, bytes_at
 from kernels.compile import kernel
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
 from kernels.tokens import (
@@ -62,6 +63,7 @@ _BYTES = numba.types.Bytes(numba.uint8, 1, "C", readonly=True)
 _MEMORY = numba.int64[::1]
 _MINUTE_MS, _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS
 _WS = int(BarFlag.WS)
+_ANY = 1 << 40  # the size of an array by address is not looked at
 _KLINE_TEXT = as_word(b"kline")
 _BOOK_TICKER, _ICKER = as_word(b"bookTick"), as_word(b"er")
 _MARK_PRICE, _UPDATE = as_word(b"markPric"), as_word(b"eUpdate")
@@ -89,7 +91,8 @@ def _mixed(a, b, c):
 
 
 @kernel()
-def _names(memory):
+def _names(memory_at):
+    memory = array_at(memory_at, _ANY, np.int64)
     return BOOKS + memory[SYMBOLS] * (SYMBOL_WORDS - NAME_WORDS)
 
 
@@ -99,7 +102,7 @@ def index_names(memory, count):
     memory[SYMBOLS] = count
     memory[TABLE : TABLE + TABLE_SLOTS] = -1
     for s in range(count):
-        at = _names(memory) + s * NAME_WORDS
+        at = _names(memory.ctypes.data) + s * NAME_WORDS
         slot = _mixed(memory[at], memory[at + 1], memory[at + 2])
         while memory[TABLE + slot] >= 0:
             slot = (slot + 1) % TABLE_SLOTS
@@ -107,14 +110,15 @@ def index_names(memory, count):
 
 
 @kernel()
-def _find(frame, start, end, memory):
+def _find(frame_at, start, end, memory_at):
     """Return the index of the symbol frame[start:end], or −1."""
+    memory = array_at(memory_at, _ANY, np.int64)
     if end - start > NAME_BYTES:
         return -1
-    a, b, c = word_at(frame, start, end), word_at(frame, start + 8, end), word_at(frame, start + 16, end)
+    a, b, c = word_at(frame_at, start, end), word_at(frame_at, start + 8, end), word_at(frame_at, start + 16, end)
     slot = _mixed(a, b, c)
     while memory[TABLE + slot] >= 0:
-        at = _names(memory) + memory[TABLE + slot] * NAME_WORDS
+        at = _names(memory_at) + memory[TABLE + slot] * NAME_WORDS
         if memory[at] == a and memory[at + 1] == b and memory[at + 2] == c:
             return memory[TABLE + slot]
         slot = (slot + 1) % TABLE_SLOTS
@@ -122,13 +126,15 @@ def _find(frame, start, end, memory):
 
 
 @kernel()
-def _far(last, price, values):
+def _far(last, price, memory_at):
+    values = array_at(memory_at, _ANY, np.float64)
     return last != 0.0 and not (last < price * values[JUMP] < last * values[JUMP_SQUARED])
 
 
 @kernel()
-def _time_fits(event_ms, memory):
+def _time_fits(event_ms, memory_at):
     """Return whether an event's time needs no confirmation by others, and remember the newest."""
+    memory = array_at(memory_at, _ANY, np.int64)
     if event_ms <= memory[MIN_TIME_MS] or event_ms >= memory[MAX_TIME_MS]:
         return False
     newest_ms = memory[NEWEST_MS]
@@ -140,16 +146,20 @@ def _time_fits(event_ms, memory):
 
 
 @kernel()
-def _first(memory, source, kind, stream, sequence):
+def _first(memory_at, source_at, kind, stream, sequence):
     """Count a frame that no connection delivered before."""
+    memory = array_at(memory_at, _ANY, np.int64)
+    source = array_at(source_at, _ANY, np.int64)
     source[NEWEST + stream] = sequence
     source[FIRSTS] += 1
     memory[ACCEPTED + kind] += 1
 
 
 @kernel()
-def _second(memory, source, stream, sequence, recv_ns, first_ns):
+def _second(memory_at, source_at, stream, sequence, recv_ns, first_ns):
     """Count a frame that another connection (or this one) delivered before, at first_ns (0: not known)."""
+    memory = array_at(memory_at, _ANY, np.int64)
+    source = array_at(source_at, _ANY, np.int64)
     if sequence < source[NEWEST + stream]:
         memory[FAULTY + BACKWARD] += 1
         source[FAULTS] += 1
@@ -163,41 +173,45 @@ def _second(memory, source, stream, sequence, recv_ns, first_ns):
 
 
 @kernel()
-def _take_book(frame, symbol, event_ms, recv_ns, memory, values, source):
-    if not (has(memory, 0, 98, TEXT) and has(memory, 0, 66, TEXT) and has(memory, 0, 97, TEXT)):  # b B a
+def _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
+    memory = array_at(memory_at, _ANY, np.int64)
+    values = array_at(memory_at, _ANY, np.float64)
+    if not (has(memory_at, 0, 98, TEXT) and has(memory_at, 0, 66, TEXT) and has(memory_at, 0, 97, TEXT)):  # b B a
         return REFUSED
-    if not (has(memory, 0, 65, TEXT) and has(memory, 0, 117, INT)):  # A u
+    if not (has(memory_at, 0, 65, TEXT) and has(memory_at, 0, 117, INT)):  # A u
         return REFUSED
-    update_id = whole(memory, 0, 117)
+    update_id = whole(memory_at, 0, 117)
     known = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
     book, stream = BOOKS + symbol * BOOK_WORDS, BOOK_KIND * memory[SYMBOLS] + symbol
     if update_id <= memory[known + UPDATE_ID]:
         if update_id < memory[known + UPDATE_ID] and event_ms > memory[known + BOOK_MS] + memory[RESET_MS]:
             return REFUSED
         first_ns = memory[known + BOOK_NS] if update_id == memory[known + UPDATE_ID] else 0
-        return _second(memory, source, stream, update_id, recv_ns, first_ns)
+        return _second(memory_at, source_at, stream, update_id, recv_ns, first_ns)
     if event_ms < memory[known + BOOK_MS]:
         return REFUSED
-    bid, bid_qty = decimal(frame, memory, 0, 98), decimal(frame, memory, 0, 66)
-    ask, ask_qty = decimal(frame, memory, 0, 97), decimal(frame, memory, 0, 65)
+    bid, bid_qty = decimal(frame_at, memory_at, 0, 98), decimal(frame_at, memory_at, 0, 66)
+    ask, ask_qty = decimal(frame_at, memory_at, 0, 97), decimal(frame_at, memory_at, 0, 65)
     if not (bid > 0.0 and bid < ask and ask < values[MAX_PRICE]):
         return REFUSED
     if not (0.0 <= bid_qty < values[MAX_QTY] and 0.0 <= ask_qty < values[MAX_QTY]):
         return REFUSED
-    if _far(values[book], bid, values) or not _time_fits(event_ms, memory):
+    if _far(values[book], bid, memory_at) or not _time_fits(event_ms, memory_at):
         return REFUSED
     updates = memory[known + UPDATES] + 1
     memory[known + UPDATE_ID], memory[known + BOOK_MS] = update_id, event_ms
     memory[known + BOOK_NS], memory[known + UPDATES] = recv_ns, updates
     values[book], values[book + 1], values[book + 2], values[book + 3] = bid, bid_qty, ask, ask_qty
     memory[book + 4], memory[book + 5], memory[book + 6], memory[book + 7] = update_id, event_ms, recv_ns, updates
-    _first(memory, source, BOOK_KIND, stream, update_id)
+    _first(memory_at, source_at, BOOK_KIND, stream, update_id)
     return BOOK
 
 
 @kernel()
-def _interval(frame, memory):
+def _interval(frame_at, memory_at):
     """Return the timeframe that `i` of a kline names, or −1."""
+    frame = array_at(frame_at, _ANY, np.uint8)
+    memory = array_at(memory_at, _ANY, np.int64)
     span = span_of(1, 105)
     at, length = memory[span], memory[span + 1] - memory[span]
     if length == 2 and frame[at] == 49:
@@ -206,13 +220,15 @@ def _interval(frame, memory):
 
 
 @kernel()
-def _kline_shape(frame, memory):
+def _kline_shape(frame_at, memory_at):
     """Return whether a kline's fields are there with the right types, and both symbols are the same."""
+    frame = array_at(frame_at, _ANY, np.uint8)
+    memory = array_at(memory_at, _ANY, np.int64)
     for code in (115, 105, 111, 99, 104, 108, 118, 113, 86):  # s i o c h l v q V
-        if not has(memory, 1, code, TEXT):
+        if not has(memory_at, 1, code, TEXT):
             return False
     for code in (116, 84, 76, 110):  # t T L n
-        if not has(memory, 1, code, INT):
+        if not has(memory_at, 1, code, INT):
             return False
     outer, inner = span_of(0, 115), span_of(1, 115)
     length = memory[outer + 1] - memory[outer]
@@ -225,11 +241,13 @@ def _kline_shape(frame, memory):
 
 
 @kernel()
-def _read_bar(frame, memory, values, at):
+def _read_bar(frame_at, memory_at, at):
     """Write the values of a kline to the 7 words from `at` on; False if one is beyond its bounds."""
-    o, h = decimal(frame, memory, 1, 111), decimal(frame, memory, 1, 104)
-    low, c = decimal(frame, memory, 1, 108), decimal(frame, memory, 1, 99)
-    v, q, taker = decimal(frame, memory, 1, 118), decimal(frame, memory, 1, 113), decimal(frame, memory, 1, 86)
+    values = array_at(memory_at, _ANY, np.float64)
+    o, h = decimal(frame_at, memory_at, 1, 111), decimal(frame_at, memory_at, 1, 104)
+    low, c = decimal(frame_at, memory_at, 1, 108), decimal(frame_at, memory_at, 1, 99)
+    v, q = decimal(frame_at, memory_at, 1, 118), decimal(frame_at, memory_at, 1, 113)
+    taker = decimal(frame_at, memory_at, 1, 86)
     values[at], values[at + 1], values[at + 2], values[at + 3] = o, h, low, c
     values[at + 4], values[at + 5], values[at + 6] = v, q, taker
     if not (low > 0.0 and h < values[MAX_PRICE] and low <= o <= h and low <= c <= h):
@@ -238,8 +256,10 @@ def _read_bar(frame, memory, values, at):
 
 
 @kernel()
-def _same_bar(memory, values, series, scratch, trades, trade_id):
+def _same_bar(memory_at, series, scratch, trades, trade_id):
     """Return whether a closing frame has the values of the newest closed bar."""
+    memory = array_at(memory_at, _ANY, np.int64)
+    values = array_at(memory_at, _ANY, np.float64)
     same = values[series + LAST + 7] == trades and memory[series + LAST + 8] == trade_id
     for k in range(7):
         same &= values[series + LAST + k] == values[scratch + k]
@@ -247,7 +267,9 @@ def _same_bar(memory, values, series, scratch, trades, trade_id):
 
 
 @kernel()
-def _write_bar(memory, values, bar, scratch, open_ms, trades, trade_id, event_ms):
+def _write_bar(memory_at, bar, scratch, open_ms, trades, trade_id, event_ms):
+    memory = array_at(memory_at, _ANY, np.int64)
+    values = array_at(memory_at, _ANY, np.float64)
     memory[bar] = open_ms
     for k in range(7):
         values[bar + 1 + k] = values[scratch + k]
@@ -256,14 +278,17 @@ def _write_bar(memory, values, bar, scratch, open_ms, trades, trade_id, event_ms
 
 
 @kernel()
-def _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source):
-    if not _kline_shape(frame, memory):
+def _take_kline(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
+    memory = array_at(memory_at, _ANY, np.int64)
+    values = array_at(memory_at, _ANY, np.float64)
+    source = array_at(source_at, _ANY, np.int64)
+    if not _kline_shape(frame_at, memory_at):
         return REFUSED
-    timeframe = _interval(frame, memory)
-    closed = has(memory, 1, 120, TRUE)
-    if timeframe < 0 or not (closed or has(memory, 1, 120, FALSE)):
+    timeframe = _interval(frame_at, memory_at)
+    closed = has(memory_at, 1, 120, TRUE)
+    if timeframe < 0 or not (closed or has(memory_at, 1, 120, FALSE)):
         return REFUSED
-    open_ms, trade_id, trades = whole(memory, 1, 116), whole(memory, 1, 76), whole(memory, 1, 110)
+    open_ms, trade_id, trades = whole(memory_at, 1, 116), whole(memory_at, 1, 76), whole(memory_at, 1, 110)
     count = memory[SYMBOLS]
     stream, states = timeframe * count + symbol, BOOKS + count * BOOK_WORDS
     series = states + count * STATE_WORDS + (symbol * 3 + timeframe) * SERIES_WORDS
@@ -275,29 +300,29 @@ def _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source):
             memory[NOTED + CLOSED_BAR] += 1
             return DONE
         first_ns = memory[series + KLINE_NS] if open_ms == newest else 0
-        return _second(memory, source, stream, event_ms, recv_ns, first_ns)
+        return _second(memory_at, source_at, stream, event_ms, recv_ns, first_ns)
     step_ms = _MINUTE_MS if timeframe == 0 else (_QUARTER_MS if timeframe == 1 else _HOUR_MS)
     if open_ms < 0 or open_ms >= memory[MAX_TIME_MS] or open_ms % step_ms or trades < 0 or trades >= values[MAX_QTY]:
         return REFUSED
-    if whole(memory, 1, 84) != open_ms + step_ms - 1:
+    if whole(memory_at, 1, 84) != open_ms + step_ms - 1:
         return REFUSED
     if open_ms > event_ms + memory[EARLY_MS] or (closed and event_ms < open_ms + step_ms - 1):
         return REFUSED
     scratch = 0  # words of the tokens' memory where keys are noted that no kline is asked for
-    if not _read_bar(frame, memory, values, scratch):
+    if not _read_bar(frame_at, memory_at, scratch):
         return REFUSED
     close = states + symbol * STATE_WORDS + CLOSE
-    if _far(values[close], values[scratch + 3], values) or not _time_fits(event_ms, memory):
+    if _far(values[close], values[scratch + 3], memory_at) or not _time_fits(event_ms, memory_at):
         return REFUSED
-    if closed and open_ms == last and _same_bar(memory, values, series, scratch, trades, trade_id):
-        return _second(memory, source, stream, event_ms, recv_ns, memory[series + KLINE_NS])
+    if closed and open_ms == last and _same_bar(memory_at, series, scratch, trades, trade_id):
+        return _second(memory_at, source_at, stream, event_ms, recv_ns, memory[series + KLINE_NS])
     if closed and (open_ms <= last or (last >= 0 and open_ms != last + step_ms) or open_ms < newest):
         return REFUSED
     bar = states + count * STATE_WORDS + 3 * count * SERIES_WORDS + (symbol * 3 + timeframe) * BAR_WORDS
-    _write_bar(memory, values, bar, scratch, open_ms, trades, trade_id, event_ms)
+    _write_bar(memory_at, bar, scratch, open_ms, trades, trade_id, event_ms)
     memory[series + OPEN_MS], memory[series + TRADE_ID], memory[series + KLINE_NS] = open_ms, trade_id, recv_ns
     values[close] = values[scratch + 3]
-    _first(memory, source, timeframe, stream, max(event_ms, source[NEWEST + stream]))
+    _first(memory_at, source_at, timeframe, stream, max(event_ms, source[NEWEST + stream]))
     memory[OUT_INTS + TIMEFRAME] = timeframe
     if not closed:
         return OPEN
@@ -308,26 +333,28 @@ def _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source):
 
 
 @kernel()
-def _take_mark(frame, symbol, event_ms, recv_ns, memory, values, source):
+def _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
+    memory = array_at(memory_at, _ANY, np.int64)
+    values = array_at(memory_at, _ANY, np.float64)
     state = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
     stream = MARK_KIND * memory[SYMBOLS] + symbol
-    if not (has(memory, 0, 112, TEXT) and has(memory, 0, 114, TEXT) and has(memory, 0, 84, INT)):  # p r T
+    if not (has(memory_at, 0, 112, TEXT) and has(memory_at, 0, 114, TEXT) and has(memory_at, 0, 84, INT)):  # p r T
         return REFUSED
-    if memory[SEEN] >> ST & 1 and not (has(memory, 0, ST, INT) and whole(memory, 0, ST) != 2):
+    if memory[SEEN] >> ST & 1 and not (has(memory_at, 0, ST, INT) and whole(memory_at, 0, ST) != 2):
         return REFUSED  # a row of the other contract family, or a stranger thing
-    price, none = decimal(frame, memory, 0, 112), memory[span_of(0, 114)] == memory[span_of(0, 114) + 1]
-    rate = 0.0 if none else decimal(frame, memory, 0, 114)
-    next_ms = whole(memory, 0, 84)
+    price, none = decimal(frame_at, memory_at, 0, 112), memory[span_of(0, 114)] == memory[span_of(0, 114) + 1]
+    rate = 0.0 if none else decimal(frame_at, memory_at, 0, 114)
+    next_ms = whole(memory_at, 0, 84)
     if not (0.0 < price < values[MAX_PRICE] and -1.0 < rate < 1.0 and 0 <= next_ms < memory[MAX_TIME_MS]):
         return REFUSED
     newest = memory[state + MARK_MS]
     if event_ms <= newest:
         first_ns = memory[state + MARK_NS] if event_ms == newest else 0
-        return _second(memory, source, stream, event_ms, recv_ns, first_ns)
-    if _far(values[state + MARK_PRICE], price, values) or not _time_fits(event_ms, memory):
+        return _second(memory_at, source_at, stream, event_ms, recv_ns, first_ns)
+    if _far(values[state + MARK_PRICE], price, memory_at) or not _time_fits(event_ms, memory_at):
         return REFUSED
     values[state + MARK_PRICE], memory[state + MARK_MS], memory[state + MARK_NS] = price, event_ms, recv_ns
-    _first(memory, source, MARK_KIND, stream, event_ms)
+    _first(memory_at, source_at, MARK_KIND, stream, event_ms)
     memory[OUT_INTS + NEXT_MS] = next_ms
     values[OUT_FLOATS], values[OUT_FLOATS + 1] = price, math.nan if none else rate
     return MARK
@@ -341,25 +368,25 @@ def scan(frame, recv_ns, memory, source):
     CLOSED, MARK: the frame was taken; its symbol, timeframe, event time, price and rate are out. DONE: it was counted.
     REFUSED: nothing was changed but scratch, and the newest event's time if the parser will take it too.
     """
-    values = memory.view(np.float64)
-    if not locate(frame, len(frame), memory):
+    frame_at, memory_at, source_at = bytes_at(frame), memory.ctypes.data, source.ctypes.data
+    if not locate(frame_at, len(frame), memory_at):
         return REFUSED
-    if not (has(memory, 0, 101, TEXT) and has(memory, 0, 115, TEXT) and has(memory, 0, 69, INT)):  # e s E
+    if not (has(memory_at, 0, 101, TEXT) and has(memory_at, 0, 115, TEXT) and has(memory_at, 0, 69, INT)):  # e s E
         return REFUSED
     name, kind = span_of(0, 115), span_of(0, 101)
-    symbol, event_ms = _find(frame, memory[name], memory[name + 1], memory), whole(memory, 0, 69)
+    symbol, event_ms = _find(frame_at, memory[name], memory[name + 1], memory_at), whole(memory_at, 0, 69)
     if symbol < 0:
         return REFUSED
     memory[OUT_INTS + SYMBOL], memory[OUT_INTS + EVENT_MS] = symbol, event_ms
     start, end = memory[kind], memory[kind + 1]
-    length, word, rest = end - start, word_at(frame, start, end), word_at(frame, start + 8, end)
+    length, word, rest = end - start, word_at(frame_at, start, end), word_at(frame_at, start + 8, end)
     found = REFUSED
     if length == 10 and word == _BOOK_TICKER and rest == _ICKER:
-        found = _take_book(frame, symbol, event_ms, recv_ns, memory, values, source)
+        found = _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
     elif length == 5 and word == _KLINE_TEXT:
-        found = _take_kline(frame, symbol, event_ms, recv_ns, memory, values, source)
+        found = _take_kline(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
     elif length == 15 and word == _MARK_PRICE and rest == _UPDATE:
-        found = _take_mark(frame, symbol, event_ms, recv_ns, memory, values, source)
+        found = _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
     if found != REFUSED:
         source[FRAMES] += 1
     return found

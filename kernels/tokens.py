@@ -3,6 +3,9 @@
 Only what is ASCII without spaces, escapes, lists and deeper objects is read; everything else is "another shape". A
 decimal of at most 18 digits is a mantissa of at most 2^53 over a power of ten of at most 10^22, divided once: IEEE
 rounds that as the decimal demands.
+
+Frame and memory are passed by address: numba counts references of an array at each call of a helper, and those calls
+cost more than the scanning.
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core import config as numba_config
 from numba.extending import intrinsic
 
+from kernels.addresses import array_at
 from kernels.compile import kernel
 
 CODES, FIELDS = 128, 4  # keys by their one byte; start, end, kind and, of a whole number, value
 SPANS = 0  # of the caller's memory: 2 levels × CODES × FIELDS words
 SEEN = SPANS + 2 * CODES * FIELDS  # 2 levels × 2 words: which keys are there
 TOKEN_WORDS = SEEN + 4
+_ANY = 1 << 40  # the size of an array by address is not looked at
 TEXT, INT, TRUE, FALSE, NULL = range(5)
 ST = 1  # the code of the key "st"
 
@@ -37,26 +41,13 @@ _BACKSLASHES, _DELETES = np.uint64(0x5C5C5C5C5C5C5C5C), np.uint64(0x7F7F7F7F7F7F
 
 if numba_config.DISABLE_JIT:
 
-    def eight(frame, at):
-        return np.uint64(int.from_bytes(frame[at : at + 8], "little"))
+    def eight(frame_at, at):
+        return array_at(frame_at + at, 1, np.uint64)[0]
 
     def _lowest(word):
         return (int(word) & -int(word)).bit_length() - 1
 
 else:
-
-    @intrinsic
-    def eight(typing_context, frame, at):
-        """Return the 8 bytes of `frame` from `at` on as a little-endian word; the caller has checked the bounds."""
-
-        def generate(context, builder, signature, arguments):
-            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
-            place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
-            word = builder.load(place)
-            word.align = 1
-            return word
-
-        return types.uint64(frame, types.int64), generate
 
     @intrinsic
     def _lowest(typing_context, word):
@@ -67,12 +58,25 @@ else:
 
         return types.int64(types.uint64), generate
 
+    @intrinsic
+    def eight(typing_context, frame_at, at):
+        """Return the 8 bytes from `at` on as a little-endian word; the caller has checked the bounds."""
+
+        def generate(context, builder, signature, arguments):
+            place = builder.inttoptr(builder.add(*arguments), ir.IntType(64).as_pointer())
+            word = builder.load(place)
+            word.align = 1
+            return word
+
+        return types.uint64(types.int64, types.int64), generate
+
 
 @kernel()
-def word_at(frame, start, end):
+def word_at(frame_at, start, end):
     """Return up to 8 bytes as a little-endian word."""
+    frame = array_at(frame_at, _ANY, np.uint8)
     if end - start >= 8:
-        return np.int64(eight(frame, start))
+        return np.int64(eight(frame_at, start))
     word = np.uint64(0)
     for k in range(start, end):
         word |= np.uint64(frame[k]) << np.uint64(8 * (k - start))
@@ -88,10 +92,11 @@ _DATA, _TRUE_TEXT, _FALS, _NULL_TEXT = as_word(b"data"), as_word(b"true"), as_wo
 
 
 @kernel()
-def _string_end(frame, at, size):
+def _string_end(frame_at, at, size):
     """Return where the string that begins at `at` (behind its quote) ends, or −1: not plain ASCII, or cut off."""
+    frame = array_at(frame_at, _ANY, np.uint8)
     while at + 8 <= size:
-        word = eight(frame, at)
+        word = eight(frame_at, at)
         quotes, slashes, deletes = word ^ _QUOTES, word ^ _BACKSLASHES, word ^ _DELETES
         # the top bit of each byte that ends a string or may not be in one; above the lowest such bit it says nothing
         found = ((quotes - _ONES) & ~quotes) | ((slashes - _ONES) & ~slashes) | ((deletes - _ONES) & ~deletes)
@@ -111,11 +116,13 @@ def _string_end(frame, at, size):
 
 
 @kernel()
-def _scalar(frame, at, size, memory, span):
+def _scalar(frame_at, at, size, memory_at, span):
     """Note the value at `at` in the words from `span` on; return the place behind it, or −1: no scalar."""
+    frame = array_at(frame_at, _ANY, np.uint8)
+    memory = array_at(memory_at, _ANY, np.int64)
     c = frame[at]
     if c == _QUOTE:
-        end = _string_end(frame, at + 1, size)
+        end = _string_end(frame_at, at + 1, size)
         memory[span], memory[span + 1], memory[span + 2] = at + 1, end, TEXT
         return end + 1 if end >= 0 else -1
     memory[span] = at
@@ -132,7 +139,7 @@ def _scalar(frame, at, size, memory, span):
         return end
     if at + 5 >= size:
         return -1
-    word = word_at(frame, at, at + 4)
+    word = word_at(frame_at, at, at + 4)
     kind = TRUE if word == _TRUE_TEXT else (NULL if word == _NULL_TEXT else FALSE)
     end = at + 4
     if kind == FALSE:
@@ -144,17 +151,20 @@ def _scalar(frame, at, size, memory, span):
 
 
 @kernel()
-def _forget(memory):
+def _forget(memory_at):
+    memory = array_at(memory_at, _ANY, np.int64)
     memory[SEEN] = memory[SEEN + 1] = memory[SEEN + 2] = memory[SEEN + 3] = 0
 
 
 @kernel()
-def locate(frame, size, memory):
+def locate(frame_at, size, memory_at):
     """Note where the values of the event's keys are: level 0 of the event itself, 1 of its "k"; False: another shape.
 
     Bit `code` % 64 of word SEEN + 2 × level + code // 64 is set for a key that is there.
     """
-    _forget(memory)
+    frame = array_at(frame_at, _ANY, np.uint8)
+    memory = array_at(memory_at, _ANY, np.int64)
+    _forget(memory_at)
     if size < 2 or frame[0] != _OPEN:
         return False
     level, at, depth, wrapped = 0, 1, 1, 0
@@ -175,7 +185,7 @@ def locate(frame, size, memory):
         if not expect_key or frame[at] != _QUOTE:
             return False
         start = at + 1
-        end = _string_end(frame, start, size)
+        end = _string_end(frame_at, start, size)
         if end < 0 or end + 2 >= size or frame[end + 1] != _COLON:
             return False
         at = end + 2
@@ -183,11 +193,11 @@ def locate(frame, size, memory):
         code = np.int64(frame[start]) if length == 1 else 0
         if length == 2 and frame[start] == 115 and frame[start + 1] == 116:
             code = ST
-        named_data = length == 4 and word_at(frame, start, end) == _DATA
+        named_data = length == 4 and word_at(frame_at, start, end) == _DATA
         if frame[at] == _OPEN:
             if level == 0 and depth == 1 and not wrapped and named_data:
                 wrapped = 1  # a wrapped event: what was seen so far belongs to the wrapper
-                _forget(memory)
+                _forget(memory_at)
             elif level == 0 and length == 1 and code == 107 and not memory[SEEN + 2] and not memory[SEEN + 3]:
                 level = 1
             else:
@@ -200,7 +210,7 @@ def locate(frame, size, memory):
         inner = 0 if level == _OUTER else level
         if level == _OUTER:
             code = 0
-        at = _scalar(frame, at, size, memory, SPANS + (inner * CODES + code) * FIELDS)
+        at = _scalar(frame_at, at, size, memory_at, SPANS + (inner * CODES + code) * FIELDS)
         if at < 0:
             return False
         if code:
@@ -221,21 +231,25 @@ def span_of(level, code):
 
 
 @kernel()
-def has(memory, level, code, kind):
+def has(memory_at, level, code, kind):
     """Return whether the key is there with a value of a kind."""
+    memory = array_at(memory_at, _ANY, np.int64)
     bit = memory[SEEN + 2 * level + (code >> 6)] >> (code & 63) & 1
     return bit and memory[span_of(level, code) + 2] == kind
 
 
 @kernel()
-def whole(memory, level, code):
+def whole(memory_at, level, code):
     """Return the whole number of a key that `has` one."""
+    memory = array_at(memory_at, _ANY, np.int64)
     return memory[span_of(level, code) + 3]
 
 
 @kernel()
-def decimal(frame, memory, level, code):
+def decimal(frame_at, memory_at, level, code):
     """Return the double nearest to the decimal of a text, or NaN if that takes more than one exact division."""
+    frame = array_at(frame_at, _ANY, np.uint8)
+    memory = array_at(memory_at, _ANY, np.int64)
     span = span_of(level, code)
     at, end = memory[span], memory[span + 1]
     negative = at < end and frame[at] == _MINUS
