@@ -195,7 +195,7 @@ READERS: dict[str, Callable[[dict[str, Any]], UserEvent]] = {
 def identity(event: UserEvent) -> tuple[Any, ...]:
     """Return what makes an event the same on both connections."""
     if isinstance(event, OrderUpdate):
-        return ("o", event.order_id, event.trade_id, event.execution, event.status, event.time_ms)
+        return ("o", event.symbol, event.order_id, event.trade_id, event.execution, event.status, event.time_ms)
     if isinstance(event, TradeLite):
         return ("t", event.symbol, event.order_id, event.trade_id)
     if isinstance(event, AlgoUpdate):

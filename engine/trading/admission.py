@@ -97,7 +97,7 @@ class Admission:
 
     def refused(self, order: Order, code: int, now_ms: int) -> None:
         """Learn from a refused order: what the exchange imposed, or that the symbol needs a person."""
-        if self.imposed(order.symbol, code, order.detail, now_ms):
+        if self.imposed(order.symbol, code, now_ms, order.detail):
             return
         if order.reduce_only or order.state.name != "REJECTED" or code in PASSING:
             return
@@ -105,7 +105,7 @@ class Admission:
         self.alarm("exchange_restriction", order.symbol, f"code {code}: {order.detail}")
         self.desk.write_account(now_ms)
 
-    def imposed(self, symbol: int, code: int, detail: str, now_ms: int) -> bool:
+    def imposed(self, symbol: int, code: int, now_ms: int, detail: str = "a stop was refused") -> bool:
         """Take a refusal that restricts the account, whatever was refused; False when the code does not."""
         account = self.desk.account
         if code in HALTING_RESTRICTIONS:

@@ -100,7 +100,7 @@ class Protection:
     changed: Callable[[Slot, int], None] = lambda slot, now_ms: None
     mine: Callable[[str], bool] = lambda name: True
     kind: str = STOP
-    refused: Callable[[int, int, int], None] = lambda symbol, code, now_ms: None
+    refused: Callable[[int, int, int], object] = lambda symbol, code, now_ms: None
     slots: dict[int, Slot] = field(default_factory=dict)
     _now_ms: int = 0
 

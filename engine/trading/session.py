@@ -100,13 +100,9 @@ class LiveTrading:
         self._renew_due_ms = self._account_ms = 0
         self.malformed = 0
         self.protection = Protection(
-            symbols,
-            sender,
-            self.exit_position,
-            self.alarm,
-            self._protection_changed,
+            symbols, sender, self.exit_position, self.alarm, self._protection_changed,
             lambda name: is_ours(name, names[0]),
-        )
+        )  # fmt: skip
         self.takes = Protection(
             symbols, sender, self.exit_position, self.alarm, mine=lambda name: is_ours(name, names[0]),
             kind=TAKE_PROFIT,
@@ -121,7 +117,7 @@ class LiveTrading:
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
         self.brackets = Brackets(sender, symbols, settings.leverage)
         self.admission = Admission(settings, instruments, marks, desk, gateway, self.brackets, self.alarm)
-        self.protection.refused = self.takes.refused = self._stop_refused
+        self.protection.refused = self.takes.refused = self.admission.imposed
         self.kill = KillLadder(desk, gateway.cancel)
         self.foreign = Foreign(
             desk, self.protection, self.takes, self.reconciler, self._index, self.alarm, self.fees.rate
@@ -271,9 +267,6 @@ class LiveTrading:
             trigger = take_level(stop.side, float(row["tp_price"]), float(row["atr_15m"]), tick)
             name = client_order_id(*self._names, stop.position_id, "t")
             self.takes.arm(stop.position_id, stop.symbol, stop.side, trigger, name, now_ms)
-
-    def _stop_refused(self, symbol: int, code: int, now_ms: int) -> None:
-        self.admission.imposed(symbol, code, "a stop was refused", now_ms)
 
     # --- reconciliation ---
 

@@ -139,3 +139,6 @@ def test_both_connections_give_each_event_once() -> None:
     changed = decode(orjson.dumps(later))
     assert changed is not None
     assert once.first(changed)
+    later["o"]["s"] = "ETHUSDT"  # order and trade ids are a symbol's own
+    other = decode(orjson.dumps(later))
+    assert other is not None and once.first(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.steps import Step
 from engine.exchange.ws_api import Credentials
-from engine.trading import connect
+from engine.trading import connect, stall
 from kernels.records import Kind, Reason
 
 
@@ -131,6 +132,19 @@ async def test_the_listen_key_is_kept_alive_renewed_when_it_is_not_and_never_del
         await opened(sim)
     methods = {call.value.verb for call in Call if "listenKey" in call.value.path}
     assert methods == {"POST", "PUT"}
+
+
+def test_the_sleep_of_a_suspended_machine_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = {time.CLOCK_BOOTTIME: 0, time.CLOCK_MONOTONIC: 0}
+    monkeypatch.setattr(stall.time, "clock_gettime_ns", lambda clock: clocks[clock])
+    monkeypatch.setattr(stall.time, "monotonic_ns", lambda: clocks[time.CLOCK_MONOTONIC])
+    stood_still = stall.Stall()
+    seen = []
+    for asleep_s in (0.0, 0.0, 1.9, 3_600.0, 0.0):
+        clocks[time.CLOCK_MONOTONIC] += 10_000_000
+        clocks[time.CLOCK_BOOTTIME] += 10_000_000 + int(asleep_s * 1e9)
+        seen.append(stood_still())
+    assert seen == [False, False, False, True, False]
 
 
 async def test_a_connection_comes_back_after_a_fault_that_nobody_foresaw(
