@@ -69,7 +69,6 @@ class Report:
     """
 
     faults: list[str] = field(default_factory=list)
-    passing: bool = False
     untraded: dict[str, str] = field(default_factory=dict)
     tiers: dict[str, list[Tier]] = field(default_factory=dict)
     most_usdt: dict[str, float] = field(default_factory=dict)  # maxNotionalValue of symbolConfig
@@ -78,6 +77,7 @@ class Report:
     algos: list[dict[str, Any]] = field(default_factory=list)
     fee_assets: list[str] = field(default_factory=list)  # held assets that fees may be paid in
     changed: list[str] = field(default_factory=list)
+    passing: bool = False
 
 
 def judge_modes(config: dict[str, Any]) -> list[str]:
