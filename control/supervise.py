@@ -54,12 +54,14 @@ class Child:
     restarts: int = 0
     restart_at: float = 0.0
     ready_line: str = ""
+    _began: int = 0  # where the log of this process begins
 
     def spawn(self) -> None:
         """Start the process; its output goes to the log, and the line that says it is ready is kept."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.ready_line = ""
         with open(self.log, "ab") as log:
+            self._began = log.tell()
             self.process = subprocess.Popen(
                 self.command,
                 env={k: v for k, v in os.environ.items() if not k.startswith(self.withheld)} | self.environment,
@@ -85,8 +87,12 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def tail(self, lines: int = 12) -> str:
-        """Return the end of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        """Return the end of what this process logged; lines of earlier ones would mislead."""
+        if not self.log.exists():
+            return ""
+        with open(self.log, "rb") as log:
+            log.seek(self._began)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
 class Supervisor:

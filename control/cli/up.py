@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from control.cli.app import Settings, console, fail, settings
 from control.cli.engine import overrides
 
 SEED_S = 180.0  # 600 symbols take some seconds
+GIVE_UP_S = 600.0  # of waiting for an engine that can be told to be reduce-only
 
 
 def register(app: typer.Typer) -> None:
@@ -97,12 +99,20 @@ def stop_on_signals(supervisor: Any) -> None:
         signal.signal(number, ask)
 
 
-def reduce_only(data_dir: Path, name: str) -> None:
-    """After too many crashes: no entries until a person has looked."""
+def reduce_only(data_dir: Path, name: str) -> threading.Thread:
+    """After too many crashes: no entries until a person has looked. Told by a thread of its own, as soon as an engine
+    listens: the supervisor must go on, for it may be the engine itself that is to be restarted first.
+    """
+    say(f"[red]{name} crashed five times in ten minutes: reduce-only until an operator starts a session[/red]")
+    teller = threading.Thread(target=_tell_reduce_only, args=(data_dir,), name="reduce-only", daemon=True)
+    teller.start()
+    return teller
+
+
+def _tell_reduce_only(data_dir: Path) -> None:
     from engine.link import command
 
-    say(f"[red]{name} crashed five times in ten minutes: reduce-only until an operator starts a session[/red]")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + GIVE_UP_S
     while time.monotonic() < deadline:
         with contextlib.suppress(ConnectionError, TimeoutError):
             command(data_dir, "reduce_only", actor="supervisor")

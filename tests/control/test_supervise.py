@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from control.cli.up import reduce_only
 from control.supervise import API_KEYS, WATCHDOG_KEYS, Child, Supervisor
+from tests.control.fake_engine import FakeEngine
 
 SHOW = "import json, os; print(json.dumps({'ready': True, 'names': sorted(os.environ)}), flush=True); input()"
 
@@ -29,3 +32,34 @@ def test_a_child_inherits_no_keys_but_its_own(tmp_path: Path, monkeypatch: pytes
     assert keys | {"TA_MODE"} <= names(tmp_path)
     assert keys & names(tmp_path, WATCHDOG_KEYS) == {"TA_SECRETS__API_KEY", "TA_SECRETS__API_SECRET"}
     assert not keys & names(tmp_path, API_KEYS, WATCHDOG_KEYS)
+
+
+def test_an_engine_that_crashes_too_often_is_restarted_and_then_told_to_be_reduce_only(tmp_path: Path) -> None:
+    """The supervisor does not wait for an engine that it has yet to restart."""
+    told = []
+    child = Child("engine", [sys.executable, "-c", "raise SystemExit(3)"], {}, tmp_path / "x.log")
+    supervisor = Supervisor([child], lambda text: None, lambda child: told.append(reduce_only(tmp_path, child.name)))
+    child.crashes.extend([time.monotonic()] * 4)
+    child.spawn()
+    assert child.process is not None and child.process.wait(30) == 3
+    began = time.monotonic()
+    supervisor.tend()
+    assert told and child.restart_at and time.monotonic() - began < 5.0, "the supervisor waited"
+    engine = FakeEngine(tmp_path)
+    try:
+        told[0].join(30)
+        assert [verb for verb, *_ in engine.commands] == ["reduce_only"]
+    finally:
+        engine.close()
+
+
+def test_the_log_shown_for_a_child_is_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("a line of yesterday\n")
+    said: list[str] = []
+    child = Child("engine", [sys.executable, "-c", "import sys; sys.exit('no such key')"], {}, log, refusal=1)
+    supervisor = Supervisor([child], said.append, lambda child: None)
+    child.spawn()
+    assert child.process is not None and child.process.wait(30) == 1
+    supervisor.tend()
+    assert "no such key" in said[0] and "yesterday" not in said[0]
