@@ -98,7 +98,7 @@ class Child:
 class Supervisor:
     """Keeps children running until `stop`. `on_give_up` is told which child crashed too often."""
 
-    def __init__(self, children: list[Child], say: Say, on_give_up: Callable[[Child], None]) -> None:
+    def __init__(self, children: list[Child], say: Say, on_give_up: Callable[[Child], object]) -> None:
         self.children, self._say, self._on_give_up = children, say, on_give_up
         self.stopping = threading.Event()
 

@@ -221,10 +221,20 @@ def load(path: Path | None = None, **overrides: Any) -> Config:
             raise ConfigError([f"{file}: holds secrets but is readable by others; chmod 600 {file}"])
     elif path is not None:
         raise ConfigError([f"{file}: no such file"])
+    strays = [f"environment {name}: no such section" for name in sorted(os.environ) if _is_stray(name)]
     try:
-        return Config(**_merge(values, overrides))
+        config = Config(**_merge(values, overrides))
     except ValidationError as error:
-        raise ConfigError([_fault(file, item) for item in error.errors()]) from error
+        raise ConfigError([_fault(file, item) for item in error.errors()] + strays) from error
+    if strays:
+        raise ConfigError(strays)
+    return config
+
+
+def _is_stray(name: str) -> bool:
+    """Whether an environment variable is meant for this configuration and would be passed over in silence."""
+    section, nested, _ = name.removeprefix("TA_").partition("__")
+    return name.startswith("TA_") and bool(nested) and section.lower() not in Config.model_fields
 
 
 def without_keys(config: Config) -> Config:
