@@ -1,4 +1,4 @@
-"""The configuration says everything that is wrong with it, in the file and in the environment, before anything starts."""
+"""The configuration says all that is wrong with it, in the file and in the environment, before anything starts."""
 
 from __future__ import annotations
 
