@@ -98,7 +98,7 @@ async def run(folder: Path, cpu: int) -> None:
     rig = PathRig(folder, SYMBOLS, rounds=40)
     rig.quotes()
     operator = Operator(rig.parts, rig.names, Mode.SHADOW)
-    publisher = Publisher(Snapshot(folder, SYMBOLS, 200), rig.core, operator, rig.decoder, Mode.SHADOW, lambda: 0.0)
+    publisher = Publisher(Snapshot(folder, SYMBOLS, SYMBOLS), rig.core, operator, rig.decoder, Mode.SHADOW, lambda: 0.0)
     server = CommandServer(folder, operator.handle)
     await server.start()
     recorder, loop = Recorder(), asyncio.get_running_loop()

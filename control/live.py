@@ -19,7 +19,8 @@ STATE_TOPICS = frozenset({"status", "marks", "positions", "latency"})
 EVENT_TOPICS = frozenset({"candles", "signals", "orders", "trades", "jobs", "log"})
 TOPICS = STATE_TOPICS | EVENT_TOPICS
 RING = 4_096  # event messages kept for resuming: some minutes of 600 symbols
-QUEUE = 256  # messages a client may lag; then it is dropped with notice
+QUEUE = 1_024  # messages a client may lag, more than one look into the store can bring; then it is dropped with notice
+ROOM = 64  # messages that a resuming client's queue keeps free for what comes meanwhile
 MAX_CLIENTS = 256
 TOO_SLOW = 4_008  # close code
 
@@ -99,11 +100,12 @@ class Hub:
         if after is not None:
             oldest = self._ring[0][0] if self._ring else self.seq + 1
             lost = len(self._ring) == RING and after + 1 < oldest
-            resumed = epoch == self.epoch and after <= self.seq and not lost
+            missed = [message for seq, topic, message in self._ring if seq > after and topic in chosen]
+            room = client.queue.maxsize - client.queue.qsize() - ROOM
+            resumed = epoch == self.epoch and after <= self.seq and not lost and len(missed) <= room
             if resumed:
-                for seq, topic, message in self._ring:
-                    if seq > after and topic in chosen:
-                        client.offer(message)
+                for message in missed:
+                    client.offer(message)
         for topic in sorted(fresh & STATE_TOPICS):
             if topic in self._state:
                 client.offer(self._state[topic])

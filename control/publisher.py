@@ -19,6 +19,7 @@ from engine.link import SnapshotView
 
 PERIOD_S = 1.0
 STORE_EVERY = 2  # periods between looks into the store
+TOGETHER = 100  # signals of one message
 BURST = 200  # events of one look; more than that is read over REST
 
 STALE_WITH = {"trades": ("/api/trades", "/api/equity"), "orders": ("/api/orders", "/api/fills")}
@@ -68,8 +69,9 @@ class Publisher:
         if run == known_run and newest <= known:
             return
         after = known if run == known_run else newest  # a new run's present state is not news
-        for item in sorted(present.latest_signals(view, after_seq=after), key=lambda signal: signal.seq):
-            self._hub.publish("signals", item, now)
+        items = sorted(present.latest_signals(view, after_seq=after), key=lambda signal: signal.seq)
+        for begin in range(0, len(items), TOGETHER):  # all symbols decide in the same second
+            self._hub.publish("signals", items[begin : begin + TOGETHER], now)
         self._signal_seq = (run, newest)
 
     def _candles(self, view: SnapshotView, now: int) -> None:

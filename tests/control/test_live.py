@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from litestar.exceptions import WebSocketDisconnect
 
 from control.live import QUEUE, RING, Hub
+from control.publisher import Publisher
+from engine.link import Snapshot
 
 
 def seen(client: Any) -> list[dict[str, Any]]:
@@ -64,6 +69,32 @@ def test_a_full_queue_marks_the_client_and_nobody_else() -> None:
     assert slow.overflowed.is_set() and not quick.overflowed.is_set()
 
 
+def test_a_client_that_missed_more_than_its_queue_holds_reads_the_lists_instead() -> None:
+    """Handing it everything would drop it as too slow, and again after it has resumed, for ever."""
+    hub = Hub()
+    for number in range(QUEUE + 1):
+        hub.publish("trades", number, 0)
+    client = hub.join()
+    assert hub.subscribe(client, ["trades"], 0, hub.epoch)["resumed"] is False
+    assert not client.overflowed.is_set() and seen(client) == []
+
+
+def test_six_hundred_symbols_that_decide_in_one_second_drop_nobody(services: Any, data_dir: Path) -> None:
+    snapshot = Snapshot(data_dir, 600, 4)
+    view = snapshot.view
+    view.symbols["symbol"] = [f"SYM{i:03d}USDT".encode() for i in range(600)]
+    client, publisher = services.hub.join(), Publisher(services)
+    services.hub.subscribe(client, ["signals", "candles", "status", "marks", "positions", "latency"], None, None)
+    for minute in range(3):
+        view.status["heartbeat_ns"] = time.monotonic_ns()
+        view.symbols["close_ms"] = 60_000 * (minute + 1)
+        view.signals["seq"] = 1 + 600 * minute + np.arange(600)
+        publisher._from_snapshot()
+    assert not client.overflowed.is_set() and client.queue.qsize() < 40
+    got = [item["seq"] for message in seen(client) if message["topic"] == "signals" for item in message["data"]]
+    assert got == list(range(601, 1_801))  # those of the first look are the state, not news
+
+
 def test_a_socket_subscribes_and_receives(client: Any, engine: Any, services: Any, bearer: Any) -> None:
     with client.websocket_connect("/api/live", headers=bearer()) as socket:
         socket.send_text('{"op": "subscribe", "topics": ["positions", "log"]}')
@@ -100,8 +131,6 @@ def test_a_slow_socket_is_dropped_with_notice(client: Any, services: Any, bearer
 
 def test_the_server_speaks_websocket_by_a_package_that_is_a_dependency() -> None:
     """uvicorn serves HTTP alone when it finds none: the page would be without its live push, and nobody told."""
-    from pathlib import Path
-
     from litestar import Litestar
 
     from control.main import _server_config

@@ -2,7 +2,7 @@
 import type { Job, Mark, Position, Signal, Stage, Status, Trade } from "./types.ts";
 
 export interface Topics {
-  status: Status; marks: Mark[]; positions: Position[]; latency: Stage[]; signals: Signal; trades: Trade; orders: unknown;
+  status: Status; marks: Mark[]; positions: Position[]; latency: Stage[]; signals: Signal[]; trades: Trade; orders: unknown;
   candles: { symbol: string; close_ms: number; close: number | null }[]; jobs: Job; log: unknown;
 }
 export type Topic = keyof Topics;

@@ -1,6 +1,6 @@
 // How a decision is shown, wherever it is shown: the prediction that counted and why there was no trade.
 import { type Column, h } from "./dom.ts";
-import { percent, time, moment, words } from "./format.ts";
+import { count, micros, moment, percent, time, words } from "./format.ts";
 import type { Signal } from "./types.ts";
 
 export function why(row: Signal, most = 3): HTMLElement {
@@ -13,7 +13,7 @@ export function why(row: Signal, most = 3): HTMLElement {
 export function signalColumns(short: boolean): Column<Signal>[] {
   const best = (row: Signal, kind: string) => row.predictions[`${kind}_${(row.predictions.er_long ?? -9) >= (row.predictions.er_short ?? -9) ? "long" : "short"}`] ?? null;
   const columns: Column<Signal>[] = [
-    { name: "Decided", wide: short, show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
+    { name: "Decided, UTC", wide: short, show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
     { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
     { name: "Side", wide: short, show: (row) => h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side) },
     { name: "Exp. return", number: true, show: (row) => percent(best(row, "er"), 3) },
@@ -22,8 +22,8 @@ export function signalColumns(short: boolean): Column<Signal>[] {
     columns.push(
       { name: "5 % tail", number: true, wide: true, show: (row) => percent(best(row, "q05"), 2) },
       { name: "Adverse", number: true, wide: true, show: (row) => percent(best(row, "e_mae"), 2) },
-      { name: "Hold, min", number: true, wide: true, show: (row) => String(Math.round(best(row, "e_hold") ?? Number.NaN) || "–") },
-      { name: "Took", number: true, wide: true, show: (row) => (row.frame_to_decision_us === null ? "–" : `${Math.round(row.frame_to_decision_us)} µs`) },
+      { name: "Hold, min", number: true, wide: true, show: (row) => count(best(row, "e_hold")) },
+      { name: "Took", number: true, wide: true, show: (row) => micros(row.frame_to_decision_us) },
     );
   }
   columns.push({ name: "Why no trade?", show: (row) => why(row, short ? 2 : 4) });

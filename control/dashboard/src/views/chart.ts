@@ -89,7 +89,7 @@ export const chart: View = {
         put(mark, row ? `mark ${price(row[1])}  bid ${price(row[2])}  ask ${price(row[3])}${row[6] ? "  HALTED" : row[5] ? "" : "  not ready"}` : "");
       }),
       live.on("positions", drawGuards),
-      live.on("signals", (signal) => { if (signal.symbol === symbol) drawSignal(signal); }),
+      live.on("signals", (items) => { const mine = items.findLast((item) => item.symbol === symbol); if (mine) drawSignal(mine); }),
       live.on("candles", (closed) => { if (closed.some((item) => item.symbol === symbol)) window.setTimeout(() => gone || void refresh(), 2_000); }),
       live.on("trades", (trade) => { if (trade.symbol === symbol) void refresh(); }),
     ];

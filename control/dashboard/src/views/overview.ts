@@ -89,8 +89,9 @@ export const overview: View = {
       }),
       live.on("positions", (items) => swap(held, positionsTable(items))),
       live.on("latency", (items) => swap(quick, stages(items))),
-      live.on("signals", (signal) => {
-        recent = [signal, ...recent.filter((item) => item.symbol !== signal.symbol)].slice(0, 8);
+      live.on("signals", (items) => {
+        const fresh = items.toReversed().slice(0, 8), names = new Set(fresh.map((item) => item.symbol));
+        recent = [...fresh, ...recent.filter((item) => !names.has(item.symbol))].slice(0, 8);
         cancelAnimationFrame(pending);
         pending = requestAnimationFrame(() => fill(newest, table("Newest signals", signalColumns(true), recent, "")));
       }),
