@@ -66,7 +66,8 @@ class Foreign:
         slot = self.desk.positions.slot_of[symbol]
         if slot < 0 or update.side != -int(self.desk.positions.rows[slot]["side"]):
             self.alarm("foreign_fill", symbol, f"{update.client_order_id} {update.side * update.last_qty:+g}")
-            self.remember(symbol, update.trade_id)
+            if slot >= 0:  # else it may close what the next answer books: own trades tell of it once more
+                self.remember(symbol, update.trade_id)
             return  # the account statement follows, and reconciliation with it
         name, row = update.client_order_id[:40], self.desk.positions.rows[slot]
         if name not in self.desk.orders:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -217,6 +217,7 @@ class Life:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 @given(st.lists(ACTIONS, min_size=3, max_size=30))
+@example([("stream", False, 0), ("enter", 0, -1), ("stream", True, 0), ("move", 0, "1.6")])  # stopped before booked
 def test_any_life_ends_with_our_books_equal_to_the_exchange(actions: list[tuple]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         life = Life(Path(folder))

@@ -252,6 +252,22 @@ def test_stop_and_local_exit_in_the_same_millisecond(tmp_path: Path) -> None:
     agree(rig)
 
 
+def test_a_stop_that_fires_before_its_entry_is_booked_closes_it_by_its_own_fill(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.stream_up = False
+    rig.decide()
+    rig.step()  # the reply alone tells of the fill: its stop stands, its trade is asked for
+    assert rig.trading.protection.standing(0) and rig.held == 0
+    rig.venue.stream_up = True
+    rig.venue.move("BTCUSDT", "98.5")
+    rig.run(8_000, 50)
+    assert rig.held == 0 and rig.desk.orders == {}
+    (trade,) = rig.records(Kind.TRADE)
+    assert (trade["reason"], trade["exit_price"]) == (Reason.EXCHANGE_STOP, 98.5)
+    assert len(rig.records(Kind.FILL)) == 2
+    assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
+
+
 def test_a_manual_close_is_booked_with_its_own_fill(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
