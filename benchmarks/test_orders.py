@@ -27,6 +27,7 @@ from engine.exchange.steps import Step
 from engine.exchange.venue import Venue
 from engine.exchange.ws_api import Credentials, Done, Lane
 from engine.market.wire import Decoder
+from engine.trading.door import Door
 from engine.trading.live import LiveGateway
 from engine.trading.session import LiveTrading
 from kernels.records import INSTRUMENT
@@ -99,12 +100,14 @@ async def measure(folder: Path, signer: Signer) -> np.ndarray:
     table, clock = instruments(), EventClock()
     clock.observe(NOW_MS)
     decoder = Decoder(SYMBOLS, None, NOW_MS)  # type: ignore[arg-type]
-    gateway = LiveGateway(SYMBOLS, [(Step(0.01), Step(0.001))] * len(SYMBOLS), venue)
+    door = Door(venue, clock.now_ms)
+    gateway = LiveGateway(SYMBOLS, [(Step(0.01), Step(0.001))] * len(SYMBOLS), door)
     parts = assemble(config, SYMBOLS, table, decoder.book, clock, folder / "journal", gateway)
+    door.open(parts.journal)
     core, desk = parts.core, parts.core.desk
     decoder.sink = MarkSink(core)  # type: ignore[assignment]
     LiveTrading(
-        config.live, SYMBOLS, table, core.marks, core.mark_ms, desk, gateway, venue, budget, ("main", 1),
+        config.live, SYMBOLS, table, core.marks, core.mark_ms, desk, gateway, door, budget, ("main", 1),
         lambda symbol, price, time_ms: None,
     )  # fmt: skip
     for position in range(POSITIONS):

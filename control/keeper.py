@@ -72,7 +72,8 @@ class Keeper:
 
     def _follow(self) -> None:
         folder = self._config.data_dir
-        self._tail = Tail(self._store, [folder / "journal"], folder / "store" / "tail")
+        keep = self._config.journal.keep_segments
+        self._tail = Tail(self._store, [folder / "journal"], folder / "store" / "tail", keep_segments=keep)
         self._follower = threading.Thread(target=self._keep_following, name="tail", daemon=True)
         self._follower.start()
 

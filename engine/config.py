@@ -86,6 +86,9 @@ class CostConfig(Section):
 class JournalConfig(Section):
     segment_mib: int = Field(64, ge=1, le=4_096)
     flush_ms: int = Field(200, ge=10, description="most that a power cut can lose of orders, fills and positions")
+    keep_segments: int = Field(
+        16, ge=1, description="of each engine, though they are stored; a run replays while its first one is there"
+    )
 
 
 class LiveConfig(Section):

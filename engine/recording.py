@@ -86,7 +86,8 @@ class Recording:
             raise DataError(f"{folder}: no journal of run {run_id} (engine {engine_id})")
         if self._segments[0].number != 1:
             raise DataError(
-                f"{folder}: run {run_id} is not complete: its first {self._segments[0].number - 1} are gone"
+                f"{folder}: run {run_id} is not complete: its first {self._segments[0].number - 1} segments are gone "
+                "(journal.keep_segments says how many are kept once they are stored)"
             )
         self._buffer: list[tuple[Kind, np.void]] = []
         self._at = 0

@@ -42,7 +42,7 @@ def replay(
         print(jsonlib.dumps(report.as_dict()))
     else:
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(report.records.items()))
-        console.print(f"run {run_id} (version {report.version}): {parts}", highlight=False)
+        console.print(f"run {run_id} ({report.mode}, version {report.version}): {parts}", highlight=False)
         if report.difference is None:
             states = f"{report.snapshots} snapshots of the state"
             console.print(f"{report.compared:,} records and {states} compared: no difference", highlight=False)
