@@ -17,6 +17,7 @@ from engine.config import Config
 
 PERIOD_S = 5.0
 REPEAT_S = 6 * 3_600.0  # a standing alarm is told again this often
+AGAIN_S = 300.0  # and so often while not every address took it
 logger = structlog.get_logger("control.alerts")
 
 
@@ -100,7 +101,13 @@ def apprise_notifier(config: Config) -> Notifier | None:
             raise ValueError(f"secrets.alert_urls: address {position} is not one that apprise understands")
     if not len(sender):
         return None
-    return lambda title, body: bool(sender.notify(title=title, body=body))
+    kinds = {"critical": "failure", "warning": "warning", "ended": "success"}  # what receivers colour and route by
+
+    def notify(title: str, body: str) -> bool:
+        kind = kinds.get(title.partition("]")[0].removeprefix("["), "info")
+        return bool(sender.notify(title=title, body=body, notify_type=apprise.NotifyType(kind)))
+
+    return notify
 
 
 @dataclass
@@ -133,6 +140,12 @@ class Judge:
                 news.append((alarm, True))
         return news
 
+    def not_told(self, alarm: Alarm, now_s: float) -> None:
+        """Note that a message did not arrive: it is sent again soon, not after six hours."""
+        kept = self._states[alarm.name]
+        if kept.told_s is not None:
+            kept.told_s = now_s - REPEAT_S + AGAIN_S
+
 
 async def watch(services: Services, notify: Notifier | None) -> None:
     """Look at the status until cancelled; log every alarm, and send it where somebody is to be told."""
@@ -154,5 +167,7 @@ async def watch(services: Services, notify: Notifier | None) -> None:
                     logger.error("notification", alarm=alarm.name, error=repr(error))
                     sent = False
                 outcome = "sent" if sent else "failed"
+                if not sent:
+                    judge.not_told(alarm, time.monotonic())
             services.metrics.alerts.labels(alarm.name, outcome).inc()
         await asyncio.sleep(PERIOD_S)

@@ -209,3 +209,8 @@ def disturbances(view: SnapshotView) -> Disturbances:
     """Return what held the engine's loop up since it was ready."""
     row = view.status[0]
     return Disturbances(**{name: int(row[name]) for name in Disturbances.__struct_fields__})
+
+
+def plain(value: float | None) -> str:
+    """Return a price or quantity for a person: nine significant digits, never an exponent, "–" where not known."""
+    return "–" if value is None else np.format_float_positional(value, precision=9, fractional=False, trim="-")

@@ -79,6 +79,8 @@ def _beat(engine: dict[str, Any], config: Config) -> str:
 
 
 def _print_status(document: dict[str, Any], config: Config) -> None:
+    from control.present import plain
+
     engine, table = document["engine"], Table(show_header=False, box=None, pad_edge=False)
     beat = _beat(engine, config)
     control = document["control"]
@@ -102,8 +104,8 @@ def _print_status(document: dict[str, Any], config: Config) -> None:
         listed = Table("symbol", "side", "qty", "entry", "mark", "result", "to SL", "to TP", box=None, pad_edge=False)
         for item in held:
             listed.add_row(
-                item["symbol"], item["side"], f"{item['qty']:g}", f"{item['entry_price']:g}",
-                f"{item['mark_price'] or 0:g}",
+                item["symbol"], item["side"], plain(item["qty"]), plain(item["entry_price"]),
+                plain(item["mark_price"]),
                 _usdt(item["unrealised_usdt"]), _percent(item["to_sl"]), _percent(item["to_tp"]),
             )  # fmt: skip
         out.print(listed)

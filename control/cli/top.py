@@ -97,7 +97,8 @@ def _positions(items: list[Position]) -> Table:
         result = item.unrealised_usdt
         style = "green" if (result or 0) > 0 else "red"
         table.add_row(
-            item.symbol, item.side, f"{item.qty:g}", f"{item.entry_price:g}", _number(item.mark_price),
+            item.symbol, item.side, present.plain(item.qty), present.plain(item.entry_price),
+            present.plain(item.mark_price),
             Text(_number(result, sign=True), style=style), _share(item.to_sl), _share(item.to_tp),
         )  # fmt: skip
     return table

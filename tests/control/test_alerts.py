@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from control.alerts import ALARMS, REPEAT_S, Judge, apprise_notifier
+from control.alerts import AGAIN_S, ALARMS, REPEAT_S, Judge, apprise_notifier
 from control.routes.status import current_status
 from control.shapes import Status
 from engine.config import Config
@@ -75,6 +75,15 @@ def test_each_condition_raises_its_alarm_and_a_dead_engine_does_not(status: Stat
     assert names(dead.look(changed(bad, alive=False), 61)) == [("engine_silent", True)]
 
 
+def test_a_message_that_did_not_arrive_is_sent_again_soon(status: Status) -> None:
+    judge, dead = Judge(Config()), changed(status, alive=False)
+    judge.look(dead, 0)
+    ((alarm, begins),) = judge.look(dead, 61)
+    assert begins and judge.look(dead, 62) == []
+    judge.not_told(alarm, 62)
+    assert judge.look(dead, 62 + AGAIN_S - 1) == [] and judge.look(dead, 62 + AGAIN_S) == [(alarm, True)]
+
+
 def test_just_below_the_limits_is_no_alarm(status: Status) -> None:
     calm = changed(status, drawdown=0.159, equity_usdt=9_601.0, day_pnl_usdt=-399.0)
     judge = Judge(Config())
@@ -98,8 +107,10 @@ def test_a_webhook_receives_the_message() -> None:
     config = Config(secrets={"alert_urls": [f"json://127.0.0.1:{server.server_port}/hook"]})  # type: ignore[arg-type]
     notify = apprise_notifier(config)
     assert notify is not None and notify("title", "body")
+    assert all(notify(f"[{kind}] unprotected", "body") for kind in ("critical", "warning", "ended"))
     server.shutdown()
-    assert heard[0]["title"] == "title" and heard[0]["message"] == "body"
+    assert heard[0]["title"] == "title" and heard[0]["message"] == "body" and heard[0]["type"] == "info"
+    assert [message["type"] for message in heard[1:]] == ["failure", "warning", "success"]
 
 
 def test_an_address_that_is_none_is_refused_without_being_shown() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from control.auth import TokenBook
 from control.cli.app import app, load_groups
+from control.present import plain
 from engine.link import LOCK_NAME, SNAPSHOT_NAME
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
@@ -35,6 +36,15 @@ def test_status_shows_the_engine_and_its_positions(ta: Any, engine: Any) -> None
     document = json.loads(ta("status", "--json").output)
     assert document["trading"] is True and document["engine"]["equity_usdt"] == 9_900.0
     assert document["control"] == {"answers": False} and document["positions"][0]["symbol"] == "ETHUSDT"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(114782.3, "114782.3"), (12_345_678.0, "12345678"), (1.234e-05, "0.00001234"), (67047.79391166, "67047.7939"),
+     (0.743, "0.743"), (0.0, "0"), (None, "–")],
+)  # fmt: skip
+def test_prices_and_quantities_are_shown_with_their_digits(value: float | None, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_status_of_a_dead_or_missing_engine_exits_with_1(ta: Any, data_dir: Path) -> None:
