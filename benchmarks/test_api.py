@@ -1,8 +1,9 @@
 """The read endpoints under wrk at 200 requests/s, 100 live clients, and what the engine feels of it.
 
 An engine of 600 symbols runs beside the real control process, whose tail stores what it journals; the store holds days
-of them. Bounds: p99 <= 50 ms for every read endpoint at 200 requests/s, alike or of which no two are alike;
-the engine's own p99 (frame sent to stops checked, or to decision made) at most 1.1 times that without load, in turns.
+of them. Bounds: p99 <= 50 ms for every read endpoint at 200 requests/s; for lists also when no two requests are alike
+(charts: 50 requests/s); the engine's own p99 (frame sent to stops checked, or to decision made) at most 1.1 times that
+without load, in turns.
 Needs wrk; skips with a message without it.
 """
 
@@ -71,7 +72,11 @@ ENDPOINTS = [
     "/healthz",
     "/readyz",
 ]
-OF_ANY_SYMBOL = ["/api/candles?limit=500&symbol=", "/api/signals?limit=100&symbol=", "/api/trades?limit=100&symbol="]
+OF_ANY_SYMBOL = {  # requests a second of which each names another symbol
+    "/api/candles?limit=500&symbol=": 50,  # read from the store, charts of several symbols together
+    "/api/signals?limit=100&symbol=": RATE,
+    "/api/trades?limit=100&symbol=": RATE,
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk: apt-get install wrk")
 
@@ -198,12 +203,14 @@ def test_requests_of_which_no_two_are_alike(benchmark, rig: Rig) -> None:
 
     def run() -> dict[str, dict[str, float]]:
         found = {}
-        for path in OF_ANY_SYMBOL:
+        for path, rate in OF_ANY_SYMBOL.items():
             rig.load(path, rate=20, any_symbol=True)
-            found[path] = rig.load(path, any_symbol=True)
+            found[path] = rig.load(path, rate=rate, any_symbol=True)
         return found
 
-    _check(benchmark.pedantic(run, rounds=1), benchmark, RATE)
+    found = benchmark.pedantic(run, rounds=1)
+    for path, rate in OF_ANY_SYMBOL.items():
+        _check({path: found[path]}, benchmark, rate)
 
 
 def test_a_hundred_live_clients(benchmark, rig: Rig) -> None:

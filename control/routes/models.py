@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import MediaType, Request, Response, get, post
+from litestar import MediaType, Request, Response, get
 from litestar.params import Parameter
 
 from control import present
@@ -15,7 +15,7 @@ from control.answers import SLOW, answered
 from control.auth import Scope
 from control.commands import Command
 from control.problems import ApiError, documented
-from control.routes.trading import PROBLEMS, Key, carry_out
+from control.routes.trading import Key, carry_out, command_at
 from control.services import Services
 from control.shapes import CommandDone, Confirm
 from control.shapes_data import Calibration, CalibrationDecile, Model, ModelDetail, Models
@@ -153,14 +153,7 @@ async def report(services: Services, model_id: ModelId) -> Response[bytes]:
     return Response(page, media_type=MediaType.HTML, headers={"Content-Security-Policy": REPORT_POLICY})
 
 
-@post(
-    "/api/models/predictor",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["models"],
-    summary="Choose what evaluates the model in use",
-    responses=PROBLEMS,
-)
+@command_at("/api/models/predictor", "models", "Choose what evaluates the model in use")
 async def predictor(
     request: Request[Any, Any, Any], services: Services, data: Predictor, key: Key = None
 ) -> Response[CommandDone]:
@@ -172,14 +165,7 @@ async def predictor(
     return await carry_out(request, services, command, key, Confirm(data.confirm))
 
 
-@post(
-    "/api/models/{model_id:str}/promote",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["models"],
-    summary="Make a model the one that decides",
-    responses=PROBLEMS | documented(404),
-)
+@command_at("/api/models/{model_id:str}/promote", "models", "Make a model the one that decides", 404)
 async def promote(
     request: Request[Any, Any, Any],
     services: Services,
@@ -214,14 +200,7 @@ async def promote(
     return await carry_out(request, services, command, key, Confirm(body.confirm), warning)
 
 
-@post(
-    "/api/models/rollback",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["models"],
-    summary="Bring back the model before the present one",
-    responses=PROBLEMS,
-)
+@command_at("/api/models/rollback", "models", "Bring back the model before the present one")
 async def rollback(
     request: Request[Any, Any, Any], services: Services, data: Rollback | None = None, key: Key = None
 ) -> Response[CommandDone]:

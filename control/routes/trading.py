@@ -31,6 +31,23 @@ ModelId = Annotated[str, Parameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$",
 PROBLEMS = documented(400, 401, 403, 409, 413, 415, 422, 428, 429, 503)
 
 
+def command_at(path: str, tag: str, summary: str, *statuses: int) -> post:
+    """Return the decorator of a handler that carries out a command: scope trade, every way it may be refused."""
+    return post(
+        path,
+        opt={"needs": Scope.TRADE},
+        status_code=200,
+        tags=[tag],
+        summary=summary,
+        responses=PROBLEMS | documented(*statuses),
+    )
+
+
+def in_words(count: int) -> str:
+    """Return a number of open positions."""
+    return f"{count} open position{'' if count == 1 else 's'}"
+
+
 async def question(services: Services, verb: str) -> dict[str, Any]:
     """Return what the engine answers to a question that changes nothing. Raises ApiError 503 without an engine."""
     try:
@@ -64,14 +81,7 @@ async def carry_out(
     return Response(done, status_code=200 if done.state == "done" else 202)
 
 
-@post(
-    "/api/trading/start",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Open a session: entries are allowed",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/start", "trading", "Open a session: entries are allowed")
 async def start(
     request: Request[Any, Any, Any], services: Services, data: Start | None = None, key: Key = None
 ) -> Response[CommandDone]:
@@ -84,14 +94,7 @@ async def start(
     return await carry_out(request, services, command, key, Confirm(body.confirm), warning)
 
 
-@post(
-    "/api/trading/stop",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Close the session: no new entries, positions keep their guards",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/stop", "trading", "Close the session: no new entries, positions keep their guards")
 async def stop(
     request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
 ) -> Response[CommandDone]:
@@ -99,14 +102,7 @@ async def stop(
     return await carry_out(request, services, Command("stop", {}), key, data)
 
 
-@post(
-    "/api/trading/flatten",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Close everything this system opened and stop entries",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/flatten", "trading", "Close everything this system opened and stop entries")
 async def flatten(
     request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
 ) -> Response[CommandDone]:
@@ -115,21 +111,14 @@ async def flatten(
     A live engine goes down the whole kill ladder: its open entries are cancelled first, and each step is timed.
     """
     count = open_positions(services)
-    warning = f"this closes {count} open positions at the market and stops entries; repeat the request with this code"
+    warning = f"this closes {in_words(count)} at the market and stops entries; repeat the request with this code"
     view = services.engine.snapshot()
     live = view is not None and present.engine_status(view).mode == "live"
     command = Command("kill", {"until": "flatten"}) if live else Command("flatten", {})
     return await carry_out(request, services, command, key, data, warning)
 
 
-@post(
-    "/api/positions/{symbol:str}/close",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Close one position at the market",
-    responses=PROBLEMS | documented(404),
-)
+@command_at("/api/positions/{symbol:str}/close", "trading", "Close one position at the market", 404)
 async def close(
     request: Request[Any, Any, Any],
     services: Services,
@@ -141,14 +130,7 @@ async def close(
     return await carry_out(request, services, Command("close", {"symbol": symbol}), key, data)
 
 
-@post(
-    "/api/trading/reduce-only",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Only exits from now on",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/reduce-only", "trading", "Only exits from now on")
 async def reduce_only(
     request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
 ) -> Response[CommandDone]:
@@ -156,14 +138,7 @@ async def reduce_only(
     return await carry_out(request, services, Command("reduce_only", {}), key, data)
 
 
-@post(
-    "/api/trading/halt",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Halt: a start must be told to clear it",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/halt", "trading", "Halt: a start must be told to clear it")
 async def halt(
     request: Request[Any, Any, Any], services: Services, data: Confirm | None = None, key: Key = None
 ) -> Response[CommandDone]:
@@ -171,14 +146,7 @@ async def halt(
     return await carry_out(request, services, Command("halt", {}), key, data)
 
 
-@post(
-    "/api/trading/kill",
-    opt={"needs": Scope.TRADE},
-    status_code=200,
-    tags=["trading"],
-    summary="Go down the kill ladder, each step timed",
-    responses=PROBLEMS,
-)
+@command_at("/api/trading/kill", "trading", "Go down the kill ladder, each step timed")
 async def kill(
     request: Request[Any, Any, Any], services: Services, data: Kill, key: Key = None
 ) -> Response[CommandDone]:
@@ -188,7 +156,7 @@ async def kill(
     """
     warnings = {
         "cancel": "this stops entries and cancels every open entry of this system; repeat the request with this code",
-        "flatten": f"this closes {open_positions(services)} open positions at the market, cancels every open entry and "
+        "flatten": f"this closes {in_words(open_positions(services))} at the market, cancels every open entry and "
         "stops entries; repeat the request with this code",
     }
     command = Command("kill", {"until": data.until})

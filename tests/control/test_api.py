@@ -89,7 +89,7 @@ def test_flatten_takes_two_steps_and_the_code_works_once(client: Any, engine: An
     headers = bearer("trade")
     first = client.post("/api/trading/flatten", headers=headers)
     assert first.status_code == 428 and engine.commands == []
-    assert "1 open positions" in first.json()["detail"]
+    assert "this closes 1 open position at" in first.json()["detail"]
     code = first.json()["confirm"]
     stranger = client.post("/api/trading/flatten", headers=bearer("trade"), json={"confirm": code})
     assert stranger.status_code == 409 and engine.commands == []
