@@ -26,9 +26,10 @@ class EngineProcess:
         self.folder = config.data_dir
         self._out, self._log = self.folder / f"{name}.out", self.folder / f"{name}.log"
         line = [sys.executable, "-m", "control.cli", "--data-dir", str(self.folder), "engine"]
+        locks = {"TA_LOCK_DIR": str(self.folder / "locks")}  # keys are the same in all tests
         with open(self._out, "wb") as out, open(self._log, "wb") as log:
             self.spawned_s = time.perf_counter()
-            self.process = subprocess.Popen(line, env=os.environ | environment(values), stdout=out, stderr=log)
+            self.process = subprocess.Popen(line, env=os.environ | environment(values) | locks, stdout=out, stderr=log)
 
     def __enter__(self) -> EngineProcess:
         return self
