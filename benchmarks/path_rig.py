@@ -15,6 +15,7 @@ from engine.market.rings import BarFile, bar_path
 from engine.market.wire import Decoder
 from engine.model.predictor import PackedPredictor
 from engine.sink import MarketSink
+from engine.trading.live import LiveGateway
 from kernels.records import BAR, INSTRUMENT, TIMEFRAME_MS, TIMEFRAMES, RunState
 
 START_MS = 1_800_000_000_000 // 3_600_000 * 3_600_000
@@ -28,10 +29,11 @@ class _Nothing:
 class PathRig:
     """`symbols` symbols with history up to START_MS; `close_minute` feeds the closing frames of the next minute."""
 
-    def __init__(self, folder: Path, symbols: int, rounds: int = 200) -> None:
+    def __init__(self, folder: Path, symbols: int, rounds: int = 200, live: LiveGateway | None = None) -> None:
         self.names = ["BTCUSDT", *(f"SYM{i:03d}USDT" for i in range(1, symbols))]
         self.now_ms = START_MS
         config = load(
+            mode="shadow" if live is None else "live",
             data_dir=folder,
             market={"symbols": self.names, "warmup_bars": 300, "btc_warmup_bars": 1_500},
             risk={"max_positions": 200},
@@ -46,7 +48,7 @@ class PathRig:
         clock = EventClock()
         clock.observe(START_MS)
         self.decoder = Decoder(self.names, _Nothing(), START_MS)  # type: ignore[arg-type]
-        self.parts = assemble(config, self.names, instruments, self.decoder.book, clock, folder / "journal")
+        self.parts = assemble(config, self.names, instruments, self.decoder.book, clock, folder / "journal", live)
         self.sink = MarketSink(self.parts.core, self.parts.gateway, [])
         self.decoder.sink = self.sink
         panel = Panel(folder / "bars", self.names, self.sink.on_vector, warmup_bars=300, btc_warmup_bars=1_500)
@@ -74,16 +76,16 @@ class PathRig:
                 file.rewrite(bars)
                 file.close()
 
-    def quotes(self) -> None:
-        """Feed a mark price and a book for every symbol."""
+    def quotes(self, price: float = 100.0) -> None:
+        """Feed a mark price and a book around it for every symbol."""
         for name in self.names:
             mark = (
-                f'{{"e":"markPriceUpdate","E":{self.now_ms},"s":"{name}","p":"100.00","r":"0.0001",'
+                f'{{"e":"markPriceUpdate","E":{self.now_ms},"s":"{name}","p":"{price:.2f}","r":"0.0001",'
                 f'"T":{self.now_ms + 3_600_000}}}'
             )
             book = (
                 f'{{"e":"bookTicker","u":{self.now_ms},"E":{self.now_ms},"T":{self.now_ms},"s":"{name}",'
-                f'"b":"99.99","B":"50","a":"100.01","A":"50"}}'
+                f'"b":"{price - 0.01:.2f}","B":"50","a":"{price + 0.01:.2f}","A":"50"}}'
             )
             self.decoder.feed(mark.encode(), 1)
             self.decoder.feed(book.encode(), 1)
