@@ -171,7 +171,7 @@ class Config(BaseSettings):
     data_dir: Path = Path("var")
     engine_id: str = Field("main", pattern=r"^[a-z0-9]{1,8}$")
     mode: Literal["shadow", "live"] = "shadow"
-    busy_poll: bool = Field(False, description="the engine never sleeps and keeps its path warm; takes a whole core")
+    busy_poll: bool = Field(False, description="the engine never sleeps and rehearses all the time; takes a whole core")
     cpu: int = Field(
         -1, ge=-1, description="core that the engine's loop runs on and control and its jobs keep off; -1: any, shared"
     )
