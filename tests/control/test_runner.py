@@ -68,6 +68,18 @@ async def test_a_job_runs_at_low_priority_with_its_log_redacted(jobs: Any) -> No
     assert [row["state"] for row in rows] == ["running", "done"] and rows[0]["actor"] == "me"
 
 
+async def test_a_training_that_is_done_keeps_the_row_that_it_wrote_itself(jobs: Any) -> None:
+    """It names the model and the result; a row of ours, of a later version, would replace it by one that does not."""
+    runner, rows = jobs
+    job_id = runner.submit("train", {"rounds": 5}, "me").job_id
+    await until(lambda: runner.job(job_id).state == "done")
+    after = runner.submit("label", {}, "me").job_id
+    await until(lambda: runner.job(after).state == "done" and len(rows) == 3)
+    assert [(row["kind"], row["state"]) for row in rows] == [
+        ("train", "running"), ("label", "running"), ("label", "done"),
+    ]  # fmt: skip
+
+
 async def test_a_failed_job_says_its_last_line(jobs: Any) -> None:
     runner, rows = jobs
     job_id = runner.submit("train", {"symbol": ["BTCUSDT", "ETHUSDT"], "rounds": 5}, "me").job_id
