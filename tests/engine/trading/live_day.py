@@ -70,9 +70,10 @@ class LiveDay(Day):
         """What the preflight of a real start reads."""
         restored = self.parts.restored
         tiers = {name: [Tier(0.0, 1e6, 0.004, 0.0, 20)] for name in SYMBOLS}
-        report = Report([], {}, tiers, {SYMBOLS[0]: float("inf"), SYMBOLS[1]: 1e5}, float(self.venue.wallet))
-        report.positions = self.read(Call.POSITIONS)
-        report.algos = self.read(Call.OPEN_ALGOS)
+        report = Report(
+            tiers=tiers, most_usdt={SYMBOLS[0]: float("inf"), SYMBOLS[1]: 1e5}, wallet_usdt=float(self.venue.wallet),
+            positions=self.read(Call.POSITIONS), algos=self.read(Call.OPEN_ALGOS),
+        )  # fmt: skip
         now_ms, found = self.clock.now_ms(), Found(report, restored.account is None, restored.half_booked)
         self.door.take(Source.TAKEN_OVER, found.pack(), now_ms)
         take_over(self.parts, self.trading, self.config, SYMBOLS, found, now_ms)
