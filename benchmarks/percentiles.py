@@ -91,7 +91,7 @@ async def receive(rig: PathRig, port: int, wait: str) -> tuple[list[int], list[i
 
     stop = asyncio.Event()
     ways = {"busy_poll": spin, "epoll": partial(rehearse, due=lambda: True)}
-    keeping = asyncio.create_task(ways[wait](Rehearsal(rig.sink), stop)) if wait in ways else None
+    keeping = asyncio.create_task(ways[wait](Rehearsal(rig.sink, decoder), stop)) if wait in ways else None
     transport, _ = await ws_connect(Listener, f"ws://127.0.0.1:{port}/")
     sent_ns = await done
     stop.set()

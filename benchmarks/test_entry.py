@@ -80,7 +80,7 @@ async def measure(folder: Path, signer: Signer, rehearsed: bool) -> np.ndarray:
     core.twins, desk.twins = None, NoTwins()  # a shadow twin enters after the send
     core.predictor = Eager(core.predictor)  # type: ignore[arg-type]
     rig.quotes(CLOSE)
-    rehearsal, spent = Rehearsal(rig.sink), []
+    rehearsal, spent = Rehearsal(rig.sink, rig.decoder), []
     for _ in range(ROUNDS):
         frame = rig.closing_frames()[0]
         rig.quotes(CLOSE)

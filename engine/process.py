@@ -237,7 +237,7 @@ class Engine:
         if control.auto_start if self.mode is Mode.SHADOW else control.live_auto_start:
             await self._auto_start()
         way = spin if self.config.busy_poll else partial(rehearse, due=partial(near_minute, self.clock))
-        self._rehearsing = asyncio.create_task(way(Rehearsal(self.sink), self._stop), name="rehearsals")
+        self._rehearsing = asyncio.create_task(way(Rehearsal(self.sink, self.decoder), self._stop), name="rehearsals")
         if self.config.busy_poll and not spare_core():
             log.warning("busy_poll on a single core: every other process of this machine waits for the engine")
         take_core(self.config.cpu)

@@ -9,12 +9,16 @@ write goes to copies: the symbol's state, rows, vector and bar file, the journal
 from __future__ import annotations
 
 import time
+from typing import Any, cast
 
 import numpy as np
 
 from engine.core import Counters
 from engine.latency import Latencies
+from engine.market.events import Sink
 from engine.market.lateness import Lateness
+from engine.market.memory import Memory
+from engine.market.wire import Decoder
 from engine.sink import MarketSink
 from engine.trading.account import DAY_MS
 from kernels import closing, rehearsal
@@ -24,14 +28,20 @@ from kernels.records import BAR, FEATURE_COUNT, FEATURES_PER_TIMEFRAME, RECORDS,
 from kernels.state import STATE_SIZE, new_state
 
 SCRATCH_SLOTS = 64  # of the journal: more than the records of a decision
+FRAME = (
+    b'{"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1800000060100,"s":"BTCUSDT","k":{"t":1800000000000,'
+    b'"T":1800000059999,"s":"BTCUSDT","i":"1m","f":1,"L":99,"o":"83896.40","c":"83860.20","h":"83920.00",'
+    b'"l":"83860.10","v":"114.602","n":2239,"x":true,"q":"9615538.66780","V":"48.488","Q":"4068722.10360","B":"0"}}}'
+)
 
 
 class Rehearsal:
     """Runs on the engine's loop, between frames. `done` counts the decisions rehearsed."""
 
-    def __init__(self, sink: MarketSink) -> None:
+    def __init__(self, sink: MarketSink, decoder: Decoder) -> None:
         self.done = 0
-        self._sink, self._next = sink, 0
+        self._sink, self._decoder, self._next = sink, decoder, 0
+        self._memory, self._source = Memory(["BTCUSDT"]), decoder.source(0)
         self._counters, self._latencies = Counters(), Latencies()
         self._records = np.zeros(SCRATCH_SLOTS * SLOT_BYTES // 8, np.uint64)
         self._bars = np.zeros(1, BAR)
@@ -69,6 +79,9 @@ class Rehearsal:
         self._signal = np.zeros(1, RECORDS[Kind.SIGNAL])
         self._core_table, self._core_steps = self._sink.core.rehearsal_table(self._latencies, self._signal)
 
+    def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
+        """Take the closed bar of the rehearsed frame: the next minute's is prepared already."""
+
     def run(self) -> bool:
         """Rehearse the next symbol's next minute; False when something about it is out of the ordinary just now."""
         sink, core, panel = self._sink, self._sink.core, self._sink.panel
@@ -76,6 +89,7 @@ class Rehearsal:
         account, now_ms = core.desk.account, core.clock.now_ms()
         if symbol in panel.waiting_for_samples or now_ms - account.day_ms >= DAY_MS or core.journal.full:
             return False
+        self._decoder.rehearse(FRAME, self._memory, self._source, cast(Sink, self))
         self._prepare(panel.table, self._panel_table, symbol, self._bars)
         core.journal.touch()
         panel.files[0][symbol].touch()

@@ -9,6 +9,7 @@ from orjson import loads
 
 from engine.market.bounds import MAX_FRAME_BYTES
 from engine.market.events import Fault, Note, Sink, Source
+from engine.market.memory import Memory
 from engine.market.parsing import BOOK_STRUCT, PARSE_ERRORS, TIMEFRAME_COUNT, Parser
 from engine.market.routes import KINDS
 from kernels import frames
@@ -83,6 +84,19 @@ class Decoder(Parser):
         except PARSE_ERRORS:
             return self._unusual(payload, recv_ns, source)
         return handler(data, recv_ns, source)
+
+    def rehearse(self, payload: bytes, memory: Memory, source: Source, sink: Sink) -> None:
+        """Decode a closing frame on the memory of one symbol without bars, for another sink: `engine.rehearsal`."""
+        memory.open_ms[0] = memory.closed_ms[0] = -1
+        if self._held or self._scan(payload, 0, memory.words, source.words) != CLOSED:
+            return  # it would go on to the parser, which knows one memory only
+        memory.open_ms[0] = memory.closed_ms[0] = -1
+        kept = self._words, self._sink
+        self._words, self._sink = memory.words, sink
+        try:
+            self.feed(payload, 0, source)
+        finally:
+            self._words, self._sink = kept
 
     def _unusual(self, payload: bytes | memoryview, recv_ns: int, source: Source) -> None:
         """Sort out a frame that is no single known event: a list of events, a reply, or a fault."""

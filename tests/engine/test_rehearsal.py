@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from engine.clock import EventClock
+from engine.market.events import Sink
+from engine.market.wire import Decoder
 from engine.rehearsal import Rehearsal
 from engine.spin import AFTER_MS, BEFORE_MS, MINUTE_MS, near_minute, rehearse, spin
 from kernels.closing import STATES
@@ -43,8 +45,13 @@ def everything(day: Day) -> list[Any]:
     ]  # fmt: skip
 
 
+def decoder_of(day: Day) -> Decoder:
+    return Decoder(SYMBOLS, cast(Sink, day.sink), day.clock.now_ms())
+
+
 def test_rehearsals_between_all_minutes_decide_and_change_nothing(day: Day) -> None:
-    rehearsal = Rehearsal(day.sink)
+    decoder = decoder_of(day)
+    rehearsal, memory = Rehearsal(day.sink, decoder), decoder.memory.words.tobytes()
     for minute in range(MINUTES):
         day.pass_minute(minute, ticks=4)
         before = everything(day)
@@ -53,12 +60,14 @@ def test_rehearsals_between_all_minutes_decide_and_change_nothing(day: Day) -> N
         assert everything(day) == before
     assert rehearsal.done >= MINUTES  # symbols whose vectors are stored, or wait for samples, are passed over
     assert day.core.counters.signals > 0
+    assert decoder.memory.words.tobytes() == memory and decoder.sink is day.sink
+    assert rehearsal._memory.accepted[0] >= 2 * MINUTES  # frames were decoded, on a memory of their own
 
 
 def test_a_rehearsal_computes_what_the_next_bar_would(day: Day) -> None:
     """The bar that follows with the last one's values: the rehearsed row is the one that a real step writes."""
     day.pass_minute(0, ticks=4)
-    rehearsal, panel = Rehearsal(day.sink), day.sink.panel
+    rehearsal, panel = Rehearsal(day.sink, decoder_of(day)), day.sink.panel
     while not rehearsal.run():
         pass
     symbol, bar = rehearsal._next, rehearsal._bars[0].copy()
@@ -74,7 +83,7 @@ def test_a_rehearsal_computes_what_the_next_bar_would(day: Day) -> None:
 
 def test_nothing_is_rehearsed_while_the_day_would_roll(day: Day) -> None:
     day.pass_minute(0, ticks=4)
-    rehearsal = Rehearsal(day.sink)
+    rehearsal = Rehearsal(day.sink, decoder_of(day))
     assert any(rehearsal.run() for _ in SYMBOLS)
     day.core.desk.account.day_ms -= 86_400_000
     assert not any(rehearsal.run() for _ in SYMBOLS)
@@ -93,7 +102,7 @@ def test_the_engine_rehearses_around_the_end_of_a_minute() -> None:
 @pytest.mark.parametrize("polling", [False, True])
 def test_both_ways_of_waiting_rehearse_until_they_are_stopped(day: Day, polling: bool) -> None:
     day.pass_minute(0, ticks=4)
-    rehearsal, stop = Rehearsal(day.sink), asyncio.Event()
+    rehearsal, stop = Rehearsal(day.sink, decoder_of(day)), asyncio.Event()
 
     def due() -> bool:
         if rehearsal.done >= 5:
