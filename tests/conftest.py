@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+OURS = ("TA_TEST_LONG", "TA_COMPILE_CACHE", "TA_CHROMIUM", "TA_CLICKHOUSE_URL")  # what a caller says to the tests
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Free the tests, and the processes they start, of the caller's configuration and of other runs' key locks."""
+    for name in [name for name in os.environ if name.startswith("TA_") and name not in OURS]:
+        del os.environ[name]
+    locks = tempfile.TemporaryDirectory(prefix="ta-test-locks-")
+    config.add_cleanup(locks.cleanup)
+    os.environ["TA_LOCK_DIR"] = locks.name
 
 
 def long_run(short: int, long: int) -> int:
