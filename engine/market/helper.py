@@ -25,10 +25,12 @@ from engine.exchange.budget import SWEEPS, WeightBudget
 from engine.exchange.rest import MarketRest, closed
 from engine.market.lines import MAX_LINE_BYTES, encode_bars
 from engine.market.rings import BarFile, bar_path
-from engine.market.samples import read_samples
+from engine.market.samples import MINUTE_MS, read_held, read_samples, sample_path
 from engine.market.series import holes, unbroken
 from kernels.records import TIMEFRAME_MS
 
+OPEN_INTEREST_MS = 300_000
+OPEN_INTEREST_NEEDED = 190  # 1h oi_change reaches back 15 h
 FUNDING_DAYS = 60  # at least 90 rates at 8-hour intervals, with room
 TIME_EVERY_S = 5.0
 TIME_KEPT_S = 0.25
@@ -102,7 +104,7 @@ class Worker:
             async with gate:
                 await asyncio.gather(
                     *(self._bar_file(Path(bars_dir), symbol, frame, need, size, result) for frame in timeframes),
-                    self._sample_files(Path(samples_dir), symbol, open_interest),
+                    self._sample_files(Path(samples_dir), symbol, open_interest, sample_path(Path(bars_dir), symbol)),
                 )
             done += 1
             self._emit({"event": "progress", "job": "history", "done": done, "of": len(symbols), "symbol": symbol})
@@ -140,13 +142,13 @@ class Worker:
         finally:
             file.close()
 
-    async def _sample_files(self, folder: Path, symbol: str, open_interest: int) -> None:
+    async def _sample_files(self, folder: Path, symbol: str, open_interest: int, kept: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
         now_ms, path = await self._recent_ms(), folder / f"{symbol}.funding"
         if not _covers(path, now_ms, hours):
             _write(path, await self._rest.funding(symbol, now_ms - FUNDING_DAYS * 86_400_000, None, hours))
-        if open_interest:
+        if open_interest and not _holds(kept, now_ms):
             _write(folder / f"{symbol}.open_interest", await self._rest.open_interest(symbol, limit=open_interest))
 
     async def bars(self, ranges: list[list[Any]]) -> dict[str, Any]:
@@ -210,6 +212,15 @@ def _covers(path: Path, now_ms: int, interval_hours: int) -> bool:
     except DataError:
         return False
     return len(held) > 0 and now_ms < int(held["stamp_ms"][-1]) + interval_hours * 3_600_000
+
+
+def _holds(path: Path, now_ms: int) -> bool:
+    """Tell whether the engine's sample file holds all the open interest that features look back at, but for the newest
+    sample at most, which is asked for anyway: a restart of 600 symbols would cost the pool of five minutes.
+    """
+    stamps = read_held(path)[0]["stamp_ms"][-OPEN_INTEREST_NEEDED:] // MINUTE_MS * MINUTE_MS
+    whole = len(stamps) == OPEN_INTEREST_NEEDED and bool((np.diff(stamps) == OPEN_INTEREST_MS).all())
+    return whole and now_ms - int(stamps[-1]) < 2 * OPEN_INTEREST_MS
 
 
 def _write(path: Path, samples: npt.NDArray[Any]) -> None:

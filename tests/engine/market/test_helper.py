@@ -18,7 +18,7 @@ from engine.exchange.budget import WeightBudget
 from engine.market.assistant import Assistant
 from engine.market.lines import decode_bars
 from engine.market.rings import BarFile, bar_path
-from engine.market.samples import read_samples
+from engine.market.samples import OPEN_INTEREST, SampleFile, read_samples, sample_path
 from engine.market.series import filled, holes, unbroken
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
 from tests.fake_exchange import FakeExchange
@@ -79,6 +79,22 @@ async def test_history_fills_warm_up_then_only_the_tail(
     assert not [path for path, _ in exchange.calls if path.endswith("fundingRate")]  # nothing was settled since
     assert result["bars"] == 12  # five new minutes and one quarter hour of two symbols
     assert {event["done"] for event in assistant.events if event["event"] == "progress"} == {1, 2}  # type: ignore[attr-defined]
+
+
+async def test_open_interest_that_the_engine_kept_is_not_asked_for_again(
+    assistant: Assistant, exchange: FakeExchange, tmp_path: Path
+) -> None:
+    await ask_history(assistant, tmp_path)
+    fetched = {name: tmp_path / "samples" / f"{name}.open_interest" for name in ("BTCUSDT", "ETHUSDT")}
+    for name, hole in (("ETHUSDT", False), ("BTCUSDT", True)):
+        kept = SampleFile(sample_path(tmp_path / "bars", name))
+        rows = read_samples(fetched[name])
+        kept.merge(OPEN_INTEREST, np.delete(rows, -50) if hole else rows)
+        kept.close()
+        fetched[name].unlink()
+    await ask_history(assistant, tmp_path)
+    assert not fetched["ETHUSDT"].exists()
+    assert fetched["BTCUSDT"].exists(), "one sample is missing: all are read again"
 
 
 async def test_a_clock_that_began_again_leaves_no_bars_of_the_future(
