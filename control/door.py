@@ -7,7 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
+
+from engine.errors import DataError
 from engine.link import SnapshotReader, SnapshotView, command
+
+logger = structlog.get_logger("control")
 
 KEEP_NS = 100_000_000  # a copy is shared by all requests of 100 ms
 
@@ -34,16 +39,26 @@ class LinkedEngine:
         self._keep_ns = keep_ns
         self._kept: SnapshotView | None = None
         self._kept_ns = -keep_ns
+        self._told = False
 
     def snapshot(self) -> SnapshotView | None:
         """Return a copy at most 100 ms old. Arrays are shared between callers: read only."""
         now = time.monotonic_ns()
         if now - self._kept_ns >= self._keep_ns:
-            fresh = self._reader.read(attempts=100)
+            fresh = self._read()
             if fresh is not None or self._kept is None or not self._kept.alive:
                 self._kept = fresh
             self._kept_ns = now
         return self._kept
+
+    def _read(self) -> SnapshotView | None:
+        try:
+            return self._reader.read(attempts=100)
+        except DataError as error:  # after an upgrade, until the new engine has started: as if none had ever run
+            if not self._told:
+                logger.warning("snapshot_of_another_release", error=str(error))
+            self._told = True
+            return None
 
     async def command(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         """Send one command from a worker thread and return the engine's answer."""
