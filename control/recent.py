@@ -21,7 +21,7 @@ from control.reader import Reader
 from control.shapes import Page
 
 FRESH_S = 0.3
-CHUNK = 5_000  # rows of one statement
+CHUNK = 2_000  # rows of one statement: requests are answered between two of them
 AT_ONCE = 500  # rows decoded in one go, a millisecond or two in which the event loop stands still
 SCAN = 20_000  # rows looked at for one page; a rarer thing is the database's to find
 EVICT = 1.1  # rows are cut back to what is kept when there are so many times more
