@@ -16,7 +16,8 @@ from engine.market.panel import Panel
 from engine.market.rings import BarFile, bar_path
 from engine.results import Result
 from engine.sink import MarketSink
-from kernels.records import BAR, SAMPLE, TIMEFRAME_MS, Reason
+from kernels.records import BAR, GATES, SAMPLE, TIMEFRAME_MS, Reason
+from kernels.schema import READY_BTC_BARS
 from tests.conftest import long_run
 from tests.engine.recorded import HISTORY, MINUTE_MS, SYMBOLS, Market, PickyModel, instruments
 from tests.market_data import START_MS
@@ -200,8 +201,11 @@ def test_hole_in_the_bars_starts_the_warm_up_again(market: Market) -> None:
         settings(), [History(n, b) for n, b in zip(SYMBOLS, bars, strict=True)], Rare(), instruments(),
         from_ms=market.live_from_ms,
     )  # fmt: skip
-    after = found.gates[:, 201:][found.decided[:, 201:]]
-    assert len(after) and (after & np.uint64(1 << 12)).all()  # not_ready
+    warm = 240 + READY_BTC_BARS * 60 - 1  # whole hours from the first after the hole; the minute that closes the last
+    not_ready = (found.gates & np.uint64(1 << GATES.index("not_ready"))) != 0
+    after = not_ready[:, 201:warm][found.decided[:, 201:warm]]
+    assert len(after) and after.all()
+    assert not not_ready[:, warm:][found.decided[:, warm:]].any()
     assert not found.decided[:, 100:200].any()
 
 
