@@ -66,6 +66,7 @@ class LiveGateway:
     """See the module. `symbols` and `steps` (price step, quantity step) are by symbol index and may be replaced.
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
+    on_doubt(order, now_ms): an entry's fate is unknown and could not be asked for either (a hold after 429, no way).
     on_foreign(update, now_ms): an order event that belongs to no open order of ours.
     on_answer(order, which, reply, now_ms): journals an input.
     fee_rate(asset): its price in USDT at this moment.
@@ -82,6 +83,7 @@ class LiveGateway:
         self.fee_rate: Callable[[str], float] = lambda asset: 1.0 if asset in ("", "USDT") else 0.0
         self.on_silence: Callable[[], None] = lambda: None  # REST knew a trade that the stream did not tell
         self.on_evidence: Callable[[Order, int], None] = lambda order, now_ms: None
+        self.on_doubt: Callable[[Order, int], None] = lambda order, now_ms: None
         self.on_foreign: Callable[[OrderUpdate, int], None] = lambda update, now_ms: None
         self.route_of: Callable[[Order], int] = lambda order: 0
         self.symbols, self.steps = symbols, steps
@@ -239,6 +241,9 @@ class LiveGateway:
         if reply.ok and isinstance(reply.result, dict):
             track.denials = 0
             self._state(track, reply.result, now_ms)
+        elif reply.outcome is Outcome.NOT_DONE:
+            if track.order.state is OrderState.UNKNOWN and not track.evidence and not track.order.reduce_only:
+                self.on_doubt(track.order, now_ms)
         elif reply.code == NO_SUCH_ORDER and now_ms > track.sent_ms + ABSENT_AFTER_MS:
             if now_ms - track.denied_ms < 900:
                 return

@@ -83,6 +83,7 @@ class Slot:
     flat_ms: int = 0
     stage_ms: int = 0
     exit_asked: bool = False
+    presumed: bool = False  # armed without a sign of a fill: the entry's fate is open and cannot be asked for
 
 
 @dataclass
@@ -144,16 +145,25 @@ class Protection:
 
     # --- in ---
 
-    def arm(self, position_id: int, symbol: int, side: int, trigger: str, name: str, now_ms: int) -> None:
-        """Place the stop of a position whose first fill has just become known. A second call changes nothing."""
+    def arm(
+        self, position_id: int, symbol: int, side: int, trigger: str, name: str, now_ms: int, presumed: bool = False
+    ) -> None:
+        """Place the stop of a position whose first fill has just become known. A second call changes nothing.
+
+        presumed: nobody knows whether there is a position, and questions are held back; an order is not. The exchange
+        accepts the stop only if there is one, so trying is harmless. The two seconds begin with the first sign.
+        """
         self._now_ms = now_ms
         slot = self.slots.get(symbol)
         if slot is not None:
-            if slot.position_id != position_id:
+            if slot.position_id != position_id and not presumed:
                 self.alarm("stop_slot_taken", symbol, f"{slot.name} still stands where {name} is needed")
                 self.exit_now(position_id, Reason.UNPROTECTED, now_ms)
+            elif slot.presumed and not presumed:
+                slot.presumed, slot.deadline_ms = False, now_ms + DEADLINE_MS
+                slot.next_ms = min(slot.next_ms, now_ms)
             return
-        slot = Slot(position_id, symbol, side, trigger, name, now_ms + DEADLINE_MS, now_ms)
+        slot = Slot(position_id, symbol, side, trigger, name, now_ms + DEADLINE_MS, now_ms, presumed=presumed)
         self.slots[symbol] = slot
         self._place(slot, now_ms)
 
@@ -334,7 +344,7 @@ class Protection:
             slot.naked_since_ms = 0
 
     def _exit(self, slot: Slot, reason: Reason, now_ms: int, why: str) -> None:
-        if slot.exit_asked or self.kind == TAKE_PROFIT:
+        if slot.exit_asked or slot.presumed or self.kind == TAKE_PROFIT:
             return
         slot.exit_asked = True
         self.alarm("stop_exit", slot.symbol, why)

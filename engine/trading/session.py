@@ -91,14 +91,14 @@ class LiveTrading:
         self.note_tick: Callable[[int, int], None] = lambda hold, now_ms: None
         self.stood_still: Callable[[], bool] = Stall()
         self.room: Callable[[int], bool] = budget.room_for_entry
-        self.violations = 0
+        self.violations = self.malformed = 0
         self.active = False  # true once what stood on the exchange at start has been taken over
+        self.inherited: frozenset[int] = frozenset()  # positions whose stop an earlier run began to look after
         self._names, self._feed_mark = names, feed_mark
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
         self._now_ms = 0
         self._renew_due_ms = self._account_ms = 0
-        self.malformed = 0
         self.protection = Protection(
             symbols, sender, self.exit_position, self.alarm, self._protection_changed,
             lambda name: is_ours(name, names[0]),
@@ -112,6 +112,7 @@ class LiveTrading:
             self._ask_trades, self._settle, self._give_up,
         )  # fmt: skip
         self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
+        self.blind.over = self.alarm.over
         self.sweeps = Sweeps(sender, (self.protection, self.takes), self.reconciler, self._read, self._read_wallet)
         self.fees = FeePrices(sender, self.alarm)
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
@@ -130,6 +131,7 @@ class LiveTrading:
         )  # fmt: skip
         gateway.on_event = self._to_desk
         gateway.on_evidence = self._first_fill
+        gateway.on_doubt = lambda order, now_ms: self._first_fill(order, now_ms, presumed=True)
         gateway.on_silence = self._stream_silent
         gateway.on_foreign = self.foreign.on_update
         gateway.route_of = desk.exit_route
@@ -207,13 +209,13 @@ class LiveTrading:
 
     # --- the desk's observer ---
 
-    def _first_fill(self, order: Order, now_ms: int) -> None:
+    def _first_fill(self, order: Order, now_ms: int, presumed: bool = False) -> None:
         entry = self.desk.entries.get(order.position_id)
         if entry is None:
             return
         trigger = protect_level(entry.side, entry.sl_price, entry.atr_15m, self.gateway.steps[entry.symbol][0])
         name = client_order_id(*self._names, order.position_id, "p")
-        self.protection.arm(order.position_id, entry.symbol, entry.side, trigger, name, now_ms)
+        self.protection.arm(order.position_id, entry.symbol, entry.side, trigger, name, now_ms, presumed)
 
     def position_opened(self, slot: int, now_ms: int) -> None:
         """Its stop is under way since the first evidence; say so if it is confirmed already."""
@@ -239,8 +241,8 @@ class LiveTrading:
         return flat and free and symbol not in self.reconciler.doubts
 
     def unprotected_ms(self, position_id: int) -> int:
-        """How long the position had no confirmed stop on the exchange."""
-        return self.protection.naked_total_ms(position_id, self._now_ms)
+        """How long the position had no confirmed stop on the exchange; −1: an earlier run saw its beginning."""
+        return -1 if position_id in self.inherited else self.protection.naked_total_ms(position_id, self._now_ms)
 
     def hold(self, now_ms: int) -> int:
         """Look at what only this process knows, before a decision; noted beside it as `engine.timers.Hold`."""

@@ -133,6 +133,8 @@ def take_over(
             trading.foreign.remember(int(row["symbol"]), trade_id)
     for symbol, time_ms in desk.touched_ms.items():
         trading.reconciler.event(symbol, time_ms)
+    held_ids = desk.positions.rows["position_id"][: desk.positions.count].tolist()
+    trading.inherited = frozenset(held_ids) | frozenset(restored.entries)
     _take_stops(parts, trading, config, report, index, now_ms)
     resume_twins(restored, parts.core.twins, desk, symbols, now_ms)
     resumed = resume_orders(

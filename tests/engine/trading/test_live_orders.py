@@ -380,6 +380,7 @@ def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_st
     rig.run(1_100, marks=False)
     assert rig.held == 0
     assert rig.trading.alarm.counts["blind"] >= 1
+    assert ("blind", 0) not in rig.trading.alarm.open, "over: no task for a person"
 
 
 def test_after_a_start_the_streams_have_their_time_to_bring_a_price() -> None:

@@ -274,7 +274,7 @@ async def test_a_position_closed_by_hand_while_we_were_down_is_found(tmp_path: P
         live = await sim.start_engine()
         await sim.until(lambda: live.parts.core.desk.positions.count == 0, "found flat", 15)
         (trade,) = trades(sim)
-        assert trade["qty"] > 0.0
+        assert trade["qty"] > 0.0 and trade["unprotected_ms"] == -1, "nobody saw all of its life"
         assert live.parts.core.desk.trades_closed == 1
 
 

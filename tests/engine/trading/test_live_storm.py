@@ -25,7 +25,6 @@ from tests.conftest import long_run
 SYMBOL_COUNT = 4
 NAKED_S = 3.5  # the two seconds, what an exit takes, and a machine that does other things too
 BLOCKED_S = 25.0  # where no request could reach the exchange for a while, or no answer us
-SILENT_S = {"rate_limited": 14.0}  # a refusal for rate over REST keeps our questions back for ten seconds
 OPEN_RISK = {
     "cooldown_minutes": 0, "max_losing_streak": 10**6, "max_day_loss": 1.0, "max_drawdown": 1.0,
     "max_total_notional_usdt": 1e9, "max_correlated_usdt": 1e9, "max_positions": SYMBOL_COUNT,
@@ -118,8 +117,7 @@ async def storm(sim: Simulated, oracle: Oracle, chance: random.Random, seconds: 
             begun[name] += 1
             if blocks:
                 lift_s = loop.time() + chance.uniform(0.3, 1.5)
-            silent_s = SILENT_S.get(name, 4.0 if blocks else 0.0)
-            oracle.blocked_until_s = max(oracle.blocked_until_s, time.monotonic() + silent_s)
+                oracle.blocked_until_s = time.monotonic() + 4.0
         if lift_s and loop.time() > lift_s:
             lift_s = 0.0
             sim.server.faults.end()
