@@ -30,7 +30,7 @@ from kernels.decide import BIT, FACTS, PLAN
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
 MODEL_ID_BYTES = RECORDS[Kind.SIGNAL]["model_id"].itemsize
-BOOK, SIGNAL = Kind.BOOK, Kind.SIGNAL  # looking an enum's member up costs a call on the hot path
+BOOK, MARK, SIGNAL = Kind.BOOK, Kind.MARK, Kind.SIGNAL  # looking an enum's member up costs a call on the hot path
 MARK_TO_EXIT, ORDER = int(Stage.MARK_TO_EXIT), int(Stage.ORDER)
 RUNNING, ENTRIES_OFF = int(RunState.RUNNING), (int(RunState.REDUCE_ONLY), int(RunState.HALTED))
 GAP, CLOCK, FULL, AUDIT = int(Hold.GAP), int(Hold.CLOCK), int(Hold.FULL), int(Hold.AUDIT)
@@ -39,6 +39,7 @@ F_HAS_MODEL, F_SESSION, F_REDUCE_ONLY = _FLAG["has_model"], _FLAG["session"], _F
 F_HALTED, F_UNKNOWN, F_FLAT = _FLAG["symbol_halted"], _FLAG["unknown_order"], _FLAG["flat"]
 _HELD = {GAP: "gap", CLOCK: "clock_bad", FULL: "journal_full", AUDIT: "audit_failed"}
 HOLD_FLAGS = [sum(_FLAG[name] for bit, name in _HELD.items() if hold & bit) for hold in range(16)]
+REASONS = {int(reason): reason for reason in Reason}
 CHANGED = 1  # marks an INSTRUMENT record that is an input, not a part of a segment's beginning
 LEAVE_BEFORE_MS = 3_600_000  # positions are exited this long before delivery
 
@@ -187,7 +188,7 @@ class Core:
         self.clock.observe(event_ms)
         now_ms = self.clock.now_ms()
         self.counters.marks += 1
-        self.journal.write(Kind.MARK, recv_ns, now_ms, event_ms, price, funding_rate, symbol, 0, next_funding_ms)
+        self.journal.write(MARK, recv_ns, now_ms, event_ms, price, funding_rate, symbol, 0, next_funding_ms)
         self.marks[symbol] = price
         self.mark_ms[symbol] = event_ms
         slot = self.desk.positions.slot_of[symbol]
@@ -207,7 +208,7 @@ class Core:
     def _guard(self, symbol: int, slot: int, price: float, now_ms: int, recv_ns: int) -> None:
         reason = self._check(self.desk.positions.rows, slot, price, now_ms)
         if reason:
-            self.desk.exit(slot, Reason(reason), now_ms)
+            self.desk.exit(slot, REASONS[reason], now_ms)
             self.latencies.add(MARK_TO_EXIT, time.monotonic_ns() - recv_ns)
 
     def on_book(self, symbol: int, event_ms: int) -> None:
@@ -393,7 +394,7 @@ class Core:
             self.journal.write(Kind.TIMER, time.monotonic_ns(), now_ms, Timer.CHECK_ALL, 0, 0, 0)
         hits = stops.check_all(positions.rows, positions.count, self.marks, now_ms, slots, reasons)
         for slot, reason in zip(slots[:hits].tolist(), reasons[:hits].tolist(), strict=True):
-            self.desk.exit(slot, Reason(reason), now_ms)
+            self.desk.exit(slot, REASONS[reason], now_ms)
         return int(hits)
 
 

@@ -76,7 +76,8 @@ class OrderBudget:
         )
 
     def _turn(self, now_ms: int) -> None:
-        for at, span in enumerate(SPANS_MS):
-            window = now_ms // span
-            if window != self._words[3 * at + 2]:
-                self._words[3 * at + 2], self._words[3 * at + 1] = window, 0
+        words, ten_s, minute = self._words, now_ms // SPANS_MS[0], now_ms // SPANS_MS[1]
+        if words[2] != ten_s:
+            words[2], words[1] = ten_s, 0
+        if words[5] != minute:
+            words[5], words[4] = minute, 0

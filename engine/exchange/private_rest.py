@@ -47,7 +47,7 @@ class PrivateRest:
 
     def send(self, request: Request, done: Done) -> bool:
         """Start a call; False when too many are in flight. `done` is called exactly once, never from inside."""
-        if len(self._tasks) >= MAX_IN_FLIGHT - (0 if request.call.value.orders else KEPT_FOR_ORDERS):
+        if len(self._tasks) >= MAX_IN_FLIGHT - (0 if request.call.method.orders else KEPT_FOR_ORDERS):
             return False
         task = asyncio.get_running_loop().create_task(self._report(request, done))
         self._tasks.add(task)
@@ -59,7 +59,7 @@ class PrivateRest:
 
     async def call(self, request: Request, share: float | None = None) -> Reply:
         """Make one call and return its reply; LOST when nobody can say what became of it. share: not the call's own."""
-        method = request.call.value
+        method = request.call.method
         if request.weight and self._budget.take(request.weight, method.share if share is None else share) > 0.0:
             return Reply(429, -1003, "held back here: the request weight of this minute is used up")
         if self._session is None:

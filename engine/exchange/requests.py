@@ -30,7 +30,10 @@ class Method:
 
 
 class Call(enum.Enum):
-    """The private calls of the engine."""
+    """The private calls of the engine. `method` is the value, without the call that `value` costs."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
 
     ORDER_PLACE = Method("order", "POST", "/fapi/v1/order", 0, "order.place", 1)
     ORDER_CANCEL = Method("cancel", "DELETE", "/fapi/v1/order", 1, "order.cancel")
@@ -67,11 +70,14 @@ class Request:
     def weight(self) -> int:
         """The REST weight; lists of open orders cost 1 when asked for one symbol."""
         listing = self.call in (Call.OPEN_ORDERS, Call.OPEN_ALGOS)
-        return 1 if listing and "symbol" in self.params else self.call.value.weight
+        return 1 if listing and "symbol" in self.params else self.call.method.weight
 
 
 class NakedExitError(Exception):
     """A bug stopped at the door: an order that should reduce was about to leave without reduceOnly."""
+
+
+ORDER_PLACE = Call.ORDER_PLACE  # looking an enum's member up costs a call on the hot path
 
 
 def _side(side: int) -> str:
@@ -104,7 +110,7 @@ def exit_order(symbol: str, side: int, qty: str, client_order_id: str, reduce_on
     }  # fmt: skip
     if price:
         params |= {"type": "LIMIT", "timeInForce": "IOC", "price": price}
-    return Request(Call.ORDER_PLACE, params)
+    return Request(ORDER_PLACE, params)
 
 
 STOP, TAKE_PROFIT = "STOP_MARKET", "TAKE_PROFIT_MARKET"

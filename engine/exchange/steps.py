@@ -36,6 +36,10 @@ class Step:
         return Decimal(text) % Decimal(self.text) == 0
 
     def _units(self, value: str | float, rounding: str) -> int:
+        if not isinstance(value, str):  # on the way of an exit: a float at a multiple needs no decimals
+            ratio = value / self.size
+            if abs(ratio) < 1e8 and abs(ratio - round(ratio)) <= 5e-10:
+                return round(ratio)
         exact = Decimal(value if isinstance(value, str) else repr(value)) / Decimal(self.text)
         if not isinstance(value, str):  # 0.3 / 0.1 must stay 3 units
             near = exact.to_integral_value(ROUND_HALF_EVEN)

@@ -54,11 +54,14 @@ class Venue:
         now_ms = self._now_ms()
         if self._fenced() or now_ms < self._banned_until_ms:
             return ""
-        method = request.call.value
-        if method.orders:
+        method = request.call.method
+        taken = self._hand_over(request, self._watch(done, method.orders > 0), route if method.ws else REST)
+        if method.orders:  # whether taken or not, and after the send: an order does not wait for its count
             self.budget.count(now_ms, method.orders)
-        done = self._watch(done, method.orders > 0)
-        if method.ws and route != REST:
+        return taken
+
+    def _hand_over(self, request: Request, done: Done, route: int) -> str:
+        if route != REST:
             count = len(self.lanes)
             for offset in range(count):
                 lane = self.lanes[(route + offset) % count]

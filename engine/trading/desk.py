@@ -14,7 +14,7 @@ from engine.trading.entry import Entry
 from engine.trading.exits import ExitRun, Terms
 from engine.trading.gateway import Gateway, OrderEvent
 from engine.trading.observer import Observer
-from engine.trading.orders import Event, Order, OrderType, client_order_id
+from engine.trading.orders import LIMIT_IOC, MARKET, Event, Order, client_order_id
 from engine.trading.positions import Positions
 from engine.trading.records import Records
 from engine.trading.twin import NoTwins, Twins
@@ -22,6 +22,8 @@ from kernels import stops
 from kernels.compile import entry_point
 from kernels.records import OrderState, PositionEvent, Reason
 from kernels.stops import POSITION
+
+SEND = Event.SEND
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Desk:
         """Send the entry order of an accepted decision."""
         name = client_order_id(self._journal.engine_id, self._journal.run_id, entry.position_id, "e")
         order = Order(
-            name, entry.position_id, entry.symbol, entry.side, OrderType.LIMIT_IOC, False, entry.qty,
+            name, entry.position_id, entry.symbol, entry.side, LIMIT_IOC, False, entry.qty,
             entry.limit_price, Reason.ENTRY, now_ms,
         )  # fmt: skip
         self.entries[entry.position_id] = entry
@@ -74,11 +76,10 @@ class Desk:
 
     def exit(self, slot: int, reason: Reason, now_ms: int) -> Order | None:
         """Send reduce-only orders for the whole of a position; None when its exit is already under way."""
-        row = self.positions.rows[slot]
-        position_id = int(row["position_id"])
+        position_id, symbol, _, _ = self.positions.head(slot)
         if position_id in self.exits:
             return None
-        run = ExitRun(position_id, int(row["symbol"]), reason)
+        run = ExitRun(position_id, symbol, reason)
         self.exits[position_id] = run
         if self.terms is not None and self.terms.stop_triggering(run.symbol):
             run.next_ms = now_ms + exits.TRIGGER_WAIT_MS
@@ -88,15 +89,14 @@ class Desk:
         return order
 
     def _exit_round(self, run: ExitRun, slot: int, now_ms: int) -> Order | None:
-        row = self.positions.rows[slot]
-        side, qty, text, largest, price = -int(row["side"]), float(row["qty"]), "", 0.0, 0.0
-        kind = OrderType.MARKET
+        _, _, held, qty = self.positions.head(slot)
+        side, text, largest, price, kind = -held, "", 0.0, 0.0, MARKET
         if self.terms is not None:
             qty, text = self.terms.exit_qty(slot)
             largest = self.terms.slice_qty(run.symbol)
             if run.banded:
                 price = self.terms.band_price(run.symbol, side)
-                kind = OrderType.LIMIT_IOC if price > 0.0 else kind
+                kind = LIMIT_IOC if price > 0.0 else kind
         if qty <= 0.0:  # less than one step is left: nothing can be sold, and a person was told
             run.next_ms = now_ms + exits.DUST_MS
             return None
@@ -118,7 +118,7 @@ class Desk:
     def _send(self, order: Order, now_ms: int) -> None:
         self.orders[order.client_order_id] = order
         self._records.order(order, now_ms)
-        order.apply(Event.SEND)
+        order.apply(SEND)
         self._gateway.submit(order, now_ms)
         self._records.order(order, now_ms)
 
@@ -314,7 +314,7 @@ class Desk:
         """Take over a reducing order that the exchange or a person sent: its fills close our position like our own."""
         row = self.positions.rows[slot]
         order = Order(
-            name, int(row["position_id"]), int(row["symbol"]), side, OrderType.MARKET, True, qty, 0.0, reason, now_ms,
+            name, int(row["position_id"]), int(row["symbol"]), side, MARKET, True, qty, 0.0, reason, now_ms,
             order_id=order_id,
         )  # fmt: skip
         order.apply(Event.SEND)

@@ -18,7 +18,7 @@ from engine.exchange.steps import Step
 from engine.exchange.user_data import OrderUpdate, TradeLite
 from engine.exchange.venue import Sender
 from engine.trading.gateway import OrderEvent
-from engine.trading.orders import Event, Order, OrderType
+from engine.trading.orders import LIMIT_IOC, Event, Order
 from kernels.records import OrderState
 
 REPLY_WAIT_MS = 1_000  # no answer for this long: the fate is unknown
@@ -99,7 +99,7 @@ class LiveGateway:
         self._now_ms = now_ms
         price_step, qty_step = self.steps[order.symbol]
         symbol, name = self.symbols[order.symbol], order.client_order_id
-        price = price_step.write(order.price) if order.order_type is OrderType.LIMIT_IOC else ""
+        price = price_step.write(order.price) if order.order_type is LIMIT_IOC else ""
         qty = order.qty_text or qty_step.write(order.qty)
         if order.reduce_only:
             request = exit_order(symbol, order.side, qty, name, order.reduce_only, price)

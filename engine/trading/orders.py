@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from kernels.records import OrderState, Reason
 
@@ -14,6 +15,9 @@ class OrderType(enum.IntEnum):
     MARKET = 0
     LIMIT_IOC = 1
     STOP_MARKET = 2
+
+
+MARKET, LIMIT_IOC = OrderType.MARKET, OrderType.LIMIT_IOC  # looking a member up costs a call on the hot path
 
 
 class Event(enum.IntEnum):
@@ -133,12 +137,15 @@ def base36(number: int) -> str:
             return digits
 
 
+_run_text = lru_cache(4)(base36)
+
+
 def client_order_id(engine_id: str, run_id: int, seq: int, role: str) -> str:
     """Return the deterministic client order id of the order that belongs to journal seq `seq`.
 
     role: `e` entry, `x` exit, `p` protective stop; at most 36 characters of the exchange's alphabet.
     """
-    return f"ta-{engine_id}-{base36(run_id)}-{base36(seq)}-{role}"
+    return f"ta-{engine_id}-{_run_text(run_id)}-{base36(seq)}-{role}"
 
 
 def is_ours(order_id: str, engine_id: str) -> bool:

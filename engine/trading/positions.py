@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy.typing as npt
 
 from kernels.stops import POSITION
 
+HEAD = struct.Struct("<QHb5xd")  # how a POSITION begins: position_id, symbol, side, …, qty
+
 
 class Positions:
     """The first `count` rows of `rows` are open. `slot_of[symbol]` is a row's index, or −1 when the symbol is flat."""
 
     def __init__(self, symbols: int, capacity: int) -> None:
         self.rows: npt.NDArray[Any] = np.zeros(capacity, POSITION)
+        self._bytes = self.rows.view(np.uint8).data
         self.slot_of: list[int] = [-1] * symbols
         self.count = 0
         self.model_of: dict[int, bytes] = {}
@@ -44,6 +48,10 @@ class Positions:
             self.slot_of[int(self.rows[slot]["symbol"])] = slot
         self.rows[last] = np.zeros(1, POSITION)[0]
         self.count = last
+
+    def head(self, slot: int) -> tuple[int, int, int, float]:
+        """Return (position id, symbol, side, quantity) of a row, at a tenth of a numpy record's cost."""
+        return HEAD.unpack_from(self._bytes, slot * POSITION.itemsize)  # type: ignore[return-value]
 
     def slot_of_id(self, position_id: int) -> int:
         """Return the slot of a position by its id, or −1."""

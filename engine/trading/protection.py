@@ -46,6 +46,9 @@ class Stage(enum.Enum):
     CLEARING = 4
 
 
+TRIGGERED = Stage.TRIGGERED  # looking an enum's member up costs a call on the hot path
+
+
 def protect_level(side: int, sl_price: float, atr_15m: float, tick: Step) -> str:
     """Return the trigger: max(0.15 × ATR15m, 5 ticks) beyond the local stop, on the tick, away from the market."""
     gap = max(GAP_ATR * atr_15m, GAP_TICKS * tick.size)
@@ -124,7 +127,7 @@ class Protection:
     def triggering(self, symbol: int) -> bool:
         """Whether the symbol's stop has been seen triggering."""
         slot = self.slots.get(symbol)
-        return slot is not None and slot.stage is Stage.TRIGGERED
+        return slot is not None and slot.stage is TRIGGERED
 
     def owns(self, symbol: int, order_id: int, client_id: str, original_type: str, side: int) -> bool:
         """Whether an order event is the child of this symbol's stop (it may come before the ALGO_UPDATE)."""

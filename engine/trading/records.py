@@ -13,6 +13,8 @@ from engine.trading.orders import Order
 from engine.trading.positions import Positions
 from kernels.records import Kind, PositionEvent, Reason
 
+ORDER = Kind.ORDER  # looking an enum's member up costs a call on the hot path
+
 
 class Records:
     """Writes what the desk knows; `mode` goes into every record."""
@@ -38,9 +40,9 @@ class Records:
     def order(self, order: Order, now_ms: int) -> None:
         """Journal an order as it is now."""
         self._journal.write(
-            Kind.ORDER, time.monotonic_ns(), now_ms, order.client_order_id.encode(), order.position_id, order.symbol,
-            order.side, int(order.state), int(order.reason), int(order.reduce_only), int(order.order_type), order.qty,
-            order.price, order.filled_qty, order.average_price, order.order_id, order.code, self._mode,
+            ORDER, time.monotonic_ns(), now_ms, order.client_order_id.encode(), order.position_id, order.symbol,
+            order.side, order.state, order.reason, order.reduce_only, order.order_type, order.qty, order.price,
+            order.filled_qty, order.average_price, order.order_id, order.code, self._mode,
             order.detail.encode()[:64],
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ class LiveTerms:
         marks: npt.NDArray[np.float64],
         desk: Desk,
         gateway: LiveGateway,
-        protections: tuple[Protection, ...],
+        protections: tuple[Protection, Protection],
         reconciler: Reconciler,
         now_ms: Callable[[], int],
         read: Callable[[int], None],
@@ -33,6 +33,7 @@ class LiveTerms:
     ) -> None:
         self._settings, self._instruments, self._marks = settings, instruments, marks
         self._desk, self._gateway, self._protections, self._reconciler = desk, gateway, protections, reconciler
+        self._market_max = instruments["market_max_qty"]  # a view of the same memory
         self._now_ms, self._read, self._alarm = now_ms, read, alarm
 
     def exit_qty(self, slot: int) -> tuple[float, str]:
@@ -40,11 +41,10 @@ class LiveTerms:
 
         What is off a changed step is left to a person; 0.0 when that is all there is.
         """
-        row = self._desk.positions.rows[slot]
-        symbol, qty = int(row["symbol"]), float(row["qty"])
+        _, symbol, side, qty = self._desk.positions.head(slot)
         step, stated = self._gateway.steps[symbol][1], self._reconciler.stated.get(symbol)
         text = ""  # our own number, which the gateway writes on the step
-        if stated is not None and stated.qty * float(row["side"]) > 0.0:
+        if stated is not None and stated.qty * side > 0.0:
             newer = stated.time_ms >= self._reconciler.last_event_ms.get(symbol, 0) or abs(stated.qty) >= qty
             if newer if self._settings.external != "ignore" else abs(stated.qty) < qty:
                 text = stated.amount.lstrip("-")
@@ -60,7 +60,7 @@ class LiveTerms:
 
     def slice_qty(self, symbol: int) -> float:
         """Return MARKET_LOT_SIZE.maxQty."""
-        return float(self._instruments[symbol]["market_max_qty"])
+        return float(self._market_max.item(symbol))
 
     def band_price(self, symbol: int, side: int) -> float:
         """Return the PERCENT_PRICE bound of the mark, on the tick; 0.0 when it is not known."""
@@ -73,7 +73,8 @@ class LiveTerms:
 
     def stop_triggering(self, symbol: int) -> bool:
         """Whether an order of ours on the exchange has been seen triggering."""
-        return any(protection.triggering(symbol) for protection in self._protections)
+        stop, take = self._protections
+        return stop.triggering(symbol) or take.triggering(symbol)
 
     def read_position(self, symbol: int) -> None:
         """Ask for the symbol's position."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import orjson
 import pytest
@@ -36,6 +36,21 @@ def test_rounding_of_odd_values() -> None:
     )  # fmt: skip
     assert Step(0.001).floor("0.0019999999999999999") == "0.001"
     assert not Step(0.001).fits("0.0015")
+
+
+@pytest.mark.parametrize("size", [0.001, 0.1, 0.007, 1.0, 10.0, 1e-8])
+def test_a_float_is_rounded_as_its_shortest_decimal(size: float) -> None:
+    step, exact = Step(size), Decimal(repr(size))
+    for units in (0, 1, 3, 999, 123_457, 99_999_999, 100_000_001, 3_000_000_007):
+        for off in (0.0, 1e-11, -1e-11, 4e-10, -4e-10, 2e-9, -2e-9, 0.3, -0.3):
+            value = (units + off) * size
+            ratio = Decimal(repr(value)) / exact
+            near = ratio.to_integral_value()
+            if abs(ratio - near) > Decimal("1e-9") * max(Decimal(1), abs(ratio)):
+                low, high = ratio.to_integral_value(ROUND_FLOOR), ratio.to_integral_value(ROUND_CEILING)
+            else:
+                low = high = near
+            assert (Decimal(step.floor(value)), Decimal(step.ceil(value))) == (low * exact, high * exact)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ def test_ws_params_are_signed_sorted_and_unencoded() -> None:
     assert signed == {**params, "signature": expected}
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_hmac_equals_the_standard_library(length: int) -> None:
+    secret = "sécret" * 40
+    signer = HmacSigner(secret[:length])
+    for payload in (b"", PAYLOAD.encode(), PAYLOAD.encode() * 5):
+        expected = hmac.new(secret[:length].encode(), payload, hashlib.sha256).hexdigest()
+        assert signer.sign(payload) == signer.sign(payload) == expected
+
+
 def test_ed25519_verifies_over_the_encoded_bytes() -> None:
     key = Ed25519PrivateKey.generate()
     signer = make_signer(pem(key))
