@@ -17,19 +17,30 @@ from engine.config import Config
 
 PERIOD_S = 5.0
 REPEAT_S = 6 * 3_600.0  # a standing alarm is told again this often
+NAMED = 20  # symbols in one message
 AGAIN_S = 300.0  # and so often while not every address took it
 logger = structlog.get_logger("control.alerts")
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """One condition. `holds` sees the status and the configuration; it must be true for `for_s` before it is told."""
+    """One condition. `holds` sees the status and the configuration; it must be true for `for_s` before it is told.
+
+    which: what it concerns, named after `says` when it is told.
+    """
 
     name: str
     severity: str
     says: str
     for_s: float
     holds: Callable[[Status, Config], bool]
+    which: Callable[[Status], list[str]] = lambda status: []
+
+    def message(self, status: Status) -> str:
+        """Return `says` and the names of what it concerns, as many as a message bears."""
+        names = self.which(status)
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"{self.says}: {', '.join(names[:NAMED])}{more}" if names else self.says
 
 
 def _engine(test: Callable[[Status, Config], bool]) -> Callable[[Status, Config], bool]:
@@ -67,7 +78,8 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("no_model", "warning", "no model is active: nothing can be decided", 60,
           _engine(lambda s, _: s.engine is not None and not s.engine.model_id)),
     Alarm("symbols_halted", "warning", "symbols are halted", 60,
-          _engine(lambda s, _: s.engine is not None and s.engine.symbols_halted > 0)),
+          _engine(lambda s, _: s.engine is not None and s.engine.symbols_halted > 0),
+          lambda s: s.engine.halted if s.engine is not None else []),
     Alarm("clock_offset", "warning", "our clock and the exchange's differ by more than a second", 60,
           _engine(lambda s, c: s.engine is not None and c.exchange.clock == "wall"
                   and abs(s.engine.clock_offset_ms or 0) > 1_000)),
@@ -153,14 +165,14 @@ async def watch(services: Services, notify: Notifier | None) -> None:
     while True:
         status = current_status(services)
         for alarm, stands in judge.look(status, time.monotonic()):
-            log = logger.error if stands else logger.info
-            log("alarm" if stands else "alarm ended", alarm=alarm.name, severity=alarm.severity, says=alarm.says)
-            services.hub.publish("log", {"alarm": alarm.name, "stands": stands, "says": alarm.says}, status.now_ms)
+            log, says = (logger.error, alarm.message(status)) if stands else (logger.info, alarm.says)
+            log("alarm" if stands else "alarm ended", alarm=alarm.name, severity=alarm.severity, says=says)
+            services.hub.publish("log", {"alarm": alarm.name, "stands": stands, "says": says}, status.now_ms)
             outcome = "logged"
             if notify is not None:
                 kind = alarm.severity if stands else "ended"
                 title = f"[{kind}] {alarm.name} ({services.config.engine_id}, {status.mode})"
-                body = f"{alarm.says}\nRun-book: docs/ops/runbook/{alarm.name}.md"
+                body = f"{says}\nRun-book: docs/ops/runbook/{alarm.name}.md"
                 try:
                     sent = await asyncio.to_thread(notify, title, body)
                 except Exception as error:

@@ -78,6 +78,7 @@ def engine_status(view: SnapshotView) -> EngineStatus:
         symbols=len(view.symbols),
         symbols_ready=int(np.count_nonzero(view.symbols["ready"])),
         symbols_halted=int(np.count_nonzero(view.symbols["halted"])),
+        halted=[text(name) for name in view.symbols["symbol"][view.symbols["halted"] != 0].tolist()],
         journal_seq=int(row["journal_seq"]),
         journal_full=bool(row["journal_full"]),
         rss_bytes=int(row["rss_bytes"]),

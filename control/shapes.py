@@ -68,6 +68,8 @@ class EngineStatus(msgspec.Struct):
     symbols: int
     symbols_ready: int
     symbols_halted: int
+    halted: list[str]
+    """Symbols that take no entries until they are allowed again, in the order of the configuration."""
     journal_seq: int
     journal_full: bool
     rss_bytes: int

@@ -132,6 +132,10 @@ class Supervisor:
         code = child.process.returncode
         if not child.restart or code == child.refusal:
             self._say(f"{child.name} ended with code {code}; it is not restarted:\n{child.tail()}")
+            others = [other.name for other in self.children if other.process is not None and other is not child]
+            if others:
+                goes = f"{' and '.join(others)} {'goes' if len(others) == 1 else 'go'} on without it"
+                self._say(f"{goes}. Mend what it says, end this command (Ctrl-C) and run it again.")
             child.process = None
             return
         child.crashes.append(now)

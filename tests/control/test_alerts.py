@@ -75,6 +75,14 @@ def test_each_condition_raises_its_alarm_and_a_dead_engine_does_not(status: Stat
     assert names(dead.look(changed(bad, alive=False), 61)) == [("engine_silent", True)]
 
 
+def test_halted_symbols_are_named(status: Status) -> None:
+    (alarm,) = [alarm for alarm in ALARMS if alarm.name == "symbols_halted"]
+    assert alarm.message(changed(status, halted=["BTCUSDT", "ETHUSDT"])).endswith("halted: BTCUSDT, ETHUSDT")
+    many = alarm.message(changed(status, halted=[f"S{i}USDT" for i in range(25)]))
+    assert "S19USDT and 5 more" in many and "S20USDT" not in many
+    assert alarm.message(status) == alarm.says
+
+
 def test_a_message_that_did_not_arrive_is_sent_again_soon(status: Status) -> None:
     judge, dead = Judge(Config()), changed(status, alive=False)
     judge.look(dead, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -63,3 +64,23 @@ def test_the_log_shown_for_a_child_is_its_own(tmp_path: Path) -> None:
     assert child.process is not None and child.process.wait(30) == 1
     supervisor.tend()
     assert "no such key" in said[0] and "yesterday" not in said[0]
+    assert len(said) == 1, "nothing else runs"
+
+
+def test_a_refused_first_start_says_what_goes_on_and_what_to_do(tmp_path: Path) -> None:
+    said: list[str] = []
+    engine = Child("engine", [sys.executable, "-c", "import sys; sys.exit(2)"], {}, tmp_path / "engine.log")
+    control = Child("control", [sys.executable, "-c", "input()"], {}, tmp_path / "control.log")
+    control.process = subprocess.Popen(control.command, stdin=subprocess.PIPE)
+    try:
+        supervisor = Supervisor([control, engine], said.append, lambda child: None)
+        engine.spawn()
+        assert engine.process is not None and engine.process.wait(30) == 2
+        supervisor.tend()
+        assert "it is not restarted" in said[0]
+        assert said[1].startswith("control goes on without it") and "run it again" in said[1]
+        assert engine.process is None and control.running
+    finally:
+        control.process.kill()
+        control.process.wait()
+        control.process.stdin.close()  # type: ignore[union-attr]
