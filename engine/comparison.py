@@ -43,8 +43,10 @@ STATE = frozenset(
     {"not_flat", "cooldown", "max_positions", "max_notional", "leverage", "day_loss", "drawdown", "losing_streak",
      "liquidation", "unknown_order", "correlation"}
 )  # fmt: skip
+LIMITS = STATE - {"not_flat", "cooldown"}  # of the account: another symbol's position can be the cause
 OPERATOR = frozenset({"no_session", "no_model", "reduce_only", "symbol_halted", "rate_budget", "delivery"})
 MODEL = frozenset({"no_side", "er_low", "tail", "mae", "hold", "nan_unseen", "not_ready"})
+NOT_FLAT = 1 << GATES.index("not_flat")
 BY_MARKET = frozenset({int(Reason.TP), int(Reason.SL), int(Reason.TIME)})
 
 CAUSES: dict[str, str] = {
@@ -61,7 +63,7 @@ CAUSES: dict[str, str] = {
     "operator": "a person, a session or a limit outside the market",
     "not_filled": "one side's order met no book within its limit",
     "not_decided": "one side made no decision at that minute",
-    "held_before": "the position was opened before the run began",
+    "held_before": "a position opened before the run began: itself, or what it kept the run from",
     "still_open": "the position was open at the end of one side",
     "unexplained": "no cause was found",
 }
@@ -166,6 +168,7 @@ class _Comparer:
         self.decided = {(row["symbol"].decode(), int(row["decision_ms"])): row for row in run.decisions}
         self.ours = self._keyed(run.rounds, {seq: int(row["decision_ms"]) for seq, row in self.decision_of.items()})
         self.theirs = self._keyed(_rounds(result), _decision_times(result))
+        self.held_until_ms = self._held()
 
     def _keyed(self, rounds: Array, decided_ms: dict[int, int]) -> dict[tuple[str, int], Any]:
         """Return symbol and decision time → round; 0 − id stands for the time of one decided before the run."""
@@ -173,6 +176,16 @@ class _Comparer:
             (row["symbol"].decode(), decided_ms.get(int(row["position_id"]), -int(row["position_id"]))): row
             for row in rounds
         }
+
+    def _held(self) -> dict[str, float]:
+        """Return symbol → when the position ended that the run began with; infinite: not within the run."""
+        found, seen = {}, set[str]()
+        for row in self.run.decisions:
+            name = row["symbol"].decode()
+            if name not in seen and NOT_FLAT & int(row["gates"]):
+                found[name] = np.inf
+            seen.add(name)
+        return found | {name: float(row["closed_ms"]) for (name, time_ms), row in self.ours.items() if time_ms <= 0}
 
     def made(self) -> Comparison:
         found = self.found
@@ -300,11 +313,25 @@ class _Comparer:
             closed_ms = int(row["closed_ms"])
             if symbol != key[0] or not decision_ms < key[1] <= closed_ms:
                 continue
+            if decision_ms <= 0:
+                break
             age_ms = int(signal["time_ms"]) - key[1]
             if only_in == "run" and closed_ms < key[1] + age_ms:
                 return "late_inputs", f"{text}: the run decided {age_ms} ms after the close, its own trade was over"
             return "follows", f"{text}: its trade decided at {decision_ms} ended at {closed_ms} ({_reason(row)})"
+        if only_in == "backtest" and (held := self._kept_by(key, names)):
+            return "held_before", f"{text}: {held} was held when the run began"
         return "follows", text
+
+    def _kept_by(self, key: tuple[str, int], names: list[str]) -> str:
+        """Return the symbol whose position of an earlier run kept this run from entering, "" if none did."""
+        until_ms = self.held_until_ms.get(key[0], 0.0)
+        ends = [int(row["closed_ms"]) for (symbol, _), row in self.ours.items() if symbol == key[0]]
+        newest_ms = max((end for end in ends if end < key[1]), default=0)
+        if until_ms >= key[1] or ("cooldown" in names and until_ms == newest_ms > 0):
+            return key[0]
+        others = (symbol for symbol, end_ms in self.held_until_ms.items() if end_ms >= key[1])
+        return next(others, "") if LIMITS.intersection(names) else ""
 
     def _why_no_round(self, key: tuple[str, int], signal: Any, only_in: str) -> tuple[str, str]:
         if only_in == "backtest":

@@ -58,8 +58,10 @@ def recorded(day: Day) -> Recorded:
     return Recorded(as_rows(signals, DECISION), as_rows(trades, ROUND), opened)
 
 
-def backtest(day: Day, model: PickyModel) -> Driver:
-    """Backtest the day on its own bars, samples and mark ticks, as `ta backtest --compare-run` does from the store."""
+def backtest(day: Day, model: PickyModel, from_ms: int = 0) -> Driver:
+    """Backtest the day, or what comes after `from_ms`, on its own bars, samples and mark ticks, as
+    `ta backtest --compare-run` does from the store.
+    """
     folder, run_id = day.folder / "journal", day.journal.run_id
     marks, start = mark_bars(folder, "main", run_id), Start(start_path(folder, "main", run_id))
 
@@ -76,7 +78,7 @@ def backtest(day: Day, model: PickyModel) -> Driver:
         for s, name in enumerate(SYMBOLS)
     ]  # fmt: skip
     driver = Driver(
-        day.config, histories, model, instruments(), btc=None, from_ms=day.market.live_from_ms,
+        day.config, histories, model, instruments(), btc=None, from_ms=from_ms or day.market.live_from_ms,
         to_ms=day.market.live_from_ms + MINUTES * MINUTE_MS,
     )  # fmt: skip
     driver.drive()
@@ -143,6 +145,27 @@ def test_a_run_against_itself_differs_nowhere(day: Day) -> None:
     assert found.same == len(found.pairs) == len(result.trades) > 20
     assert all(value == 0.0 for pair in found.pairs for value in pair.split.values())
     assert found.lone == []
+
+
+def test_what_a_position_of_an_earlier_run_kept_from_is_no_consequence_of_a_difference(day: Day) -> None:
+    whole = recorded(day)
+    decided_ms = {int(row["seq"]): int(row["decision_ms"]) for row in whole.decisions}
+    longest = max(whole.rounds, key=lambda row: int(row["closed_ms"] - row["opened_ms"]))
+    from_ms = decided_ms[int(longest["position_id"])] + MINUTE_MS  # as if the run had begun while it was open
+    decisions = whole.decisions[whole.decisions["decision_ms"] > from_ms]
+    rounds = whole.rounds[whole.rounds["closed_ms"] > from_ms]
+    driver = backtest(day, PickyModel(), from_ms)
+    run = Recorded(decisions, rounds, whole.opened & set(decisions["seq"].tolist()))
+    found = compare(run, driver.result(), driver.grid.predictions, driver.grid.path)
+    name = longest["symbol"].decode()
+    own = [lone for lone in found.lone if lone.only_in == "run" and lone.symbol == name and lone.decision_ms <= 0]
+    assert [lone.cause for lone in own] == ["held_before"]
+    meanwhile = [
+        lone for lone in found.lone
+        if lone.only_in == "backtest" and lone.symbol == name and lone.decision_ms <= int(longest["closed_ms"])
+    ]  # fmt: skip
+    assert meanwhile and {lone.cause for lone in meanwhile} == {"held_before"}, meanwhile
+    assert "unexplained" not in found.by_cause()
 
 
 def test_mark_bars_are_made_of_the_ticks(day: Day) -> None:
