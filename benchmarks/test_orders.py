@@ -35,7 +35,7 @@ from kernels.stops import POSITION
 
 SYMBOLS = [f"S{i:03d}USDT" for i in range(600)]
 POSITIONS, ROUNDS, WARM_UP, BLOCKS = 100, 2_100, 100, 5
-P50_US, P99_US = 40.0, 150.0
+P50_US, P99_US = 25.0, 150.0
 NOW_MS = 1_800_000_000_000
 
 
