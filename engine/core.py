@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.journal import Writer
 from engine.latency import Latencies
+from engine.model.protocol import Bindable, Predictor
 from engine.timers import Hold, Timer
 from engine.trading.correlation import Closes, moving_together_usdt
 from engine.trading.desk import Desk
@@ -42,27 +43,6 @@ HOLD_FLAGS = [sum(_FLAG[name] for bit, name in _HELD.items() if hold & bit) for 
 REASONS = {int(reason): reason for reason in Reason}
 CHANGED = 1  # marks an INSTRUMENT record that is an input, not a part of a segment's beginning
 LEAVE_BEFORE_MS = 3_600_000  # positions are exited this long before delivery
-
-
-class Predictor(Protocol):
-    """What the engine asks of a loaded model."""
-
-    model_id: str
-    backend: str
-    nan_unseen: npt.NDArray[np.bool_]  # [132]: features without a NaN in training
-
-    def predict_into(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> None:
-        """Write the 8 predictions of float32[132] into float64[8]."""
-        ...
-
-
-@runtime_checkable
-class Bindable(Protocol):
-    """A model that can be bound to the memory of its row and its answer, which makes each call cheaper."""
-
-    def bind(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> Callable[[], None]:
-        """Return what predicts `row` into `out`, both as they are when it is called."""
-        ...
 
 
 @dataclass
