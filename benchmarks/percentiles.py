@@ -5,8 +5,11 @@ A process of its own sends the closing frames of one symbol after another minute
 (600 symbols close 600 candles a minute), every 10 ms at 10 ×. Two times are kept apart: from the sender's send to our
 callback (socket, the kernel's wake-up of an idle core, event loop, frame parser), and, as the engine measures, from the
 frame in the callback to the decision, the model of 8 × 200 trees included. Three ways of waiting: in epoll with the
-path rehearsed, as the engine does around a minute's end, when closing frames come; in epoll with nothing rehearsed;
-and spinning (`busy_poll`).
+path rehearsed five times a millisecond (`epoll`), in epoll with nothing rehearsed (`epoll_cold`), and spinning
+(`busy_poll`).
+
+The engine in epoll rehearses only around a minute's end. Each frame here stands for one that ends a minute, so its
+window is open all the time; a closing frame that comes after the window meets what `epoll_cold` shows.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_c
 from benchmarks.path_rig import PathRig
 from engine.rehearsal import Rehearsal
 from engine.spin import rehearse, spin
+from engine.urgency import short_slice
 
 GAP_MS = {"1x": 100.0, "10x": 10.0}
 TRAINING = """
@@ -130,20 +134,23 @@ def main() -> int:
     """Measure all cases and write them down."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each case; 100 frames at least")
+    parser.add_argument("--waits", nargs="+", default=["epoll", "epoll_cold", "busy_poll"])
+    parser.add_argument("--training", choices=["none", "beside", "both"], default="both")
     parser.add_argument("--serve", nargs=2)
     given = parser.parse_args()
     if given.serve:
         uvloop.run(serve(float(given.serve[0]), Path(given.serve[1])))
         return 0
+    short_slice()  # as the engine does
     cases: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         rig = PathRig(Path(folder), symbols=1)
         rig.quotes()
-        for training in (False, True):
+        for training in {"none": (False,), "beside": (True,), "both": (False, True)}[given.training]:
             job = subprocess.Popen([sys.executable, "-c", TRAINING]) if training else None
             time.sleep(5.0 if training else 0.0)  # the job loads its libraries and data
-            for wait in ("epoll", "epoll_cold", "busy_poll"):
+            for wait in given.waits:
                 for speed in GAP_MS:
                     count = max(100, int(given.seconds * 1e3 / GAP_MS[speed]))
                     decided, came = run(rig, wait, speed, count)

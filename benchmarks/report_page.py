@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from engine.spin import AFTER_MS, BEFORE_MS, PAUSE_NS
+
 GAINS = Path(__file__).with_name("gains.toml")
 SHOWN = ("0.5", "0.9", "0.99", "0.999", "1.0")
 METHOD = """\
@@ -153,20 +155,24 @@ def spaced_section(cases: list[dict[str, Any]]) -> str:
     lines = ["## One frame at a time: kline frame → decision", ""]
     lines.append(
         "`benchmarks.percentiles`: a process sends the closing frames of one symbol evenly spaced, every 100 ms at 1 × "
-        "and every 10 ms at 10 ×. The receiver waits in epoll and rehearses, as the engine does around a minute's end, "
-        "when closing frames come; in epoll without (`epoll_cold`); or it spins (`busy_poll`). The times are from the "
-        "frame in the callback to the decision; beside them, where it was measured, what a frame takes from the "
-        "sender's send to the callback: socket, the kernel's wake-up of an idle core, event loop, frame parser."
+        "and every 10 ms at 10 ×. The receiver sleeps in epoll and rehearses every "
+        f"{PAUSE_NS // 1_000} µs when a timer wakes it (`epoll`), sleeps in "
+        "epoll without rehearsals (`epoll_cold`), or spins (`busy_poll`). The engine in epoll rehearses from "
+        f"{BEFORE_MS} ms before a minute's end to {AFTER_MS:,} ms after it; each frame here stands for one that ends a "
+        "minute, so that window is open all the time. A closing frame that comes after the window meets what "
+        "`epoll_cold` shows. The times are from the frame in the callback to the decision; beside them what a frame "
+        "takes from the sender's send to the callback: socket, the kernel's wake-up of an idle core, event loop, frame "
+        "parser."
     )
     lines += [
         "",
-        "| waiting | replay | training job | decisions | min | p50 | p90 | p99 | p99.9 | to the callback, p50 |",
+        "| waiting | replay | training job | decisions | min | p50 | p90 | p99 | p99.9 | to the callback, p50 / p99 |",
     ]
     lines.append("|---|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for x in cases:
         times = " | ".join(f"{number(x[name])} µs" for name in ("min_us", "p50_us", "p90_us", "p99_us", "p999_us"))
         beside = "beside" if x["training_beside"] else "none"
-        wire = f"{number(x['wire_p50_us'])} µs" if "wire_p50_us" in x else ""
+        wire = f"{number(x['wire_p50_us'])} / {number(x['wire_p99_us'])} µs"
         lines.append(f"| {x['wait']} | {x['speed']} | {beside} | {x['decisions']:,} | {times} | {wire} |")
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from engine.clock import EventClock
 from engine.market.events import Sink
 from engine.market.wire import Decoder
 from engine.rehearsal import Rehearsal
-from engine.spin import AFTER_MS, BEFORE_MS, MINUTE_MS, near_minute, rehearse, spin
+from engine.spin import AFTER_MS, BEFORE_MS, MINUTE_MS, every, near_minute, rehearse, spin
 from kernels.closing import STATES
 from tests.engine.recorded import SYMBOLS, Day, Market
 
@@ -97,6 +97,44 @@ def test_the_engine_rehearses_around_the_end_of_a_minute() -> None:
             due.append(ms % MINUTE_MS)
     assert min(x for x in due if x > AFTER_MS) == MINUTE_MS - BEFORE_MS
     assert max(x for x in due if x < MINUTE_MS // 2) < AFTER_MS
+
+
+def test_the_loop_sleeps_between_rehearsals_and_a_fault_is_told_once() -> None:
+    """Ticks come from a timer that wakes the loop: no turn of the loop is without one; after a fault none follows."""
+    ticks, told, turns = [], [], 0
+
+    def tick() -> None:
+        ticks.append(turns)
+        if len(ticks) == 5:
+            raise ValueError
+
+    async def run() -> None:
+        nonlocal turns
+        loop = asyncio.get_running_loop()
+        fault: asyncio.Future[None] = loop.create_future()
+
+        def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            told.append(context["exception"])
+            if not fault.done():
+                fault.set_result(None)
+
+        loop.set_exception_handler(tell)
+        select = loop._selector.select  # type: ignore[attr-defined]
+
+        def counted(timeout: float | None) -> Any:
+            nonlocal turns
+            turns += 1
+            return select(timeout)
+
+        loop._selector.select = counted  # type: ignore[attr-defined]
+        with every(100_000, tick) as ticking:
+            assert ticking
+            await asyncio.wait_for(fault, 20)
+            await asyncio.sleep(0.02)  # a hundred ticks more, were there any
+
+    asyncio.run(run())
+    assert len(ticks) == 5 and len(told) == 1
+    assert turns < 30  # a loop that polls turns some thousand times meanwhile
 
 
 @pytest.mark.parametrize("polling", [False, True])
