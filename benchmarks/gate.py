@@ -12,13 +12,20 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import orjson
 
 from benchmarks.path_rig import PathRig
-from kernels.records import Kind
+from engine.exchange.requests import exit_order
+from engine.exchange.signing import HmacSigner, signed_params
+from engine.market.wire import Decoder
+from kernels import features, stops
+from kernels.compile import entry_point
+from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAMES, Kind
+from kernels.stops import POSITION
 
 ROUNDS = 1_000  # a second or two: enough that each path meets some quiet moment of a loaded machine
 CALLS = 50
@@ -46,9 +53,69 @@ class Calibration:
         _loop(self._memory[:256])
 
 
+class _Nothing:
+    """Takes the closed bars of a decoder that is timed alone."""
+
+    def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
+        """Do nothing."""
+
+
+def many(action: Callable[[], object]) -> Callable[[], float]:
+    """Return what gives the ns of one call of `action`, over `CALLS` of them."""
+
+    def run() -> float:
+        started = time.perf_counter_ns()
+        for _ in range(CALLS):
+            action()
+        return (time.perf_counter_ns() - started) / CALLS
+
+    return run
+
+
+def stages(rig: PathRig) -> dict[str, Callable[[], float]]:
+    """Return the parts of the paths that are timed alone, as `paths` does."""
+    core, journal, panel = rig.core, rig.parts.journal, rig.sink.panel
+    decoder = Decoder(["BTCUSDT"], _Nothing(), rig.now_ms)  # type: ignore[arg-type]
+    clock = {"ms": rig.now_ms}
+
+    def closed_kline() -> float:
+        frames = []
+        for _ in range(CALLS):
+            clock["ms"] += 60_000
+            frames.append(rig._frame("BTCUSDT", "1m", clock["ms"] - 60_000, clock["ms"]))
+        started = time.perf_counter_ns()
+        for frame in frames:
+            decoder.feed(frame, started)
+        return (time.perf_counter_ns() - started) / CALLS
+
+    rows = [np.zeros((1, FEATURES_PER_TIMEFRAME)) for _ in TIMEFRAMES]
+    (oi, funding), counts, out = panel.samples[0].series, panel.samples[0].counts, panel.vectors.copy()
+    complete, decision_ms = entry_point(features.complete), rig.now_ms
+    positions, marks = np.zeros(100, POSITION), np.full(100, 100.0)
+    positions["symbol"], positions["side"], positions["qty"], positions["entry_price"] = np.arange(100), 1, 1.0, 100.0
+    positions["tp_price"], positions["sl_price"], positions["deadline_ms"] = 200.0, 50.0, 1 << 60
+    slots, reasons, check_all = np.zeros(100, np.int64), np.zeros(100, np.int64), entry_point(stops.check_all)
+    signer, params = HmacSigner("s" * 64), exit_order("BTCUSDT", -1, "0.100", "main-1-2-x", True).params
+
+    def order_bytes() -> bytes:
+        stated = params | {"recvWindow": 2_000, "apiKey": "k" * 64, "timestamp": decision_ms}
+        return orjson.dumps({"id": 1, "method": "order.place", "params": signed_params(stated, signer)})
+
+    return {
+        "closed_kline_decode": closed_kline,
+        "complete_vector": many(lambda: complete(*rows, 0, decision_ms, oi, counts[0], funding, counts[1], out)),
+        "decide_and_size": many(
+            lambda: core._decide_on(core.table, 0, decision_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
+        ),
+        "stops_over_100": many(lambda: check_all(positions, 100, marks, 1, slots, reasons)),
+        "order_bytes_signed": many(order_bytes),
+        "journal_append": many(lambda: journal.write(Kind.MARK, 1, 2, 3, 1.0, 0.0, 0, 0, 6)),
+        "histogram_add": many(lambda: core.latencies.add(0, 12_345)),
+    }
+
+
 def paths(rig: PathRig, many_rig: PathRig) -> dict[str, Callable[[], float]]:
     """Return for each budget a function that gives the ns of one call, its preparation not counted."""
-    core, journal = rig.core, rig.parts.journal
     times = {"ms": rig.now_ms + 10**9}
 
     def kline() -> float:
@@ -89,26 +156,11 @@ def paths(rig: PathRig, many_rig: PathRig) -> dict[str, Callable[[], float]]:
             many_rig.decoder.feed(frame, started)
         return (time.perf_counter_ns() - started) / len(frames)
 
-    def many(action: Callable[[], object]) -> Callable[[], float]:
-        def run() -> float:
-            started = time.perf_counter_ns()
-            for _ in range(CALLS):
-                action()
-            return (time.perf_counter_ns() - started) / CALLS
-
-        return run
-
-    def decide_and_size() -> None:
-        core._decide_on(core.table, 0, rig.now_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
-
     return {
         "kline_frame_to_decision": kline,
         "mark_frame": mark,
         "book_frame": book,
         "minute_close_per_symbol": closes,
-        "histogram_add": many(lambda: core.latencies.add(0, 12_345)),
-        "journal_append": many(lambda: journal.write(Kind.MARK, 1, 2, 3, 1.0, 0.0, 0, 0, 6)),
-        "decide_and_size": many(decide_and_size),
     }
 
 
@@ -119,7 +171,7 @@ def measure(folder: Path) -> dict[str, float]:
         (folder / name).mkdir()
         rigs.append(PathRig(folder / name, symbols, rounds=100))
         rigs[-1].quotes()
-    calibration, found = Calibration(), paths(*rigs)
+    calibration, found = Calibration(), paths(*rigs) | stages(rigs[0])
     best, base = dict.fromkeys(found, float("inf")), float("inf")
     for turn in range(ROUNDS):
         for name, path in found.items():

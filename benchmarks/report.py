@@ -115,7 +115,11 @@ def main() -> int:
     parser.add_argument("--symbols", type=int, default=50, help="in the recorded runs")
     parser.add_argument("only", nargs="*", help="benchmark files; the others keep their last figures")
     options = parser.parse_args()
-    raw = json.loads(RAW.read_text()) if RAW.exists() else {"benchmarks": [], "runs": [], "spaced": [], "gate": ""}
+    raw = (
+        json.loads(RAW.read_text())
+        if RAW.exists()
+        else {"benchmarks": [], "runs": [], "spaced": [], "spaced_taken": "", "gate": ""}
+    )
     if not options.page:
         raw["machine"] = machine()
         found = read_benchmarks(options.benchmarks) if options.benchmarks else measure(options.only)
@@ -128,8 +132,10 @@ def main() -> int:
             raw["runs"] = recorded_runs(options.minutes, options.symbols)
         if options.spaced is not None:
             raw["spaced"] = json.loads(options.spaced.read_text())["cases"]
+            raw["spaced_taken"] = f"taken from a file on {raw['machine']['date']}"
         elif not options.only:
             raw["spaced"] = spaced()
+            raw["spaced_taken"] = f"{raw['machine']['date']}, load {os.getloadavg()[0]:.1f} after"
         raw["gate"] = gate()
         raw["machine"]["load_after"] = [round(x, 1) for x in os.getloadavg()]
         RAW.write_text(json.dumps(raw, indent=1) + "\n")

@@ -25,7 +25,7 @@ def write(raw: dict[str, Any], folder: Path) -> None:
     """Write benchmarks.md, benchmarks_peers.png and benchmarks_percentiles.png into `folder`."""
     pairs = peers(raw["benchmarks"])
     parts = ["# Benchmarks", METHOD, machine(raw["machine"]), peer_section(pairs), run_section(raw["runs"])]
-    parts.append(spaced_section(raw["spaced"]))
+    parts.append(spaced_section(raw["spaced"], raw["spaced_taken"]))
     parts += [gate_section(raw["gate"]), gain_section(), everything(raw["benchmarks"])]
     if pairs:
         plot_peers(pairs, folder / "benchmarks_peers.png")
@@ -148,8 +148,8 @@ def run_section(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def spaced_section(cases: list[dict[str, Any]]) -> str:
-    """Return the table of one symbol's evenly spaced frames."""
+def spaced_section(cases: list[dict[str, Any]], taken: str) -> str:
+    """Return the table of one symbol's evenly spaced frames; `taken`: when, and what else the machine did."""
     if not cases:
         return ""
     lines = ["## One frame at a time: kline frame → decision", ""]
@@ -162,7 +162,7 @@ def spaced_section(cases: list[dict[str, Any]]) -> str:
         "minute, so that window is open all the time. A closing frame that comes after the window meets what "
         "`epoll_cold` shows. The times are from the frame in the callback to the decision; beside them what a frame "
         "takes from the sender's send to the callback: socket, the kernel's wake-up of an idle core, event loop, frame "
-        "parser."
+        f"parser. {taken}."
     )
     lines += [
         "",
