@@ -14,7 +14,8 @@ import itertools
 from live_rig import LiveRig, agree, entries, exits, sent
 
 from engine.exchange.replies import Reply
-from engine.exchange.requests import Call
+from engine.exchange.requests import Call, Request
+from engine.exchange.ws_api import Done
 from engine.trading.blind import BlindGuard
 from engine.trading.protection import Stage
 from kernels.decide import BIT
@@ -82,6 +83,24 @@ def test_an_entry_no_transport_takes_is_rejected_not_kept(tmp_path: Path) -> Non
     rig.step()
     assert rig.desk.orders == {}
     assert rig.records(Kind.ORDER)[-1]["state"] == OrderState.REJECTED
+
+
+def test_the_intent_stands_in_the_journal_when_an_order_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = LiveRig(tmp_path)
+    send, found = rig.venue.send, []
+
+    def watched(request: Request, done: Done, route: int = 0) -> str:
+        if request.call is Call.ORDER_PLACE:
+            newest = rig.records(Kind.ORDER)[-1]
+            found.append((newest["client_order_id"].decode(), int(newest["state"]), request.params["newClientOrderId"]))
+        return send(request, done, route)
+
+    monkeypatch.setattr(rig.venue, "send", watched)
+    rig.open_long()
+    rig.venue.price["BTCUSDT"] = Decimal(90)
+    rig.step()
+    assert [name[-1] for name, _, _ in found] == ["e", "x"]
+    assert all(name == asked and state == OrderState.INTENT for name, state, asked in found)
 
 
 def test_the_reply_alone_arms_the_stop_and_own_trades_book_the_fill(tmp_path: Path) -> None:
