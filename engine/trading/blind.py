@@ -16,15 +16,13 @@ class BlindGuard:
     stands only on a confirmed exchange stop.
 
     poll(symbol): ask for the mark price (its answer is fed to the core like a tick). standing(symbol): the exchange
-    stop is confirmed. exit_now(symbol, now_ms). over(symbol, kind): an alarm ended by itself. Holds no socket and reads
-    no clock.
+    stop is confirmed. exit_now(symbol, now_ms). Holds no socket and reads no clock.
     """
 
     poll: Callable[[int], None]
     standing: Callable[[int], bool]
     exit_now: Callable[[int, int], None]
     alarm: Callable[[str, int, str], None] = lambda kind, symbol, text: None
-    over: Callable[[int, str], None] = lambda symbol, kind: None
     blind: set[int] = field(default_factory=set)
     _next_ms: dict[int, int] = field(default_factory=dict)
     _since_ms: int = 0  # the first look: after a start the streams have the same time to bring a price
@@ -34,7 +32,7 @@ class BlindGuard:
         self._since_ms = since_ms = self._since_ms or now_ms
         for symbol in held:
             if now_ms - max(stream_ms[symbol], since_ms) <= STALE_MS:
-                self._sees(symbol)
+                self.blind.discard(symbol)
                 continue
             if symbol not in self.blind:
                 self.blind.add(symbol)
@@ -46,10 +44,4 @@ class BlindGuard:
                 symbol
             ):
                 self.exit_now(symbol, now_ms)
-        for symbol in self.blind.difference(held):
-            self._sees(symbol)
-
-    def _sees(self, symbol: int) -> None:
-        if symbol in self.blind:
-            self.blind.discard(symbol)
-            self.over(symbol, "blind")
+        self.blind &= set(held)

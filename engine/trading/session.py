@@ -112,7 +112,6 @@ class LiveTrading:
             self._ask_trades, self._settle, self._give_up,
         )  # fmt: skip
         self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
-        self.blind.over = self.alarm.over
         self.sweeps = Sweeps(sender, (self.protection, self.takes), self.reconciler, self._read, self._read_wallet)
         self.fees = FeePrices(sender, self.alarm)
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)

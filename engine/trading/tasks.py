@@ -21,8 +21,3 @@ class Tasks:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.open[kind, symbol] = text
         log.warning("trading_alarm", kind=kind, symbol=symbol, text=text)
-
-    def over(self, symbol: int, *kinds: str) -> None:
-        """Drop what ended by itself: a person need not look any more. The counts stay."""
-        for kind in kinds:
-            self.open.pop((kind, symbol), None)

@@ -18,6 +18,7 @@ from engine.exchange.requests import Call, Request
 from engine.exchange.ws_api import Done
 from engine.trading.blind import BlindGuard
 from engine.trading.protection import Stage
+from engine.trading.report import report
 from kernels.decide import BIT
 from kernels.records import Kind, OrderState, Reason
 
@@ -399,7 +400,7 @@ def test_blind_positions_are_polled_and_without_any_source_kept_only_behind_a_st
     rig.run(1_100, marks=False)
     assert rig.held == 0
     assert rig.trading.alarm.counts["blind"] >= 1
-    assert ("blind", 0) not in rig.trading.alarm.open, "over: no task for a person"
+    assert report(rig.trading)["tasks"] == [], "what is over is no task for a person"
 
 
 def test_after_a_start_the_streams_have_their_time_to_bring_a_price() -> None:
