@@ -1,4 +1,4 @@
-# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-env | make bench-report | make bench-check | make lock
+# make demo | make dashboard | make test | make test-long | make lint | make bench | make bench-env | make bench-report | make bench-check | make bench-instructions | make lock
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
@@ -8,7 +8,7 @@ DASHBOARD_SOURCES := $(wildcard $(addprefix $(DASHBOARD)/,src/* src/views/* pack
 
 PEERS := .venv-peers/.synced
 
-.PHONY: env dashboard demo test test-long lint bench bench-env bench-report bench-check lock clean
+.PHONY: env dashboard demo test test-long lint bench bench-env bench-report bench-check bench-instructions lock clean
 
 env: $(STAMP) dashboard
 
@@ -56,6 +56,9 @@ bench-report: env bench-env
 
 bench-check: env
 	$(BIN)/python -m benchmarks.gate
+
+bench-instructions: env
+	$(BIN)/python -m benchmarks.callgrind
 
 lock: env
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header benchmarks/peers.in --output-file benchmarks/peers.lock
