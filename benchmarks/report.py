@@ -77,11 +77,9 @@ def read_benchmarks(path: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def gate() -> str:
-    """Return what the regression gate prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gate"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def printed(module: str) -> str:
+    """Return what a check prints: the regression gate, the instruction counts."""
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
@@ -111,6 +109,7 @@ def main() -> int:
     parser.add_argument("--benchmarks", type=Path, help="a file of pytest --benchmark-json instead of a new one")
     parser.add_argument("--runs", type=Path, help="a file of benchmarks.recorded instead of new runs")
     parser.add_argument("--spaced", type=Path, help="a file of benchmarks.percentiles instead of a new one")
+    parser.add_argument("--instructions", type=Path, help="what benchmarks.callgrind printed, instead of a new run")
     parser.add_argument("--minutes", type=float, default=3.0, help="of wall time for each recorded run")
     parser.add_argument("--symbols", type=int, default=50, help="in the recorded runs")
     parser.add_argument("only", nargs="*", help="benchmark files; the others keep their last figures")
@@ -136,7 +135,11 @@ def main() -> int:
         elif not options.only:
             raw["spaced"] = spaced()
             raw["spaced_taken"] = f"{raw['machine']['date']}, load {os.getloadavg()[0]:.1f} after"
-        raw["gate"] = gate()
+        raw["gate"] = printed("benchmarks.gate")
+        if options.instructions is not None:
+            raw["instructions"] = options.instructions.read_text().strip()
+        elif not options.only:
+            raw["instructions"] = printed("benchmarks.callgrind")
         raw["machine"]["load_after"] = [round(x, 1) for x in os.getloadavg()]
         RAW.write_text(json.dumps(raw, indent=1) + "\n")
     report_page.write(raw, DOCS)

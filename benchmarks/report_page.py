@@ -26,7 +26,12 @@ def write(raw: dict[str, Any], folder: Path) -> None:
     pairs = peers(raw["benchmarks"])
     parts = ["# Benchmarks", METHOD, machine(raw["machine"]), peer_section(pairs), run_section(raw["runs"])]
     parts.append(spaced_section(raw["spaced"], raw["spaced_taken"]))
-    parts += [gate_section(raw["gate"]), gain_section(), everything(raw["benchmarks"])]
+    parts += [
+        gate_section(raw["gate"]),
+        instruction_section(raw.get("instructions", "")),
+        gain_section(),
+        everything(raw["benchmarks"]),
+    ]
     if pairs:
         plot_peers(pairs, folder / "benchmarks_peers.png")
     if raw["runs"]:
@@ -180,6 +185,14 @@ def spaced_section(cases: list[dict[str, Any]], taken: str) -> str:
 def gate_section(text: str) -> str:
     """Return what the gate printed."""
     return f"## Regression gate\n\n`make bench-check` in this run:\n\n```\n{text}\n```" if text else ""
+
+
+def instruction_section(text: str) -> str:
+    """Return the instruction counts: they do not depend on the machine's load."""
+    if not text:
+        return ""
+    how = "`make bench-instructions`: callgrind; kernels are compiled without AVX-512, the forest is its portable form."
+    return f"## Instructions\n\n{how}\n\n```\n{text}\n```"
 
 
 def gain_section() -> str:
