@@ -27,7 +27,7 @@ def write(raw: dict[str, Any], folder: Path) -> None:
     parts = ["# Benchmarks", METHOD, machine(raw["machine"]), peer_section(pairs), run_section(raw["runs"])]
     parts.append(spaced_section(raw["spaced"], raw["spaced_taken"]))
     parts += [
-        gate_section(raw["gate"]),
+        gate_section(raw["gate"], raw["gate_loaded"]),
         instruction_section(raw.get("instructions", "")),
         gain_section(),
         everything(raw["benchmarks"]),
@@ -182,9 +182,12 @@ def spaced_section(cases: list[dict[str, Any]], taken: str) -> str:
     return "\n".join(lines)
 
 
-def gate_section(text: str) -> str:
-    """Return what the gate printed."""
-    return f"## Regression gate\n\n`make bench-check` in this run:\n\n```\n{text}\n```" if text else ""
+def gate_section(text: str, loaded: str) -> str:
+    """Return what the gate printed, by itself and beside a busy loop for every core."""
+    shown = f"## Regression gate\n\n`make bench-check` in this run:\n\n```\n{text}\n```" if text else ""
+    if loaded:
+        shown += f"\n\nThree runs in a row beside a busy loop for every core:\n\n```\n{loaded}\n```"
+    return shown
 
 
 def instruction_section(text: str) -> str:
