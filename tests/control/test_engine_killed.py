@@ -48,7 +48,7 @@ class System:
             "control": {"port": 0},
         }
         self.token = TokenBook(folder / "tokens.json").create("test", Scope.ADMIN)
-        self._up = subprocess.Popen(
+        self.up = subprocess.Popen(
             [*TA, "--data-dir", str(folder), "up", "--mode", "shadow"],
             env={**os.environ, **environment(values)}, stdout=self._log, stderr=self._log, cwd=ROOT,
         )  # fmt: skip
@@ -56,7 +56,7 @@ class System:
         wait_for(lambda: (self.status().get("engine") or {}).get("alive"))
 
     def _address(self) -> str | None:
-        assert self._up.poll() is None, Path(self._log.name).read_text()[-2_000:]
+        assert self.up.poll() is None, Path(self._log.name).read_text()[-2_000:]
         try:
             return str(json.loads((self.folder / "control.json").read_text())["url"])
         except (OSError, ValueError):
@@ -74,7 +74,8 @@ class System:
 
     def close(self) -> None:
         """Stop everything in order."""
-        for process in (self._up, self._simulator):
+        self.up.send_signal(signal.SIGCONT)
+        for process in (self.up, self._simulator):
             process.send_signal(signal.SIGTERM)
             process.wait(60)
         self._log.close()
@@ -101,12 +102,15 @@ def test_the_page_says_that_the_engine_was_killed_and_recovers_with_it(system: S
         page.keyboard.press("Enter")
         page.get_by_text("engine alive", exact=True).wait_for()
         before = system.status()["engine"]
+        system.up.send_signal(signal.SIGSTOP)  # nobody restarts it, however fast a restart is
         os.kill(before["pid"], signal.SIGKILL)
         killed = time.monotonic()
         page.locator("#alarm").get_by_text("The engine has not beaten").wait_for()
         said_s = time.monotonic() - killed
         page.screenshot(path=SHOTS / "engine-killed.png")
+        system.up.send_signal(signal.SIGCONT)
         page.get_by_text("engine alive", exact=True).wait_for()
+        page.locator("#alarm").get_by_text("The engine was restarted at").wait_for()
         page.locator("#alarm").get_by_text("has not beaten").wait_for(state="hidden")
         after = system.status()["engine"]
         assert after["pid"] != before["pid"] and int(after["run_id"]) > int(before["run_id"])

@@ -82,6 +82,8 @@ function theme(): HTMLElement {
   return button;
 }
 
+const RESTART_TOLD_MS = 60_000;
+
 function strip(): HTMLElement {
   const mode = h("span", { class: "badge" }), state = h("span", { class: "badge" });
   const equity = h("b"), today = h("b"), held = h("b"), beat = h("span", { class: "badge" });
@@ -93,8 +95,11 @@ function strip(): HTMLElement {
     h("span", { class: "figure" }, "Equity ", equity), h("span", { class: "figure" }, "Today ", today), h("span", { class: "figure" }, "Open ", held),
   );
   let newest: Status | undefined;
+  let run = "", restarted = 0; // an engine that is back within a second was still away: say so for a while
   const draw = () => {
     const engine = newest?.engine;
+    if (engine && run && engine.run_id !== run) restarted = Date.now();
+    run = engine?.run_id ?? run;
     put(mode, (newest?.mode ?? "–").toUpperCase());
     mode.className = `badge ${newest?.mode === "live" ? "live" : "shadow"}`;
     put(state, words(engine?.state ?? "no engine"));
@@ -106,7 +111,8 @@ function strip(): HTMLElement {
     put(today, signed(engine?.day_pnl_usdt));
     today.className = tone(engine?.day_pnl_usdt);
     put(held, num(engine?.open_positions, 0));
-    const warnings = live.fresh ? (newest?.warnings ?? []) : ["Connection to the control process lost. Trying again; what you see is the last that was seen."];
+    const told = Date.now() - restarted < RESTART_TOLD_MS ? [`The engine was restarted at ${new Date(restarted).toLocaleTimeString()}`] : [];
+    const warnings = live.fresh ? [...(newest?.warnings ?? []), ...told] : ["Connection to the control process lost. Trying again; what you see is the last that was seen."];
     alarm.hidden = warnings.length === 0;
     alarm.className = ok ? "warn" : "bad";
     put(alarm, warnings.map((text) => text.replace(/^./, (c) => c.toUpperCase())).join(" · "));
