@@ -30,9 +30,16 @@ async def open_all(sim: Simulated) -> Live:
     """Open a position in every symbol and wait until each has its stop."""
     live = await sim.start_engine()
     await sim.until(lambda: live.trading.sweeps.reconciled, "reconciled")
-    for symbol in range(POSITIONS):
-        sim.decide(symbol)
-    await sim.until(lambda: live.parts.core.desk.positions.count == POSITIONS, "all open", 30)
+    desk = live.parts.core.desk
+
+    def all_open() -> bool:
+        for symbol in range(POSITIONS):  # a loop that stood still refuses entries until it has reconciled: decided anew
+            waits = desk.positions.slot_of[symbol] < 0 and not any(o.symbol == symbol for o in desk.orders.values())
+            if waits and live.trading.sweeps.reconciled:
+                sim.decide(symbol)
+        return desk.positions.count == POSITIONS
+
+    await sim.until(all_open, "all open", 30)
     await sim.until(lambda: protected(live), "all protected", 10)
     return live
 
