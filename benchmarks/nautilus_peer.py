@@ -78,6 +78,13 @@ class Walk:
             f'"q":"{v * c:.4f}","V":"{v / 2:.3f}","Q":"{v * c / 2:.4f}","B":"0"}}}}}}'
         ).encode()
 
+    def closing(self, number: int) -> list[bytes]:
+        """Return the frames that close with a minute, its own last."""
+        close_ms = START_MS + 60_000 * (number + 1)
+        larger = [(TIMEFRAME_MS[k], interval) for k, interval in ((1, "15m"), (2, "1h"))]
+        frames = [self.frame(interval, close_ms - step, close_ms) for step, interval in larger if close_ms % step == 0]
+        return [*frames, self.frame("1m", close_ms - 60_000, close_ms)]
+
 
 def train(rows: np.ndarray, rounds: int) -> list[Any]:
     """Return 8 boosters of `rounds` trees × 31 leaves on float32[n, 132] rows of the path itself."""
@@ -105,17 +112,14 @@ class Ours(PathRig):
         """Predict with these models from now on."""
         self.core.predictor = PackedPredictor(pack(boosters, self._folder / "shared.bin"), "bench")
 
-    def minute(self, number: int) -> tuple[int, np.ndarray, np.ndarray]:
+    def minute(self, frames: list[bytes]) -> tuple[int, np.ndarray, np.ndarray]:
         """Take the closing frame of a minute to its decision; return (ns, row float32[132], predictions).
 
         The 15m and 1h bars that close with it come first, so that its frame completes the vector.
         """
-        close_ms = START_MS + 60_000 * (number + 1)
-        for timeframe, interval in ((1, "15m"), (2, "1h")):
-            step = TIMEFRAME_MS[timeframe]
-            if close_ms % step == 0:
-                self.decoder.feed(self.walk.frame(interval, close_ms - step, close_ms), 1)
-        frame, before = self.walk.frame("1m", close_ms - 60_000, close_ms), self.core.counters.signals
+        for larger in frames[:-1]:
+            self.decoder.feed(larger, 1)
+        frame, before = frames[-1], self.core.counters.signals
         started = time.perf_counter_ns()
         self.decoder.feed(frame, started)
         taken = time.perf_counter_ns() - started
@@ -190,13 +194,11 @@ class Peer:
             bar = message.data.k.parse_to_binance_bar(self._id, self._parser, self._clock.timestamp_ns())
             self.engine.process(bar)
 
-    async def minute(self, number: int, row: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    async def minute(self, frame: bytes, row: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         """Take the closing frame of a minute to the strategy's decision; return (ns, row, predictions).
 
         row: the features that it does not compute; its own columns in it are made unknown first.
         """
-        close_ms = START_MS + 60_000 * (number + 1)
-        frame = self.walk.frame("1m", close_ms - 60_000, close_ms)
         self.strategy.row[0] = row
         self.strategy.row[0, COLUMNS] = np.nan
         self.strategy.decided.clear()

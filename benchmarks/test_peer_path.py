@@ -32,8 +32,9 @@ def test_kline_frame_to_decision_against_nautilus(benchmark, rounds: int, tmp_pa
     rounded: list[np.ndarray] = []
 
     async def block(peer: Peer, first: int) -> None:
-        found = [ours.minute(number) for number in range(first, first + BLOCK)]
-        theirs = [await peer.minute(first + k, found[k][1]) for k in range(BLOCK)]
+        frames = [walk.closing(number) for number in range(first, first + BLOCK)]  # made before either is timed
+        found = [ours.minute(minute) for minute in frames]
+        theirs = [await peer.minute(minute[-1], row) for minute, (_, row, _) in zip(frames, found, strict=True)]
         for (_, row, mine), (_, their_row, other) in zip(found, theirs, strict=True):
             np.testing.assert_allclose(their_row, row, rtol=3e-7, atol=1e-9)
             if np.array_equal(their_row, row, equal_nan=True):
@@ -47,8 +48,9 @@ def test_kline_frame_to_decision_against_nautilus(benchmark, rounds: int, tmp_pa
         peer = Peer(walk)
         rows = []
         for number in range(WARM):
-            rows.append(ours.minute(number)[1])
-            await peer.minute(number, rows[-1])
+            frames = walk.closing(number)
+            rows.append(ours.minute(frames)[1])
+            await peer.minute(frames[-1], rows[-1])
         peer.strategy.boosters = train(np.stack(rows[SETTLED:]), rounds)
         ours.serve(peer.strategy.boosters)
         await block(peer, WARM)
