@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from picows import ws_create_server
 
 from benchmarks.path_rig import START_MS, PathRig
-from benchmarks.test_orders import Answerer, Timed
+from benchmarks.test_orders import Timed, connected
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.signing import Ed25519Signer, HmacSigner, Signer
 from engine.exchange.steps import Step
-from engine.exchange.ws_api import Credentials, Lane
 from engine.model.predictor import PackedPredictor
 from engine.rehearsal import Rehearsal
 from engine.trading.live import LiveGateway
@@ -58,15 +56,7 @@ class Eager:
 
 
 async def measure(folder: Path, signer: Signer, rehearsed: bool) -> np.ndarray:
-    server = await ws_create_server(lambda request: Answerer(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    lanes = [Lane(n, f"ws://127.0.0.1:{port}/", Credentials("key", signer), lambda: START_MS) for n in range(2)]
-    for lane in lanes:
-        lane.start()
-    for _ in range(500):
-        if all(lane.ready for lane in lanes):
-            break
-        await asyncio.sleep(0.01)
+    server, lanes = await connected(signer, START_MS)
     budget = OrderBudget()
     venue = Timed(lanes, None, budget, lambda: START_MS)  # type: ignore[arg-type]
     gateway = LiveGateway(["BTCUSDT"], [(Step(0.01), Step(0.001))], venue)

@@ -83,17 +83,22 @@ def frame(symbol: int, price: float, event_ms: int) -> bytes:
     ).encode()
 
 
-async def measure(folder: Path, signer: Signer) -> np.ndarray:
+async def connected(signer: Signer, now_ms: int) -> tuple[Any, list[Lane]]:
+    """Return a loopback exchange that answers every request, and two lanes that are logged on to it."""
     server = await ws_create_server(lambda request: Answerer(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    credentials = Credentials("key", signer)
-    lanes = [Lane(n, f"ws://127.0.0.1:{port}/", credentials, lambda: NOW_MS) for n in range(2)]
+    lanes = [Lane(n, f"ws://127.0.0.1:{port}/", Credentials("key", signer), lambda: now_ms) for n in range(2)]
     for lane in lanes:
         lane.start()
     for _ in range(500):
         if all(lane.ready for lane in lanes):
-            break
+            return server, lanes
         await asyncio.sleep(0.01)
+    raise TimeoutError("the lanes did not log on within 5 s")
+
+
+async def measure(folder: Path, signer: Signer) -> np.ndarray:
+    server, lanes = await connected(signer, NOW_MS)
     budget = OrderBudget()
     venue = Timed(lanes, None, budget, lambda: NOW_MS)  # type: ignore[arg-type]
     config = load(mode="live", data_dir=folder, market={"symbols": SYMBOLS}, risk={"max_positions": POSITIONS})

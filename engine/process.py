@@ -43,7 +43,7 @@ from engine.rehearsal import Rehearsal
 from engine.repair import Repairer
 from engine.sink import MarketSink
 from engine.spin import near_minute, rehearse, spare_core, spin
-from engine.start import keep_start
+from engine.start import keep_start, panel_of
 from engine.urgency import short_slice, take_core
 from kernels.records import GATES, TIMEFRAMES, Mode, Stage
 
@@ -164,18 +164,7 @@ class Engine:
         return panel, panel.fold_files()
 
     def _panel(self) -> Panel:
-        market = self.config.market
-        panel = Panel(
-            self.config.data_dir / "bars",
-            self.symbols,
-            self.sink.on_vector,
-            deadline_ms=market.deadline_ms,
-            btc_symbol=market.btc_symbol,
-            warmup_bars=market.warmup_bars,
-            btc_warmup_bars=market.btc_warmup_bars,
-            ring_bars=market.ring_bars,
-            btc_ring_bars=market.btc_ring_bars,
-        )
+        panel = panel_of(self.config, self.config.data_dir / "bars", self.symbols, self.sink.on_vector)
         for symbol, name in enumerate(self.symbols):
             for kind, ending in ((FUNDING, "funding"), (OPEN_INTEREST, "open_interest")):
                 panel.seed_samples(symbol, kind, read_samples(self.config.data_dir / "samples" / f"{name}.{ending}"))

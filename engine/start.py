@@ -64,6 +64,22 @@ def keep_start(config: Config, run_id: int, panel: Panel) -> Path:
     return path
 
 
+def panel_of(config: Config, folder: Path, symbols: list[str], on_vector: Any) -> Panel:
+    """Return the panel that a run with this configuration has over the bar files in `folder`."""
+    market = config.market
+    return Panel(
+        folder,
+        symbols,
+        on_vector,
+        deadline_ms=market.deadline_ms,
+        btc_symbol=market.btc_symbol,
+        warmup_bars=market.warmup_bars,
+        btc_warmup_bars=market.btc_warmup_bars,
+        ring_bars=market.ring_bars,
+        btc_ring_bars=market.btc_ring_bars,
+    )
+
+
 class Start:
     """A run's start, read back."""
 
@@ -94,19 +110,8 @@ class Start:
 
     def panel(self, folder: Path, on_vector: Any) -> Panel:
         """Return a panel over its own bar files in `folder`, seeded as the run's was."""
-        market = self.config.market
         self.write_bar_files(folder)
-        panel = Panel(
-            folder,
-            self.symbols,
-            on_vector,
-            deadline_ms=market.deadline_ms,
-            btc_symbol=market.btc_symbol,
-            warmup_bars=market.warmup_bars,
-            btc_warmup_bars=market.btc_warmup_bars,
-            ring_bars=market.ring_bars,
-            btc_ring_bars=market.btc_ring_bars,
-        )
+        panel = panel_of(self.config, folder, self.symbols, on_vector)
         for symbol, name in enumerate(self.symbols):
             for kind in (OPEN_INTEREST, FUNDING):
                 panel.seed_samples(symbol, kind, self.samples(name, kind))

@@ -13,13 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import CostConfig
 from engine.journal import Writer
+from engine.trading.entry import Entry
 from engine.trading.gateway import OrderEvent
 from engine.trading.harmless import harmless
 from engine.trading.orders import Event, Order, OrderType
@@ -57,19 +58,6 @@ class NoTwins:
 
     def advance(self, now_ms: int) -> None:
         """Nothing waits."""
-
-
-class Decided(Protocol):
-    """What a twin needs of an accepted decision (`engine.trading.desk.Entry`)."""
-
-    position_id: int
-    symbol: int
-    side: int
-    qty: float
-    limit_price: float
-    tp_price: float
-    sl_price: float
-    decision_ms: int
 
 
 @dataclass(slots=True)
@@ -162,7 +150,7 @@ class Twins(NoTwins):
 
     # --- what the live trade does ---
 
-    def enter(self, entry: Decided, close: float, now_ms: int, recv_ns: int) -> None:
+    def enter(self, entry: Entry, close: float, now_ms: int, recv_ns: int) -> None:
         """The live entry has just been handed over: its twin is sent to the shadow gateway."""
         sent_ns, self.frame_ns = time.monotonic_ns(), recv_ns
         twin = Twin(
