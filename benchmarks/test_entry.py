@@ -22,6 +22,7 @@ from engine.exchange.order_budget import OrderBudget
 from engine.exchange.signing import Ed25519Signer, HmacSigner, Signer
 from engine.exchange.steps import Step
 from engine.model.predictor import PackedPredictor
+from engine.model.protocol import Bound, bound_python
 from engine.rehearsal import Rehearsal
 from engine.trading.live import LiveGateway
 from engine.trading.session import LiveTrading
@@ -53,6 +54,10 @@ class Eager:
             out[:] = EAGER
 
         return predict
+
+    def bind_c(self, row: np.ndarray, out: np.ndarray) -> Bound:
+        """Return the same as a C call."""
+        return bound_python(self.bind(row, out), out)
 
 
 async def measure(folder: Path, signer: Signer, rehearsed: bool) -> np.ndarray:

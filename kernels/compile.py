@@ -33,6 +33,7 @@ import llvmlite  # noqa: E402
 import numba  # noqa: E402
 from numba.core import config as numba_config  # noqa: E402
 
+INTERPRETED = bool(numba_config.DISABLE_JIT)  # NUMBA_DISABLE_JIT=1: kernels stay Python functions
 KEPT_CACHES = 8  # one per release, CPU target or edit of a kernel; older ones are deleted
 
 
@@ -106,3 +107,13 @@ def entry_point(dispatcher: Any, index: int = 0) -> Callable[..., Any]:
     if not hasattr(dispatcher, "overloads"):
         return dispatcher  # type: ignore[no-any-return]
     return list(dispatcher.overloads.values())[index].entry_point  # type: ignore[no-any-return]
+
+
+def c_function(function: Callable[[int], None]) -> Any:
+    """Compile a kernel of one int64 as a C function, `void(int64)`: its `address` is for compiled code to call.
+
+    Whoever keeps the address keeps the returned object. NUMBA_DISABLE_JIT=1 leaves the Python function as it is.
+    """
+    if INTERPRETED:
+        return function
+    return numba.cfunc(numba.void(numba.int64), cache=CACHED, error_model="numpy", fastmath=False)(function)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from kernels.compile import kernel
-from kernels.quantise import USED_TYPE, quantise_row
+from kernels.addresses import array_at
+from kernels.compile import c_function, kernel
+from kernels.quantise import MAX_SLOTS, USED, USED_TYPE, quantise_row
 from kernels.simd import at_most_mask, store_planes
 
 LANES = 8  # trees walked together: as many dependent loads in flight as fit the registers
@@ -80,6 +81,25 @@ def lockstep_row(used, levels, words, groups, spans, leaves, ranks, row, out):
             total += leaves[groups[g, 12] + a4] + leaves[groups[g, 13] + a5]
             total += leaves[groups[g, 14] + a6] + leaves[groups[g, 15] + a7]
         out[target] = total
+
+
+LOCKSTEP_WORDS = 16
+
+
+@kernel(numba.void(numba.int64[::1]))
+def lockstep_at(table):
+    """Do the same by address: the nine arrays of `lockstep_row`, then the sizes of the first six and of the row."""
+    used, levels = array_at(table[0], table[9], USED), array_at(table[1], table[10], np.float32)
+    words, groups = array_at(table[2], table[11], np.uint32), array_at(table[3], (table[12], 2 * LANES + 1), np.int32)
+    spans, leaves = array_at(table[4], (table[13], 2), np.int32), array_at(table[5], table[14], np.float64)
+    ranks, row = array_at(table[6], MAX_SLOTS, np.uint8), array_at(table[7], table[15], np.float32)
+    lockstep_row(used, levels, words, groups, spans, leaves, ranks, row, array_at(table[8], table[13], np.float64))
+
+
+@c_function
+def lockstep_c(address):
+    """Do the same for compiled callers: the address of such a table."""
+    lockstep_at(array_at(address, LOCKSTEP_WORDS, np.int64))
 
 
 @kernel(

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from kernels.addresses import array_at
-from kernels.compile import kernel
+from kernels.compile import c_function, kernel
 from kernels.quantise import MAX_SLOTS, USED, USED_TYPE, quantise_row
 from kernels.simd import pair_leaves
 
@@ -93,3 +93,12 @@ def vbmi_at(table):
     spans = array_at(table[3], (table[11], 13), np.int32)
     ranks, row = array_at(table[5], MAX_SLOTS, np.uint8), array_at(table[6], table[13], np.float32)
     vbmi_row(used, levels, tables, spans, leaves, ranks, row, array_at(table[7], table[11], np.float64))
+
+
+TABLE_WORDS = 14
+
+
+@c_function
+def vbmi_c(address):
+    """Do the same for compiled callers: the address of such a table."""
+    vbmi_at(array_at(address, TABLE_WORDS, np.int64))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from kernels.compile import kernel
+from kernels.addresses import array_at
+from kernels.compile import c_function, kernel
 
 ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold: its Predictor drops such values, which reads as 0
 
@@ -33,13 +34,13 @@ def walk_tree(nodes, root, row):
     at = root
     while at >= 0:
         node = nodes[at]
-        x = row[node.feature]
+        x = row[node["feature"]]
         if x >= -ZERO and x <= ZERO:
             x = np.float32(0.0)
         if x != x:
-            at = node.left if node.nan_left else node.right
+            at = node["left"] if node["nan_left"] else node["right"]
         else:
-            at = node.left if x <= node.threshold else node.right
+            at = node["left"] if x <= node["threshold"] else node["right"]
     return ~at
 
 
@@ -58,6 +59,24 @@ def walk_row(nodes, leaves, roots, first_tree, row, out):
         for tree in range(first_tree[target], first_tree[target + 1]):
             total += leaves[walk_tree(nodes, roots[tree], row)]
         out[target] = total
+
+
+WALK_WORDS = 11
+
+
+@kernel(numba.void(numba.int64[::1]))
+def walk_at(table):
+    """Do the same by address: the six arrays of `walk_row`, then the sizes of the first four and of the row."""
+    nodes, leaves = array_at(table[0], table[6], NODE), array_at(table[1], table[7], np.float64)
+    roots, first_tree = array_at(table[2], table[8], np.int32), array_at(table[3], table[9], np.int32)
+    row = array_at(table[4], table[10], np.float32)
+    walk_row(nodes, leaves, roots, first_tree, row, array_at(table[5], table[9] - 1, np.float64))
+
+
+@c_function
+def walk_c(address):
+    """Do the same for compiled callers: the address of such a table."""
+    walk_at(array_at(address, WALK_WORDS, np.int64))
 
 
 @kernel(

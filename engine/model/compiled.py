@@ -19,6 +19,7 @@ import numpy.typing as npt
 from engine.errors import DataError
 from engine.model.packed import Packed
 from engine.model.predictor import PackedPredictor
+from engine.model.protocol import Bound, bound_python
 from kernels.schema import FEATURES, TARGETS
 from kernels.walk import ZERO
 
@@ -45,6 +46,10 @@ class CompiledPredictor(PackedPredictor):
     def bind(self, row: Array, out: Array) -> Callable[[], None]:
         """Return what predicts `row` into `out`."""
         return partial(self.predict_into, row, out)
+
+    def bind_c(self, row: Array, out: Array) -> Bound:
+        """Return the same as a C call."""
+        return bound_python(self.bind(row, out), out)
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one float32 row."""

@@ -11,15 +11,16 @@ import numpy.typing as npt
 
 from engine.errors import DataError
 from engine.model.packed import Packed
+from engine.model.protocol import Bound, bound_python
 from kernels.addresses import table_of
-from kernels.compile import entry_point
-from kernels.forest import lockstep_row, mask_batch
+from kernels.compile import INTERPRETED, entry_point
+from kernels.forest import lockstep_at, lockstep_c, lockstep_row, mask_batch
 from kernels.quantise import MAX_SLOTS
 from kernels.simd import has_vbmi
-from kernels.walk import walk_batch, walk_row
+from kernels.walk import walk_at, walk_batch, walk_c, walk_row
 
 if has_vbmi():  # importing compiles: for another target that would end the process
-    from kernels.vbmi import vbmi_at, vbmi_row
+    from kernels.vbmi import vbmi_at, vbmi_c, vbmi_row
 
 Array = npt.NDArray[Any]
 
@@ -38,8 +39,8 @@ BACKENDS = ("vbmi", "lockstep", "walk")
 
 
 def usable_backends(packed: Packed) -> tuple[str, ...]:
-    """Return the backends that this process can run on these tables, fastest first."""
-    if "mask_trees" not in packed.arrays:
+    """Return the backends that this process can run on these tables, fastest first. Interpreted, only the walk is."""
+    if "mask_trees" not in packed.arrays or INTERPRETED:
         return ("walk",)
     return BACKENDS if has_vbmi() else BACKENDS[1:]
 
@@ -64,26 +65,43 @@ class PackedPredictor:
         none = np.zeros((0, 0))
         self.golden: tuple[Array, Array] = (arrays.get("golden_rows", none), arrays.get("golden_predictions", none))
         self._ranks = np.zeros(MAX_SLOTS, np.uint8)
-        self._tables, self._row = self._row_kernel(arrays)
+        self._tables: tuple[Array, ...]
+        self._row: Callable[..., Any]
+        if backend == "walk":
+            self._load(WALK_TABLES, walk_row, walk_at, walk_c)
+        elif backend == "vbmi":
+            self._load(VBMI_TABLES, vbmi_row, vbmi_at, vbmi_c)
+        else:
+            self._load(LOCKSTEP_TABLES, lockstep_row, lockstep_at, lockstep_c)
         self._out = np.zeros(self.targets)
 
-    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], Callable[..., Any]]:
-        if self.backend == "walk":
-            return tuple(arrays[name] for name in WALK_TABLES), entry_point(walk_row)
-        if self.backend == "vbmi":
-            return (*(arrays[name] for name in VBMI_TABLES), self._ranks), entry_point(vbmi_row)
-        return (*(arrays[name] for name in LOCKSTEP_TABLES), self._ranks), entry_point(lockstep_row)
+    def _load(self, names: tuple[str, ...], row: Any, at: Any, c: Any) -> None:
+        """Take the tables and the kernel that evaluates one row on them: by arrays, by address, as a C function."""
+        arrays = self._packed.arrays
+        self._tables = tuple(arrays[name] for name in names)
+        if self.backend != "walk":
+            self._tables += (self._ranks,)
+        self._row, self._at, self._c = entry_point(row), entry_point(at), c
+
+    def _table(self, row: Array, out: Array) -> Array:
+        """Return int64[]: the addresses of all that the row kernel reads and writes, and the sizes of what it reads."""
+        scratch = 0 if self.backend == "walk" else 1
+        read = self._tables[: len(self._tables) - scratch]
+        return table_of(*self._tables, row, out, *map(len, read), len(row))
 
     def bind(self, row: Array, out: Array) -> Callable[[], None]:
         """Return what predicts the contiguous float32[features] `row` into float64[8] `out`, at less cost per call.
 
         Both are borrowed, and must stay where they are as long as the call is used.
         """
-        if self.backend != "vbmi":
-            return partial(self._row, *self._tables, row, out)
-        used, levels, tables, spans, leaves, ranks = self._tables
-        sizes = (len(used), len(levels), len(tables), len(spans), len(leaves), len(row))
-        return partial(entry_point(vbmi_at), table_of(used, levels, tables, spans, leaves, ranks, row, out, *sizes))
+        return partial(self._at, self._table(row, out))
+
+    def bind_c(self, row: Array, out: Array) -> Bound:
+        """Return the same as a C call, which holds the tables, `row` and `out`."""
+        table = self._table(row, out)
+        if INTERPRETED:
+            return bound_python(partial(self._at, table), out)
+        return Bound(self._c.address, table.ctypes.data, None, (self, table, row, out))
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one contiguous float32[features] row. Nothing is checked: the hot call."""

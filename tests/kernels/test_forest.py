@@ -1,10 +1,12 @@
 """Every backend against the plain walk and LightGBM: odd tree shapes, NaN sides, and the choice by CPU and target."""
 
+import gc
 import os
 import subprocess
 import sys
 
 import lightgbm
+import numba
 import numpy as np
 import pytest
 import treelite
@@ -13,6 +15,7 @@ from engine.model.opening import open_packed
 from engine.model.pack import Tree, missing_types, node_tables, read_trees
 from engine.model.packed import read_packed, write_packed
 from engine.model.predictor import BACKENDS, PackedPredictor
+from engine.model.protocol import C_PREDICT, Bound, bind_c
 from engine.model.tables import forest_tables
 from engine.model.verify import planted_rows, reference, verify
 from kernels.simd import has_vbmi
@@ -174,3 +177,88 @@ def test_a_generic_target_never_compiles_vbmi(trained: Trained) -> None:
 def test_an_unknown_backend_is_refused_by_name(trained: Trained) -> None:
     with pytest.raises(Exception, match="predictor 'gpu': expected auto or one of"):
         open_packed(trained.bundle, "gpu")
+
+
+def called(bound: Bound) -> None:
+    C_PREDICT(bound.function)(bound.argument)
+    if bound.raise_fault is not None:
+        bound.raise_fault()
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_the_c_call_of_a_backend_gives_the_same_doubles(trained: Trained, backend: str) -> None:
+    predictor = open_packed(trained.bundle, backend)
+    row, out, expected = np.zeros(132, np.float32), np.zeros(8), np.zeros(8)
+    bound, call = bind_c(predictor, row, out), predictor.bind(row, expected)
+    del predictor
+    gc.collect()  # the bound call holds its tables itself
+    for sample in trained.data.x[:50]:
+        row[:] = sample
+        called(bound)
+        call()
+        assert out.tolist() == expected.tolist()
+        assert out.tolist() == open_packed(trained.bundle, backend).predict_row(sample).tolist()
+
+
+def test_compiled_code_calls_a_prediction_by_its_address(trained: Trained) -> None:
+    predictor = open_packed(trained.bundle)
+    row, out = trained.data.x[3].copy(), np.zeros(8)
+    bound = predictor.bind_c(row, out)
+    call = C_PREDICT(bound.function)
+
+    @numba.njit
+    def compiled(argument):
+        call(argument)
+
+    compiled(bound.argument)
+    assert out.tolist() == predictor.predict_row(row).tolist()
+
+
+class Moody:
+    """A model outside: evaluated in Python, and it may fail."""
+
+    model_id, backend, nan_unseen = "m", "python", np.zeros(132, bool)
+
+    def predict_into(self, row: np.ndarray, out: np.ndarray) -> None:
+        out[:4] = row[0]
+        if row[0] < 0:
+            raise ValueError(f"moody at {row[0]}")
+        out[4:] = 1.0
+
+
+def test_a_fault_in_python_is_raised_by_the_caller_and_predicts_nan() -> None:
+    row, out = np.full(132, 2, np.float32), np.zeros(8)
+    bound = bind_c(Moody(), row, out)
+    called(bound)
+    assert out.tolist() == [2, 2, 2, 2, 1, 1, 1, 1]
+    row[:] = -1
+    with pytest.raises(ValueError, match="moody at -1"):
+        called(bound)
+    assert np.isnan(out).all()
+    row[:] = 3
+    called(bound)  # the fault was told once
+    assert out[0] == 3
+
+
+def test_interpreted_kernels_serve_by_the_walk_and_through_a_callback(trained: Trained) -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from engine.model.opening import open_packed\n"
+        "from engine.model.protocol import C_PREDICT\n"
+        "p = open_packed(sys.argv[1])\n"
+        "row, out = np.ones(132, np.float32), np.zeros(8)\n"
+        "bound = p.bind_c(row, out)\n"
+        "C_PREDICT(bound.function)(bound.argument)\n"
+        "assert p.backend == 'walk' and bound.raise_fault is not None\n"
+        "print(repr(out.tolist()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(trained.bundle)],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = open_packed(trained.bundle, "walk").predict_row(np.ones(132, np.float32))
+    assert done.stdout.strip() == repr(expected.tolist())
