@@ -9,31 +9,37 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
-from kernels.addresses import array_at, bytes_at
+from kernels.addresses import array_at
 from kernels.compile import kernel
+from kernels.direct import argument, as_number, builtin, data_of, number_of, text_of
+from kernels.names import NAME_BYTES, NAME_WORDS, TABLE_SLOTS, find, name_of
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
 from kernels.tokens import (
-    FALSE,
-    INT,
+    EVENT,
+    INTS,
+    K_FALSES,
+    K_INTS,
+    K_TEXTS,
+    K_TRUES,
     SEEN,
     ST,
-    TEXT,
+    TEXTS,
     TOKEN_WORDS,
-    TRUE,
+    K,
     as_word,
+    begin_of,
     decimal,
-    has,
+    eight,
+    end_of,
     locate,
-    span_of,
     whole,
     word_at,
 )
 
 REFUSED, DONE, BOOK, OPEN, CLOSED, MARK = -1, 0, 1, 2, 3, 4  # what `scan` did; DONE: nothing is left to tell
-SYMBOL, TIMEFRAME, EVENT_MS, NEXT_MS, INTS = range(5)  # whole numbers out, of INTS
+SYMBOL, TIMEFRAME, EVENT_MS, NEXT_MS, WHOLE_NUMBERS = range(5)  # whole numbers out
 FLOATS = 2  # doubles out: price and funding rate of a mark (NaN: none)
 UPDATE_ID, BOOK_MS, BOOK_NS, UPDATES, MARK_MS, MARK_NS, MARK_PRICE, CLOSE, STATE_WORDS = range(9)  # a symbol's state
 # A series' state, then what its newest closed bar was: 7 prices and volumes, trades and the newest trade's id.
@@ -42,12 +48,11 @@ FRAMES, FAULTS, FIRSTS, LAGS, LAG_NS, NEWEST = range(6)  # a connection's memory
 KINDS, MARK_KIND, BOOK_KIND = 5, 3, 4  # streams are numbered kind × symbols + symbol, as `engine.market.routes` does
 NOTES, FAULT_KINDS = 7, 16  # as `engine.market.events` numbers them; the three that happen here:
 DUPLICATE, CLOSED_BAR, BACKWARD = 0, 1, 12
-NAME_BYTES, TABLE_SLOTS = 24, 4_096  # four times the symbols that an engine may have, so that probes stay short
-BOOK_WORDS, BAR_WORDS, NAME_WORDS = 8, BAR.itemsize // 8, 3
+BOOK_WORDS, BAR_WORDS = 8, BAR.itemsize // 8
 
 # One array of words holds everything, because each array in a call costs as much as scanning thirty bytes.
 OUT_INTS = TOKEN_WORDS
-OUT_FLOATS = OUT_INTS + INTS
+OUT_FLOATS = OUT_INTS + WHOLE_NUMBERS
 ACCEPTED = OUT_FLOATS + FLOATS  # counts: frames taken by kind, notes, faults
 NOTED = ACCEPTED + KINDS
 FAULTY = NOTED + NOTES
@@ -55,18 +60,35 @@ NEWEST_MS = FAULTY + FAULT_KINDS  # the newest event's time
 MAX_PRICE, MAX_QTY, JUMP, JUMP_SQUARED, TAKER_SLACK = range(NEWEST_MS + 1, NEWEST_MS + 6)  # bounds, doubles
 MIN_TIME_MS, MAX_TIME_MS, TIME_JUMP_MS, EARLY_MS, RESET_MS = range(NEWEST_MS + 6, NEWEST_MS + 11)  # bounds
 SYMBOLS = NEWEST_MS + 11  # their number n
-TABLE = -(-(SYMBOLS + 1) // 8) * 8  # TABLE_SLOTS: index of a symbol, −1: empty
+TABLE = -(-(SYMBOLS + 1) // 8) * 8  # of TABLE_SLOTS, by `kernels.names`
 BOOKS = TABLE + TABLE_SLOTS  # BOOK_ROW[n]; behind it n × state, 3 n × series, BAR[3 n] of open bars, n × name
 SYMBOL_WORDS = BOOK_WORDS + STATE_WORDS + 3 * (SERIES_WORDS + BAR_WORDS) + NAME_WORDS
 
-_BYTES = numba.types.Bytes(numba.uint8, 1, "C", readonly=True)
-_MEMORY = numba.int64[::1]
 _MINUTE_MS, _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS
 _WS = int(BarFlag.WS)
 _ANY = 1 << 40  # the size of an array by address is not looked at
-_KLINE_TEXT = as_word(b"kline")
-_BOOK_TICKER, _ICKER = as_word(b"bookTick"), as_word(b"er")
-_MARK_PRICE, _UPDATE = as_word(b"markPric"), as_word(b"eUpdate")
+
+
+def _keys(letters: str) -> list[int]:
+    return [ord(letter) & 63 for letter in letters]  # as `kernels.tokens` numbers them
+
+
+def _bits(letters: str) -> int:
+    return sum(1 << key for key in _keys(letters))
+
+
+_E_TEXT, _S, _E, _U, _T = (EVENT + key for key in _keys("esEuT"))
+_BID, _BID_QTY, _ASK, _ASK_QTY, _PRICE, _RATE = (EVENT + key for key in _keys("bBaApr"))
+_K_S, _K_I, _K_OPEN, _K_CLOSE, _K_LAST, _K_TRADES = (K + key for key in _keys("sitTLn"))
+_K_O, _K_H, _K_L, _K_C, _K_V, _K_Q, _K_TAKER = (K + key for key in _keys("ohlcvqV"))
+_EVENT_TEXTS, _EVENT_INTS, _BOOK_TEXTS, _BOOK_INTS = _bits("es"), _bits("E"), _bits("bBaA"), _bits("u")
+_MARK_TEXTS, _MARK_INTS, _KLINE_TEXTS, _KLINE_INTS = _bits("pr"), _bits("T"), _bits("siochlvqV"), _bits("tTLn")
+_X_BIT = _bits("x")
+# A kind of event by its first 8 bytes and its last 8
+_KLINE = as_word(b"kline")
+_BOOK_FIRST, _BOOK_LAST = as_word(b"bookTick"), as_word(b"okTicker")
+_MARK_FIRST, _MARK_LAST = as_word(b"markPric"), as_word(b"ceUpdate")
+_ONE_M, _ONE_H, _FIFTEEN_M = as_word(b"1m"), as_word(b"1h"), as_word(b"15m")
 
 
 def memory_words(symbols: int) -> int:
@@ -83,46 +105,14 @@ def sections(symbols: int) -> tuple[int, int, int, int, int]:
 
 
 @kernel()
-def _mixed(a, b, c):
-    h = (np.uint64(a) ^ np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ (h >> np.uint64(29)) ^ np.uint64(b)) * np.uint64(0xC4CEB9FE1A85EC53)
-    h = (h ^ (h >> np.uint64(29)) ^ np.uint64(c)) * np.uint64(0xFF51AFD7ED558CCD)
-    return np.int64((h >> np.uint64(32)) % np.uint64(TABLE_SLOTS))
-
-
-@kernel()
-def _names(memory_at):
-    memory = array_at(memory_at, _ANY, np.int64)
-    return BOOKS + memory[SYMBOLS] * (SYMBOL_WORDS - NAME_WORDS)
-
-
-@kernel(numba.void(_MEMORY, numba.int64))
-def index_names(memory, count):
-    """Fill the table from the `count` names behind the books; once, at start."""
-    memory[SYMBOLS] = count
-    memory[TABLE : TABLE + TABLE_SLOTS] = -1
-    for s in range(count):
-        at = _names(memory.ctypes.data) + s * NAME_WORDS
-        slot = _mixed(memory[at], memory[at + 1], memory[at + 2])
-        while memory[TABLE + slot] >= 0:
-            slot = (slot + 1) % TABLE_SLOTS
-        memory[TABLE + slot] = s
-
-
-@kernel()
-def _find(frame_at, start, end, memory_at):
-    """Return the index of the symbol frame[start:end], or −1."""
-    memory = array_at(memory_at, _ANY, np.int64)
-    if end - start > NAME_BYTES:
+def _symbol_of(frame_at, size, memory_at):
+    """Return the index of the event's symbol, or −1."""
+    begin, end = begin_of(memory_at, _S), end_of(memory_at, _S)
+    if not 0 < end - begin <= NAME_BYTES <= size - begin:
         return -1
-    a, b, c = word_at(frame_at, start, end), word_at(frame_at, start + 8, end), word_at(frame_at, start + 16, end)
-    slot = _mixed(a, b, c)
-    while memory[TABLE + slot] >= 0:
-        at = _names(memory_at) + memory[TABLE + slot] * NAME_WORDS
-        if memory[at] == a and memory[at + 1] == b and memory[at + 2] == c:
-            return memory[TABLE + slot]
-        slot = (slot + 1) % TABLE_SLOTS
-    return -1
+    a, b, c = name_of(frame_at, begin, end)
+    names = BOOKS + array_at(memory_at, _ANY, np.int64)[SYMBOLS] * (SYMBOL_WORDS - NAME_WORDS)
+    return find(memory_at + 8 * TABLE, memory_at + 8 * names, a, b, c)
 
 
 @kernel()
@@ -176,11 +166,9 @@ def _second(memory_at, source_at, stream, sequence, recv_ns, first_ns):
 def _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
     memory = array_at(memory_at, _ANY, np.int64)
     values = array_at(memory_at, _ANY, np.float64)
-    if not (has(memory_at, 0, 98, TEXT) and has(memory_at, 0, 66, TEXT) and has(memory_at, 0, 97, TEXT)):  # b B a
+    if memory[TEXTS] & _BOOK_TEXTS != _BOOK_TEXTS or memory[INTS] & _BOOK_INTS != _BOOK_INTS:
         return REFUSED
-    if not (has(memory_at, 0, 65, TEXT) and has(memory_at, 0, 117, INT)):  # A u
-        return REFUSED
-    update_id = whole(memory_at, 0, 117)
+    update_id = whole(frame_at, memory_at, _U)
     known = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
     book, stream = BOOKS + symbol * BOOK_WORDS, BOOK_KIND * memory[SYMBOLS] + symbol
     if update_id <= memory[known + UPDATE_ID]:
@@ -190,8 +178,8 @@ def _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
         return _second(memory_at, source_at, stream, update_id, recv_ns, first_ns)
     if event_ms < memory[known + BOOK_MS]:
         return REFUSED
-    bid, bid_qty = decimal(frame_at, memory_at, 0, 98), decimal(frame_at, memory_at, 0, 66)
-    ask, ask_qty = decimal(frame_at, memory_at, 0, 97), decimal(frame_at, memory_at, 0, 65)
+    bid, bid_qty = decimal(frame_at, memory_at, _BID), decimal(frame_at, memory_at, _BID_QTY)
+    ask, ask_qty = decimal(frame_at, memory_at, _ASK), decimal(frame_at, memory_at, _ASK_QTY)
     if not (bid > 0.0 and bid < ask and ask < values[MAX_PRICE]):
         return REFUSED
     if not (0.0 <= bid_qty < values[MAX_QTY] and 0.0 <= ask_qty < values[MAX_QTY]):
@@ -208,46 +196,38 @@ def _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
 
 
 @kernel()
-def _interval(frame_at, memory_at):
+def _interval(frame_at, size, memory_at):
     """Return the timeframe that `i` of a kline names, or −1."""
-    frame = array_at(frame_at, _ANY, np.uint8)
-    memory = array_at(memory_at, _ANY, np.int64)
-    span = span_of(1, 105)
-    at, length = memory[span], memory[span + 1] - memory[span]
-    if length == 2 and frame[at] == 49:
-        return 0 if frame[at + 1] == 109 else (2 if frame[at + 1] == 104 else -1)
-    return 1 if length == 3 and frame[at] == 49 and frame[at + 1] == 53 and frame[at + 2] == 109 else -1
+    begin, end = begin_of(memory_at, _K_I), end_of(memory_at, _K_I)
+    word = np.int64(word_at(frame_at, begin, size) & np.uint64(0xFFFFFF))
+    if end - begin == 3:
+        return 1 if word == _FIFTEEN_M else -1
+    word &= 0xFFFF
+    return (0 if word == _ONE_M else (2 if word == _ONE_H else -1)) if end - begin == 2 else -1
 
 
 @kernel()
-def _kline_shape(frame_at, memory_at):
+def _kline_shape(frame_at, size, memory_at):
     """Return whether a kline's fields are there with the right types, and both symbols are the same."""
-    frame = array_at(frame_at, _ANY, np.uint8)
     memory = array_at(memory_at, _ANY, np.int64)
-    for code in (115, 105, 111, 99, 104, 108, 118, 113, 86):  # s i o c h l v q V
-        if not has(memory_at, 1, code, TEXT):
-            return False
-    for code in (116, 84, 76, 110):  # t T L n
-        if not has(memory_at, 1, code, INT):
-            return False
-    outer, inner = span_of(0, 115), span_of(1, 115)
-    length = memory[outer + 1] - memory[outer]
-    if memory[inner + 1] - memory[inner] != length:
+    if memory[K_TEXTS] & _KLINE_TEXTS != _KLINE_TEXTS or memory[K_INTS] & _KLINE_INTS != _KLINE_INTS:
         return False
-    same = True
-    for k in range(length):
-        same &= frame[memory[outer] + k] == frame[memory[inner] + k]
-    return same
+    begin, end, inner = begin_of(memory_at, _S), end_of(memory_at, _S), begin_of(memory_at, _K_S)
+    if end_of(memory_at, _K_S) - inner != end - begin or inner + NAME_BYTES > size:
+        return False
+    a, b, c = name_of(frame_at, begin, end)
+    x, y, z = name_of(frame_at, inner, inner + end - begin)
+    return a == x and b == y and c == z
 
 
 @kernel()
 def _read_bar(frame_at, memory_at, at):
     """Write the values of a kline to the 7 words from `at` on; False if one is beyond its bounds."""
     values = array_at(memory_at, _ANY, np.float64)
-    o, h = decimal(frame_at, memory_at, 1, 111), decimal(frame_at, memory_at, 1, 104)
-    low, c = decimal(frame_at, memory_at, 1, 108), decimal(frame_at, memory_at, 1, 99)
-    v, q = decimal(frame_at, memory_at, 1, 118), decimal(frame_at, memory_at, 1, 113)
-    taker = decimal(frame_at, memory_at, 1, 86)
+    o, h = decimal(frame_at, memory_at, _K_O), decimal(frame_at, memory_at, _K_H)
+    low, c = decimal(frame_at, memory_at, _K_L), decimal(frame_at, memory_at, _K_C)
+    v, q = decimal(frame_at, memory_at, _K_V), decimal(frame_at, memory_at, _K_Q)
+    taker = decimal(frame_at, memory_at, _K_TAKER)
     values[at], values[at + 1], values[at + 2], values[at + 3] = o, h, low, c
     values[at + 4], values[at + 5], values[at + 6] = v, q, taker
     if not (low > 0.0 and h < values[MAX_PRICE] and low <= o <= h and low <= c <= h):
@@ -278,17 +258,18 @@ def _write_bar(memory_at, bar, scratch, open_ms, trades, trade_id, event_ms):
 
 
 @kernel()
-def _take_kline(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
+def _take_kline(frame_at, size, symbol, event_ms, recv_ns, memory_at, source_at):
     memory = array_at(memory_at, _ANY, np.int64)
     values = array_at(memory_at, _ANY, np.float64)
     source = array_at(source_at, _ANY, np.int64)
-    if not _kline_shape(frame_at, memory_at):
+    if not _kline_shape(frame_at, size, memory_at):
         return REFUSED
-    timeframe = _interval(frame_at, memory_at)
-    closed = has(memory_at, 1, 120, TRUE)
-    if timeframe < 0 or not (closed or has(memory_at, 1, 120, FALSE)):
+    timeframe = _interval(frame_at, size, memory_at)
+    closed = memory[K_TRUES] & _X_BIT != 0
+    if timeframe < 0 or not (closed or memory[K_FALSES] & _X_BIT):
         return REFUSED
-    open_ms, trade_id, trades = whole(memory_at, 1, 116), whole(memory_at, 1, 76), whole(memory_at, 1, 110)
+    open_ms, trade_id = whole(frame_at, memory_at, _K_OPEN), whole(frame_at, memory_at, _K_LAST)
+    trades = whole(frame_at, memory_at, _K_TRADES)
     count = memory[SYMBOLS]
     stream, states = timeframe * count + symbol, BOOKS + count * BOOK_WORDS
     series = states + count * STATE_WORDS + (symbol * 3 + timeframe) * SERIES_WORDS
@@ -304,11 +285,11 @@ def _take_kline(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
     step_ms = _MINUTE_MS if timeframe == 0 else (_QUARTER_MS if timeframe == 1 else _HOUR_MS)
     if open_ms < 0 or open_ms >= memory[MAX_TIME_MS] or open_ms % step_ms or trades < 0 or trades >= values[MAX_QTY]:
         return REFUSED
-    if whole(memory_at, 1, 84) != open_ms + step_ms - 1:
+    if whole(frame_at, memory_at, _K_CLOSE) != open_ms + step_ms - 1:
         return REFUSED
     if open_ms > event_ms + memory[EARLY_MS] or (closed and event_ms < open_ms + step_ms - 1):
         return REFUSED
-    scratch = 0  # words of the tokens' memory where keys are noted that no kline is asked for
+    scratch = 0  # words of the tokens' memory: of keys that are used no more, or never were
     if not _read_bar(frame_at, memory_at, scratch):
         return REFUSED
     close = states + symbol * STATE_WORDS + CLOSE
@@ -338,13 +319,13 @@ def _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
     values = array_at(memory_at, _ANY, np.float64)
     state = BOOKS + memory[SYMBOLS] * BOOK_WORDS + symbol * STATE_WORDS
     stream = MARK_KIND * memory[SYMBOLS] + symbol
-    if not (has(memory_at, 0, 112, TEXT) and has(memory_at, 0, 114, TEXT) and has(memory_at, 0, 84, INT)):  # p r T
+    if memory[TEXTS] & _MARK_TEXTS != _MARK_TEXTS or memory[INTS] & _MARK_INTS != _MARK_INTS:
         return REFUSED
-    if memory[SEEN] >> ST & 1 and not (has(memory_at, 0, ST, INT) and whole(memory_at, 0, ST) != 2):
+    if memory[SEEN] >> ST & 1 and not (memory[INTS] >> ST & 1 and whole(frame_at, memory_at, EVENT + ST) != 2):
         return REFUSED  # a row of the other contract family, or a stranger thing
-    price, none = decimal(frame_at, memory_at, 0, 112), memory[span_of(0, 114)] == memory[span_of(0, 114) + 1]
-    rate = 0.0 if none else decimal(frame_at, memory_at, 0, 114)
-    next_ms = whole(memory_at, 0, 84)
+    price, none = decimal(frame_at, memory_at, _PRICE), begin_of(memory_at, _RATE) == end_of(memory_at, _RATE)
+    rate = 0.0 if none else decimal(frame_at, memory_at, _RATE)
+    next_ms = whole(frame_at, memory_at, _T)
     if not (0.0 < price < values[MAX_PRICE] and -1.0 < rate < 1.0 and 0 <= next_ms < memory[MAX_TIME_MS]):
         return REFUSED
     newest = memory[state + MARK_MS]
@@ -360,33 +341,42 @@ def _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at):
     return MARK
 
 
-@kernel(numba.int64(_BYTES, numba.int64, _MEMORY, _MEMORY))
-def scan(frame, recv_ns, memory, source):
-    """Take one frame that came at recv_ns; returns what it did.
+@kernel()
+def scan_at(frame_at, size, recv_ns, memory_at, source_at):
+    """Take one frame of `size` bytes at an address; see `scan`."""
+    memory = array_at(memory_at, _ANY, np.int64)
+    source = array_at(source_at, _ANY, np.int64)
+    if not locate(frame_at, size, memory_at):
+        return REFUSED
+    if memory[TEXTS] & _EVENT_TEXTS != _EVENT_TEXTS or memory[INTS] & _EVENT_INTS != _EVENT_INTS:
+        return REFUSED
+    symbol, event_ms = _symbol_of(frame_at, size, memory_at), whole(frame_at, memory_at, _E)
+    if symbol < 0:
+        return REFUSED
+    memory[OUT_INTS + SYMBOL], memory[OUT_INTS + EVENT_MS] = symbol, event_ms
+    begin, end = begin_of(memory_at, _E_TEXT), end_of(memory_at, _E_TEXT)
+    length, first = end - begin, np.int64(word_at(frame_at, begin, size))
+    last = np.int64(eight(frame_at, max(end - 8, 0)))
+    found = REFUSED
+    if length == 10 and first == _BOOK_FIRST and last == _BOOK_LAST:
+        found = _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
+    elif length == 5 and first & 0xFFFFFFFFFF == _KLINE:
+        found = _take_kline(frame_at, size, symbol, event_ms, recv_ns, memory_at, source_at)
+    elif length == 15 and first == _MARK_FIRST and last == _MARK_LAST:
+        found = _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
+    if found != REFUSED:
+        source[FRAMES] += 1
+    return found
+
+
+@builtin
+def scan(self, arguments, count):
+    """Take one frame; returns what it did. Arguments: frame bytes, recv_ns (when it came), memory, source.
 
     memory int64[memory_words(n)], laid out as above; source int64[NEWEST + n × KINDS], of the connection. BOOK, OPEN,
     CLOSED, MARK: the frame was taken; its symbol, timeframe, event time, price and rate are out. DONE: it was counted.
     REFUSED: nothing was changed but scratch, and the newest event's time if the parser will take it too.
     """
-    frame_at, memory_at, source_at = bytes_at(frame), memory.ctypes.data, source.ctypes.data
-    if not locate(frame_at, len(frame), memory_at):
-        return REFUSED
-    if not (has(memory_at, 0, 101, TEXT) and has(memory_at, 0, 115, TEXT) and has(memory_at, 0, 69, INT)):  # e s E
-        return REFUSED
-    name, kind = span_of(0, 115), span_of(0, 101)
-    symbol, event_ms = _find(frame_at, memory[name], memory[name + 1], memory_at), whole(memory_at, 0, 69)
-    if symbol < 0:
-        return REFUSED
-    memory[OUT_INTS + SYMBOL], memory[OUT_INTS + EVENT_MS] = symbol, event_ms
-    start, end = memory[kind], memory[kind + 1]
-    length, word, rest = end - start, word_at(frame_at, start, end), word_at(frame_at, start + 8, end)
-    found = REFUSED
-    if length == 10 and word == _BOOK_TICKER and rest == _ICKER:
-        found = _take_book(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
-    elif length == 5 and word == _KLINE_TEXT:
-        found = _take_kline(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
-    elif length == 15 and word == _MARK_PRICE and rest == _UPDATE:
-        found = _take_mark(frame_at, symbol, event_ms, recv_ns, memory_at, source_at)
-    if found != REFUSED:
-        source[FRAMES] += 1
-    return found
+    frame_at, size = text_of(argument(arguments, 0))
+    recv_ns, memory, source = argument(arguments, 1), argument(arguments, 2), argument(arguments, 3)
+    return as_number(scan_at(frame_at, size, number_of(recv_ns), data_of(memory), data_of(source)))

@@ -23,6 +23,7 @@ from engine.market.bounds import (
 from engine.market.events import BOOK_ROW, Fault, Note
 from engine.market.routes import BOOK_KIND, KINDS, MARK_KIND
 from kernels import frames
+from kernels.names import NAME_BYTES, TABLE_SLOTS, fill_table
 from kernels.records import BAR, TIMEFRAMES
 
 if (len(KINDS), MARK_KIND, BOOK_KIND) != (frames.KINDS, frames.MARK_KIND, frames.BOOK_KIND):
@@ -64,11 +65,12 @@ class Memory:
         self.accepted = words[frames.ACCEPTED :][: frames.KINDS].data
         self.notes, self.faults = words[frames.NOTED :][: frames.NOTES].data, words[frames.FAULTY :][: len(Fault)].data
         self.newest_ms = words[frames.NEWEST_MS :].data
-        self.out = words[frames.OUT_INTS :][: frames.INTS].data
+        self.out = words[frames.OUT_INTS :][: frames.WHOLE_NUMBERS].data
         self.out_doubles = words.view(np.float64)[frames.OUT_FLOATS :][: frames.FLOATS].data
         self._set_bounds(words.view(np.float64))
         words[names:] = np.frombuffer(_packed(symbols), np.int64)
-        frames.index_names(words, count)
+        words[frames.SYMBOLS] = count
+        fill_table(words[frames.TABLE :][:TABLE_SLOTS], words[names:].view(np.uint64))
 
     def closed_bar(self, row: int) -> tuple[Any, ...]:
         """Return (7 prices and volumes, trades, newest trade's id) of a series' newest closed bar."""
@@ -90,8 +92,8 @@ class Memory:
 def _packed(symbols: Sequence[str]) -> bytes:
     """Return the names, `NAME_BYTES` each; one that is not short ASCII is unknown there: orjson alone decodes it."""
     return b"".join(
-        name.encode().ljust(frames.NAME_BYTES, b"\0")
-        if name.isascii() and 0 < len(name) <= frames.NAME_BYTES
-        else b"\xff" * frames.NAME_BYTES
+        name.encode().ljust(NAME_BYTES, b"\0")
+        if name.isascii() and 0 < len(name) <= NAME_BYTES
+        else b"\xff" * NAME_BYTES
         for name in symbols
     )

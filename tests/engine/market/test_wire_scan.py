@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
+import mmap
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,6 +22,8 @@ from kernels import frames
 from tests.conftest import long_run
 from tests.engine.market.test_wire import MINUTE, T0, Recorder, book, kline, mark
 from tests.engine.market.test_wire_properties import MARKET, SYMBOLS
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def outcome(payloads: list[bytes], scanning: bool) -> Any:
@@ -52,11 +61,21 @@ NUMBERS = st.one_of(
     st.floats(0.0, 1e16).map(repr),
     st.integers(-5, 10**20).map(str),
     st.sampled_from(["0", "00.1", ".5", "5.", "-0.0", "1e5", "", "true", " 1", "1_0", "0x1", "9007199254740993", "+1"]),
+    st.sampled_from(["-", "-0", "1.2.3", ".", "1" * 15 + ".1", "1" * 16 + ".1", "0." + "1" * 15, "9007199254.740993"]),
+    st.text("0123456789.-", max_size=19),
 )
 ODD = st.one_of(
     NUMBERS, st.integers(-(2**63), 2**64 - 1), st.booleans(), st.none(), st.floats(), st.text(max_size=6),
     st.builds(dict), st.lists(st.integers(0, 9), max_size=2),
 )  # fmt: skip
+
+
+def shuffled(draw: st.DrawFn, event: dict[str, Any]) -> dict[str, Any]:
+    """Return the members in another order, of the event and of its `k`."""
+    members = {
+        key: shuffled(draw, value) if key == "k" and isinstance(value, dict) else value for key, value in event.items()
+    }
+    return {key: members[key] for key in draw(st.permutations(list(members)))}
 
 
 @st.composite
@@ -70,9 +89,15 @@ def events(draw: st.DrawFn) -> bytes:
             inner[key] = draw(NUMBERS)
         else:
             inner[key] = draw(ODD)
+    if draw(st.integers(0, 3)) == 0:
+        event = shuffled(draw, event)
     if draw(st.booleans()):
-        event = {"stream": "a@b", "data": event} if draw(st.booleans()) else {"data": event, "stream": "a@b"}
-    payload = bytearray(orjson.dumps(event))
+        wrapper = {"stream": "a@b", "data": event} | draw(st.sampled_from([{}, {}, {"s": 1}, {"k": {}}, {"x": None}]))
+        event = shuffled(draw, wrapper) if draw(st.booleans()) else wrapper
+    spaced = draw(st.integers(0, 15)) == 0
+    payload = bytearray(json.dumps(event).encode("utf-8", "surrogatepass") if spaced else orjson.dumps(event))
+    if draw(st.integers(0, 7)) == 0:  # one of its members twice: the last counts
+        payload[-1:] = b"," + bytes(payload[1:]) if draw(st.booleans()) else b',"E":1}'
     if draw(st.integers(0, 5)) == 0:
         at = draw(st.integers(0, len(payload) - 1))
         payload[at] = draw(st.integers(0, 255))
@@ -91,6 +116,68 @@ def test_a_whole_market_gives_the_same_over_two_connections() -> None:
     payloads = [orjson.dumps(event) for _, event in MARKET for _ in range(2)]
     late = orjson.dumps(kline(T0, True, T0 + MINUTE + 200, c="83861.00"))
     assert outcome([*payloads, late], scanning=True) == outcome([*payloads, late], scanning=False)
+
+
+EXAMPLES = {
+    "book": book(),
+    "book of 2024": {k: v for k, v in (book() | {"T": 0}).items() if k not in ("ps", "st")},
+    "mark": mark(),
+    "mark without a rate": mark(r=""),
+    "kline": kline(),
+    "kline in the middle": kline(closed=False, v="114"),
+}
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_a_frame_with_any_byte_changed_or_cut_off_anywhere_gives_the_same(name: str) -> None:
+    payload = orjson.dumps(EXAMPLES[name])
+    changed = [payload[:cut] for cut in range(len(payload))]
+    for byte in b'",:{}[0-.e \\' + b"\x00\x1f\x7f\xc3" if long_run(0, 1) else b'",}0-.\\\xc3':
+        changed += [payload[:at] + bytes([byte]) + payload[at + 1 :] for at in range(len(payload))]
+        changed += [payload[:at] + bytes([byte]) + payload[at:] for at in range(0, len(payload), long_run(5, 1))]
+    changed += [payload[:at] + payload[at + 1 :] for at in range(len(payload))]
+    for frame in changed:
+        assert outcome([frame], scanning=True) == outcome([frame], scanning=False), frame
+
+
+def test_nothing_behind_a_frame_is_read() -> None:
+    """The frame ends where readable memory ends: one byte more would end the process."""
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+    head = bytes.__basicsize__ - 1
+    for event in EXAMPLES.values():
+        whole = orjson.dumps(event)
+        wrapped = b'{"stream":"btcusdt@x","data":' + whole + b"}"
+        for payload in (whole, wrapped, *(whole[:cut] for cut in range(len(whole)))):
+            at = start + mmap.PAGESIZE - len(payload) - head
+            ctypes.memmove(at, id(payload), head + len(payload))  # a bytes object but for its last NUL
+            ctypes.c_ssize_t.from_address(at).value = 1 << 20  # references: nobody frees it
+            found = scanned(ctypes.cast(at, ctypes.py_object).value)
+            assert found == scanned(payload) and (found != frames.REFUSED) == (payload in (whole, wrapped))
+
+
+PRINT_OUTCOME = """
+import hashlib, orjson
+from tests.engine.market.test_wire_scan import EXAMPLES, MARKET, outcome
+payloads = [orjson.dumps(event) for event in EXAMPLES.values()] + [orjson.dumps(event) for _, event in MARKET]
+payloads += [b'{"stream":"x","data":' + payload + b"}" for payload in payloads]
+payloads += [payload.replace(b"8", b"-", 1) for payload in payloads] + [payload[:-3] for payload in payloads]
+print(hashlib.sha256(repr(outcome(payloads, scanning=True)).encode()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("variables", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_DISABLE_JIT": "1"}])
+def test_another_cpu_s_code_and_python_itself_give_the_same(variables: dict[str, str]) -> None:
+    seen = []
+    for more in ({}, variables):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | more
+        command = [sys.executable, "-W", "ignore", "-c", PRINT_OUTCOME]
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+        assert run.returncode == 0, run.stderr[-2_000:]
+        seen.append(run.stdout)
+    assert seen[0] == seen[1]
 
 
 def test_decimals_become_the_very_doubles_of_the_parser() -> None:
