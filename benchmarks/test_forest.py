@@ -22,7 +22,7 @@ from engine.model.predictor import PackedPredictor, usable_backends
 from kernels import schema
 from kernels.simd import has_vbmi
 
-LIMIT_US = {"vbmi": 8.0, "lockstep": 25.0}
+LIMIT_US = {"vbmi": 5.0, "lockstep": 25.0}
 BATCH_LIMIT_MS = 3.0
 FASTER_THAN_SINGLE_ROW_FAST = 12.0
 SWAP_LIMIT_S = 1e-3
@@ -174,16 +174,14 @@ def test_batch_of_600_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> 
 
 
 def test_the_longest_step_of_a_swap(benchmark, rig: Rig, expected: np.ndarray) -> None:
-    """What a promotion holds the engine's loop for: building the predictor, or proving a few golden rows."""
+    """What a promotion holds the engine's loop for: proving a few golden rows. The predictor is built in a thread."""
     benchmark.group = "all steps of a swap"
     rig.packed.arrays["golden_rows"], rig.packed.arrays["golden_predictions"] = rig.rows[:32], expected[:32]
     longest = []
 
     def swap() -> None:
         steps = []
-        begin = time.perf_counter()
         predictor = PackedPredictor(rig.packed, "bench")
-        steps.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         for _ in _golden_checks(predictor, rig.packed.path):
             steps.append(time.perf_counter() - begin)

@@ -1,6 +1,6 @@
 """Vector operations that numba does not write by itself, as intrinsics over LLVM IR.
 
-The first three are generic IR: correct on every CPU, one or two instructions where AVX-512 exists. `pair_leaves` needs
+The first three are generic IR: correct on every CPU, one or two instructions where AVX-512 exists. `block_sum` needs
 AVX-512 VBMI: compiling it for a target without ends the process, so `has_vbmi` is asked before its caller is imported.
 No bounds are checked: callers own the shapes.
 """
@@ -16,6 +16,8 @@ from numba.extending import intrinsic
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F32 = ir.FloatType()
+LANES = 64
+BLOCK_BYTES = 3 * LANES  # of `block_sum`
 _BYTES = ir.VectorType(_I8, 64)
 _BITS = ir.VectorType(_I1, 64)
 
@@ -94,45 +96,78 @@ def _permute(builder, kind, name, *values):
     return builder.call(declared, values)
 
 
-def _pair_generator(doublings):
+def successor(lane: int, roots: int) -> int:
+    """Return the lane of a left child that is an internal node: preorder, but the roots of all trees come first."""
+    return roots + lane * ((LANES - roots) // roots) if lane < roots else (lane + 1) % LANES
+
+
+def _bytes(values):
+    return ir.Constant(_BYTES, list(values))
+
+
+def _children(builder, q, feature, rank, right, roots):
+    """Return every lane's child code."""
+    low, high = (_permute(builder, _BYTES, "vpermi2var", q[at], feature, q[at + 1]) for at in (0, 2))
+    beyond = builder.icmp_signed("<", feature, _bytes([0] * LANES))
+    left_side = builder.icmp_unsigned("<=", builder.select(beyond, high, low), rank)
+    words = ir.VectorType(_I16, LANES // 2)
+    shifted = builder.bitcast(builder.lshr(builder.bitcast(right, words), ir.Constant(words, [1] * 32)), _BYTES)
+    left = builder.or_(
+        builder.and_(shifted, _bytes([LANES] * LANES)), _bytes(successor(lane, roots) for lane in range(LANES))
+    )
+    return builder.select(left_side, left, right)
+
+
+def _block_generator(doublings, roots, count):
     def generate(context, builder, signature, arguments):
-        tables, ranks, offset = arguments
-        table_type, rank_type, _ = signature.args
+        tables, ranks, leaves, first = arguments
+        table_type, rank_type, leaf_type, _ = signature.args
 
-        def load(array_type, array, base, index):
-            where = builder.add(base, ir.Constant(_I64, 64 * index))
-            return builder.load(_pointer(context, builder, array_type, array, where, _BYTES), align=1)
+        def load(array_type, array, offset):
+            return builder.load(_pointer(context, builder, array_type, array, offset, _BYTES), align=64)
 
-        zero = ir.Constant(_I64, 0)
-        q = [load(rank_type, ranks, zero, index) for index in range(4)]
-        feature, rank, left, right = (load(table_type, tables, offset, index) for index in range(4))
-        none = ir.Constant(_BYTES, [0] * 64)
-        low = _permute(builder, _BYTES, "vpermi2var", q[0], feature, q[1])
-        high = _permute(builder, _BYTES, "vpermi2var", q[2], feature, q[3])
-        gathered = builder.select(builder.icmp_signed("<", feature, none), high, low)
-        at = builder.select(builder.icmp_unsigned("<=", gathered, rank), left, right)
-        for _ in range(doublings):
-            inner = builder.icmp_signed("<", at, none)  # bit 7: an internal node; leaves are fixed points
-            at = builder.select(inner, _permute(builder, _BYTES, "permvar", at, at), at)
-        first = builder.zext(builder.extract_element(at, ir.Constant(_I32, 0)), _I64)
-        second = builder.zext(builder.extract_element(at, ir.Constant(_I32, 32)), _I64)
-        return builder.or_(first, builder.shl(second, ir.Constant(_I64, 8)))
+        def number(value):
+            return ir.Constant(_I64, value)
+
+        q = [load(rank_type, ranks, number(LANES * index)) for index in range(4)]
+        base = builder.mul(first, number(BLOCK_BYTES))
+        ats = []
+        for block in range(count):
+            table = [builder.add(base, number(BLOCK_BYTES * block + LANES * index)) for index in range(3)]
+            ats.append(_children(builder, q, *(load(table_type, tables, offset) for offset in table), roots))
+        for _ in range(doublings):  # block by block within a step: their latencies overlap
+            ats = [_permute(builder, _BYTES, "vpermi2var", at, at, _bytes(range(LANES, 2 * LANES))) for at in ats]
+        values = []
+        for block, at in enumerate(ats):
+            codes = builder.extract_element(builder.bitcast(at, ir.VectorType(_I64, 8)), ir.Constant(_I32, 0))
+            start = builder.mul(builder.add(first, number(block)), number(LANES))
+            for tree in range(roots):
+                leaf = builder.and_(builder.lshr(codes, number(8 * tree)), number(LANES - 1))
+                where = _pointer(context, builder, leaf_type, leaves, builder.add(start, leaf), ir.DoubleType())
+                values.append(builder.load(where, align=8))
+        while len(values) > 1:
+            values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+        return values[0]
 
     return generate
 
 
-def _pair_leaves(doublings):
+def block_sum(doublings: int, roots: int, count: int):
+    """Return an intrinsic: (tables uint8[], ranks uint8[256], leaves float64[], block) → the sum of what a row reaches.
+
+    `count` blocks from `block` on, of `roots` trees each (1, 2, 4, 8; together at most 64 leaves). The 192 bytes of a
+    block at tables[192 · block] are feature[64], rank[64], right[64] of its internal nodes; the root of tree j lies in
+    lane j, its other nodes behind successor(j) in preorder. `feature` indexes `ranks`. A child's code is the lane of an
+    internal node, or 64 + leaf. `right` holds the right child's code in 7 bits, and bit 7 where the left child is a
+    leaf. The left child is successor(lane): a lane, or a leaf's number. Values stand at leaves[64 · block + leaf].
+
+    After the first step every lane holds its child. Composing that with itself (one vpermi2b whose second table holds
+    the leaves as their own children) d times is 2^d steps: enough for depth ≤ 2^d. All but `leaves` is read by whole
+    cache lines, and begins on one.
+    """
+
     @intrinsic
-    def pair(typing_context, tables, ranks, offset):
-        return types.int64(tables, ranks, types.int64), _pair_generator(doublings)
+    def total(typing_context, tables, ranks, leaves, block):
+        return types.float64(tables, ranks, leaves, types.int64), _block_generator(doublings, roots, count)
 
-    return pair
-
-
-pair_leaves = tuple(_pair_leaves(doublings) for doublings in range(6))
-"""pair_leaves[d](tables uint8[], ranks uint8[256], offset) → leaf of lane 0 | leaf of lane 32 << 8.
-
-The 256 bytes at tables[offset] are feature[64], rank[64], left[64], right[64] of one tree of ≤ 64 leaves or of two of
-≤ 32. `feature` indexes `ranks`; a child is 0x80 | lane of an internal node, or a leaf's number. After the first step
-`at` holds every lane's child; composing it with itself d times is 2^d steps: enough for depth ≤ 2^d.
-"""
+    return total

@@ -55,7 +55,8 @@ def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredict
 async def open_between_frames(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     """Do the same on an event loop that may not stall: no step holds it for a millisecond.
 
-    The file's checksum is computed in a thread, in a call that releases the GIL; golden rows are proved few at a time.
+    The file's checksum is computed and its trees laid out in threads, in calls that release the GIL; golden rows are
+    proved few at a time.
     """
     bundle = Path(bundle_path)
     packed = await asyncio.to_thread(read_packed, bundle / PACKED_NAME)
@@ -63,7 +64,7 @@ async def open_between_frames(bundle_path: str | Path, backend: str = "auto") ->
         for target in TARGETS:  # opened one by one, then held by the loader: opening all at once would take too long
             open_library(bundle, target)
             await asyncio.sleep(0)
-    predictor = _identified(packed, bundle, backend)
+    predictor = await asyncio.to_thread(_identified, packed, bundle, backend)
     for _ in _golden_checks(predictor, bundle):
         await asyncio.sleep(0)
     return predictor

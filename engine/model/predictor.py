@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
+from engine.model.layout import vbmi_arrays
 from engine.model.packed import Packed
 from engine.model.protocol import Bound, bound_python
 from kernels.addresses import table_of
@@ -27,7 +28,6 @@ Array = npt.NDArray[Any]
 PACKED_NAME = "forest.bin"
 WALK_TABLES = ("nodes", "leaves", "roots", "first_tree")
 LOCKSTEP_TABLES = ("used", "levels", "lock_words", "lock_groups", "lock_spans", "lock_leaves")
-VBMI_TABLES = ("used", "levels", "vbmi_tables", "vbmi_spans", "vbmi_leaves")
 BATCH_TABLES = ("used", "levels", "mask_nodes", "mask_trees", "first_tree", "leaves")
 
 
@@ -64,24 +64,18 @@ class PackedPredictor:
         self.targets = len(arrays["first_tree"]) - 1
         none = np.zeros((0, 0))
         self.golden: tuple[Array, Array] = (arrays.get("golden_rows", none), arrays.get("golden_predictions", none))
-        self._ranks = np.zeros(MAX_SLOTS, np.uint8)
-        self._tables: tuple[Array, ...]
-        self._row: Callable[..., Any]
-        if backend == "walk":
-            self._load(WALK_TABLES, walk_row, walk_at, walk_c)
-        elif backend == "vbmi":
-            self._load(VBMI_TABLES, vbmi_row, vbmi_at, vbmi_c)
-        else:
-            self._load(LOCKSTEP_TABLES, lockstep_row, lockstep_at, lockstep_c)
+        self._tables, row, self._at, self._c = self._row_kernel(arrays)
+        self._row = entry_point(row)
         self._out = np.zeros(self.targets)
 
-    def _load(self, names: tuple[str, ...], row: Any, at: Any, c: Any) -> None:
-        """Take the tables and the kernel that evaluates one row on them: by arrays, by address, as a C function."""
-        arrays = self._packed.arrays
-        self._tables = tuple(arrays[name] for name in names)
-        if self.backend != "walk":
-            self._tables += (self._ranks,)
-        self._row, self._at, self._c = entry_point(row), entry_point(at), c
+    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], Any, Any, Any]:
+        """Return the tables, and the kernel that evaluates one row on them: by arrays, by address, as a C function."""
+        if self.backend == "walk":
+            return tuple(arrays[name] for name in WALK_TABLES), walk_row, walk_at, walk_c
+        if self.backend == "vbmi":
+            return vbmi_arrays(arrays), vbmi_row, vbmi_at, vbmi_c
+        ranks = np.zeros(MAX_SLOTS, np.uint8)
+        return (*(arrays[name] for name in LOCKSTEP_TABLES), ranks), lockstep_row, lockstep_at, lockstep_c
 
     def _table(self, row: Array, out: Array) -> Array:
         """Return int64[]: the addresses of all that the row kernel reads and writes, and the sizes of what it reads."""
@@ -94,7 +88,7 @@ class PackedPredictor:
 
         Both are borrowed, and must stay where they are as long as the call is used.
         """
-        return partial(self._at, self._table(row, out))
+        return partial(entry_point(self._at), self._table(row, out))
 
     def bind_c(self, row: Array, out: Array) -> Bound:
         """Return the same as a C call, which holds the tables, `row` and `out`."""

@@ -1,4 +1,4 @@
-"""Byte tables of the fast kernels: quantisation levels, lockstep words, mask-propagation nodes, VBMI blocks."""
+"""Byte tables of the fast kernels: quantisation levels, lockstep words, mask-propagation nodes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ Array = npt.NDArray[Any]
 
 MAX_LEAVES = 64
 MAX_DEPTH = 32
-PAIR_LEAVES = 32
-BLOCK_LANES = 64
-INNER = 0x80  # VBMI child code of an internal node
-INNER64 = 64  # child code of an internal node everywhere else
+INNER64 = 64  # child code of an internal node
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ def fast_tables(ensembles: list[list[Tree]]) -> tuple[dict[str, Array], list[str
         return {}, [f"{next_slot} features and NaN sides: the fast kernels take {MAX_SLOTS - 1}"]
     ranked = [[_byte_tree(tree, thresholds, slots) for tree in ensemble] for ensemble in ensembles]
     tables = {"used": used, "levels": levels.ravel()}
-    return tables | _batch_tables(ranked) | _lockstep_tables(ranked) | _vbmi_tables(ranked), []
+    return tables | _batch_tables(ranked) | _lockstep_tables(ranked), []
 
 
 def _byte_tree(tree: Tree, thresholds: dict[int, Any], slots: dict[tuple[int, bool], int]) -> ByteTree:
@@ -198,60 +195,3 @@ def _words(tree: ByteTree) -> Array:
     inner = inner | local(tree.left) << 17 | local(tree.right) << 24
     root = np.array([count if len(tree.slot) else 0], np.uint32)
     return np.concatenate([root, ends, inner]).astype(np.uint32)
-
-
-def _vbmi_tables(ranked: list[list[ByteTree]]) -> dict[str, Array]:
-    blocks: list[Array] = []
-    values: list[Array] = []
-    spans = []
-    for ensemble in ranked:
-        small = [tree for tree in ensemble if len(tree.values) <= PAIR_LEAVES]
-        large = [tree for tree in ensemble if len(tree.values) > PAIR_LEAVES]
-        span = []
-        for doublings in range(6):
-            span.append(len(blocks))
-            mine = sorted((tree for tree in small if _doublings(tree) == doublings), key=lambda tree: tree.depth)
-            for start in range(0, len(mine), 2):
-                block, leaf = _block(mine[start : start + 2])
-                blocks.append(block)
-                values.append(leaf)
-        for doublings in range(6):
-            span.append(len(blocks))
-            for tree in large:
-                if _doublings(tree) == doublings:
-                    block, leaf = _block([tree])
-                    blocks.append(block)
-                    values.append(leaf)
-        spans.append([*span, len(blocks)])
-    return {
-        "vbmi_tables": np.concatenate(blocks) if blocks else np.zeros(0, np.uint8),
-        "vbmi_spans": np.array(spans, np.int32),
-        "vbmi_leaves": np.concatenate(values) if values else np.zeros(0),
-    }
-
-
-def _doublings(tree: ByteTree) -> int:
-    """Return how often a step must be composed with itself to take `depth` steps."""
-    return max(0, int(np.ceil(np.log2(max(1, tree.depth)))))
-
-
-def _block(trees: list[ByteTree]) -> tuple[Array, Array]:
-    """Return (uint8[256], float64[64]) of one tree or two side by side; an absent second is leaf 32 of value 0."""
-    table = np.zeros((4, BLOCK_LANES), np.uint8)
-    values = np.zeros(BLOCK_LANES)
-    table[2:, 32] = 32
-    for half, tree in enumerate(trees):
-        lane = 32 * half
-        count = len(tree.slot)
-
-        def code(child: Array, lane: int = lane) -> Array:
-            return np.where(child >= INNER64, INNER | (child - INNER64 + lane), child + lane)
-
-        values[lane : lane + len(tree.values)] = tree.values
-        if not count:
-            table[2:, lane] = lane
-            continue
-        where = slice(lane, lane + count)
-        table[0, where], table[1, where] = tree.slot, tree.rank
-        table[2, where], table[3, where] = code(tree.left), code(tree.right)
-    return table.ravel(), values

@@ -109,8 +109,7 @@ def test_frames_that_come_during_a_swap_are_decided_by_one_model_or_the_other(da
     golden = read_packed(second / "forest.bin")
     rows, expected = golden.arrays["golden_rows"], golden.arrays["golden_predictions"] * 2.0
     doubled = {"leaves": golden.arrays["leaves"] * 2.0, "golden_rows": rows, "golden_predictions": expected}
-    for name in ("lock_leaves", "vbmi_leaves"):
-        doubled[name] = golden.arrays[name] * 2.0
+    doubled["lock_leaves"] = golden.arrays["lock_leaves"] * 2.0
     repack(second, model_id=np.frombuffer(b"doubled", np.uint8), **doubled)
     models = {predictor.model_id: predictor for predictor in (open_packed(trained.bundle), open_packed(second))}
     assert len(models) == 2

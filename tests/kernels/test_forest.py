@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import lightgbm
 import numba
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import treelite
 
+from engine.errors import DataError
+from engine.model.layout import vbmi_arrays
 from engine.model.opening import open_packed
 from engine.model.pack import Tree, missing_types, node_tables, read_trees
 from engine.model.packed import read_packed, write_packed
@@ -53,6 +56,10 @@ def problem(seed: int, rows: int = 2_000, features: int = 12):
     "params",
     [
         {"num_leaves": 2},
+        {"num_leaves": 8},
+        {"num_leaves": 9},
+        {"num_leaves": 16},
+        {"num_leaves": 17},
         {"num_leaves": 31},
         {"num_leaves": 32, "max_depth": 5},
         {"num_leaves": 33},
@@ -106,6 +113,44 @@ def test_the_deepest_trees(depth: int, tmp_path) -> None:
         predictor = PackedPredictor(packed, "m", backend)
         np.testing.assert_array_equal([predictor.predict_row(row)[0] for row in rows], expected)
         np.testing.assert_array_equal(predictor.predict(rows)[:, 0], expected)
+
+
+def grown(rng: np.random.Generator, leaves: int, features: int) -> Tree:
+    """A tree of any shape: a leaf chosen at random splits until there are enough; children in no order."""
+    left, right = [-1], [-1]
+    depth = [0]
+    while left.count(-1) < leaves:
+        ends = [node for node in range(len(left)) if left[node] < 0 and depth[node] < 32]
+        node = ends[-1] if rng.random() < 0.5 else int(rng.choice(ends))
+        children = rng.permutation([len(left), len(left) + 1]).tolist()
+        left[node], right[node] = children
+        left += [-1, -1]
+        right += [-1, -1]
+        depth += [depth[node] + 1] * 2
+    leaf = np.array(left) < 0
+    count = len(leaf)
+    threshold = np.where(leaf, 0, rng.integers(-3, 4, count)).astype(np.float32)
+    feature, nan_left = np.where(leaf, 0, rng.integers(0, features, count)), rng.random(count) < 0.5
+    return Tree(feature, threshold, nan_left & ~leaf, np.array(left), np.array(right), leaf, rng.normal(size=count))
+
+
+@pytest.mark.parametrize("features", [7, 60, 127])  # 255 slots at most: two of a feature with both NaN sides
+def test_trees_of_every_size_and_shape_beside_each_other(features: int, tmp_path) -> None:
+    rng = np.random.default_rng(features)
+    ensembles = [[grown(rng, leaves, features) for leaves in rng.permutation(np.arange(1, 65))] for _ in range(3)]
+    ensembles += [[], [grown(rng, 1, features)] * 2, [grown(rng, leaves, features) for leaves in (2, 8, 5, 16, 31)]]
+    tables, warnings = forest_tables(ensembles)
+    assert not warnings
+    write_packed(tmp_path / "f", tables | {"nan_unseen": np.zeros(features, np.uint8)}, 1, features)
+    packed = read_packed(tmp_path / "f")
+    rows = rng.integers(-4, 5, (300, features)).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.2] = np.nan
+    rows[rng.random(rows.shape) < 0.1] = 1e-36
+    expected = PackedPredictor(packed, "m", "walk").predict(rows)
+    for backend in FAST:
+        predictor = PackedPredictor(packed, "m", backend)
+        np.testing.assert_array_equal(predictor.predict(rows), expected)
+        np.testing.assert_allclose([predictor.predict_row(row) for row in rows], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +217,15 @@ def test_a_generic_target_never_compiles_vbmi(trained: Trained) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == repr(open_packed(trained.bundle).predict(np.ones((3, 132), np.float32)).tolist())
+
+
+@pytest.mark.skipif("vbmi" not in FAST, reason="this CPU or numba's target has no AVX-512 VBMI")
+def test_a_pack_whose_trees_are_not_in_preorder_is_refused() -> None:
+    tree = chain(3)
+    tables, _ = forest_tables([[replace(tree, left=tree.right, right=tree.left)]])
+    tables["mask_nodes"] = tables["mask_nodes"][::-1].copy()
+    with pytest.raises(DataError, match="not in preorder: train it again"):
+        vbmi_arrays(tables)
 
 
 def test_an_unknown_backend_is_refused_by_name(trained: Trained) -> None:
