@@ -104,9 +104,7 @@ def stages(rig: PathRig) -> dict[str, Callable[[], float]]:
     return {
         "closed_kline_decode": closed_kline,
         "complete_vector": many(lambda: complete(*rows, 0, decision_ms, oi, counts[0], funding, counts[1], out)),
-        "decide_and_size": many(
-            lambda: core._decide_on(core.table, 0, decision_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
-        ),
+        "decide_and_size": many(rig.decision()),
         "stops_over_100": many(lambda: check_all(positions, 100, marks, 1, slots, reasons)),
         "order_bytes_signed": many(order_bytes),
         "journal_append": many(lambda: journal.write(Kind.MARK, 1, 2, 3, 1.0, 0.0, 0, 0, 6)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from engine.market.wire import Decoder
 from engine.model.predictor import PackedPredictor
 from engine.sink import MarketSink
 from engine.trading.live import LiveGateway
-from kernels.records import BAR, INSTRUMENT, TIMEFRAME_MS, TIMEFRAMES, RunState
+from kernels import decision
+from kernels.journal import NO_BOOK, NO_SIGNAL
+from kernels.records import BAR, FEATURE_COUNT, INSTRUMENT, TIMEFRAME_MS, TIMEFRAMES, RunState
 
 START_MS = 1_800_000_000_000 // 3_600_000 * 3_600_000
 WARMUP = 320
@@ -103,6 +107,14 @@ class PathRig:
             if self.now_ms % step == 0 and self.now_ms > START_MS:
                 for name in self.names:
                     self.decoder.feed(self._frame(name, interval, self.now_ms - step, self.now_ms), 1)
+
+    def decision(self) -> Callable[[], int]:
+        """Return what decides and sizes alone: on a vector of zeros, without a model and without records."""
+        core, vector, table = self.core, np.zeros(FEATURE_COUNT), self.core.table.copy()
+        table[decision.PREDICT] = 0
+        where = (0, core.journal.words, 0, 1, NO_BOOK | NO_SIGNAL)
+        asked = (self.now_ms, 0, 0, self.now_ms, 7, 100.0, 0.3, 0, 0, 0, *core.standing(0, self.now_ms)[:-1])
+        return partial(core._decide, table, vector, *where, *asked, decision.NONE_SIGNED)
 
     @staticmethod
     def _frame(name: str, interval: str, open_ms: int, close_ms: int) -> bytes:

@@ -20,11 +20,13 @@ from engine.exchange.requests import exit_order
 from engine.exchange.signing import Ed25519Signer, HmacSigner, signed_params
 from engine.link import Snapshot
 from engine.market.rings import BarFile
+from engine.model.predictor import PackedPredictor
 from engine.operator import Operator
 from engine.publish import Publisher
 from kernels import features, stops
 from kernels.compile import entry_point
-from kernels.records import BAR, TIMEFRAME_MS, TIMEFRAMES, Kind, Mode
+from kernels.decision import DECIDED
+from kernels.records import BAR, FEATURE_COUNT, TARGET_COUNT, TIMEFRAME_MS, TIMEFRAMES, Kind, Mode
 from kernels.stops import POSITION
 
 SYMBOLS, FRAMES = 600, 200
@@ -123,14 +125,15 @@ def test_vector(benchmark, one: PathRig) -> None:
 
 def test_predict(benchmark, one: PathRig) -> None:
     """8 models of 200 trees on the backend that the machine has; each backend beside its peers: `test_forest.py`."""
-    benchmark(one.core._predict)
+    row, out = np.zeros(FEATURE_COUNT, np.float32), np.zeros(TARGET_COUNT)
+    predictor = one.core.predictor
+    assert isinstance(predictor, PackedPredictor)
+    benchmark(predictor.bind(row, out))
 
 
 def test_decide(benchmark, one: PathRig) -> None:
-    """All gates, the side and the size of an order."""
-    core = one.core
-    state = (0, one.now_ms, 0, 0, 100.0, 0.3, 0.0, 1e4, 1e4, 1e4, 0.0, 0.0, 0.0)
-    benchmark(core._decide_on, core.table, *state)
+    """All gates, the side and the size of an order, from a vector's float32 row on."""
+    assert benchmark(one.decision()) == DECIDED
 
 
 @pytest.mark.parametrize("held", [1, 10, 100])
@@ -155,7 +158,7 @@ def test_journal_append(benchmark, one: PathRig, kind: str) -> None:
 
     def signal() -> int:
         at = journal.place(Kind.SIGNAL)
-        core._sign(core.table, journal.words, at, journal.seq + 1, 1, 0, 1, 2, 1, 7, 0, 0, 0, 1, 2, 3, 4, 5)
+        core._sign(core.table, journal.words, at, journal.seq + 1, 1, 0, 1, 2, 1, 7, 0, 0, 0, 1, 2)
         return journal.placed(Kind.SIGNAL)
 
     assert benchmark(mark if kind == "MARK" else signal) > 0

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +15,7 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.journal import Writer
 from engine.latency import Latencies
-from engine.model.protocol import Bindable, Predictor
+from engine.model.protocol import Predictor, bind_c
 from engine.timers import Hold, Timer
 from engine.trading.correlation import Closes, moving_together_usdt
 from engine.trading.desk import Desk
@@ -28,6 +27,8 @@ from kernels import decision, stops
 from kernels.addresses import table_of
 from kernels.compile import entry_point
 from kernels.decide import BIT, FACTS, PLAN
+from kernels.decision import ALL_SIGNED, NONE_SIGNED, REFUSED_SIGNED
+from kernels.journal import NO_BOOK
 from kernels.records import FEATURE_COUNT, RECORDS, TARGET_COUNT, Kind, Reason, RunState, Stage
 
 MODEL_ID_BYTES = RECORDS[Kind.SIGNAL]["model_id"].itemsize
@@ -41,23 +42,41 @@ F_HALTED, F_UNKNOWN, F_FLAT = _FLAG["symbol_halted"], _FLAG["unknown_order"], _F
 _HELD = {GAP: "gap", CLOCK: "clock_bad", FULL: "journal_full", AUDIT: "audit_failed"}
 HOLD_FLAGS = [sum(_FLAG[name] for bit, name in _HELD.items() if hold & bit) for hold in range(16)]
 REASONS = {int(reason): reason for reason in Reason}
+Standing = tuple[int, int, int, float, float, float, float, int, int, float, int]
 CHANGED = 1  # marks an INSTRUMENT record that is an input, not a part of a segment's beginning
 LEAVE_BEFORE_MS = 3_600_000  # positions are exited this long before delivery
 
 
 @dataclass
 class Counters:
-    """What the engine has seen and done since it started."""
+    """What the engine has seen and done since it started. Kernels add to `decided`: `kernels.decision.COUNTED`."""
 
     bars: list[int] = field(default_factory=lambda: [0, 0, 0])
     marks: int = 0
     books: int = 0
-    vectors: int = 0
-    late_vectors: int = 0
-    signals: int = 0
     entries: int = 0
     gaps: int = 0
-    refusals: dict[int, int] = field(default_factory=dict)  # gate bit → signals it refused
+    decided: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(decision.COUNTED_WORDS, np.int64))
+
+    @property
+    def vectors(self) -> int:
+        """Complete vectors."""
+        return int(self.decided[decision.VECTORS])
+
+    @property
+    def late_vectors(self) -> int:
+        """Vectors that were complete after their deadline."""
+        return int(self.decided[decision.LATE_VECTORS])
+
+    @property
+    def signals(self) -> int:
+        """Decisions."""
+        return int(self.decided[decision.SIGNALS_MADE])
+
+    @property
+    def refusals(self) -> dict[int, int]:
+        """Gate bit → signals that it refused."""
+        return {1 << gate: n for gate, n in enumerate(self.decided[decision.BY_GATE :].tolist()) if n}
 
 
 @dataclass(slots=True)
@@ -108,24 +127,24 @@ class Core:
         self._rates = np.full(len(symbols), np.nan)
         self._limits, self._facts, self._plan = limits_row(config), np.zeros(1, FACTS), np.zeros(1, PLAN)
         self._constants = constants(instruments)
-        self._most = self._constants["max_qty"].copy()  # by the listing; live: the brackets' caps may be below it
-        self.notional_caps_usdt = [math.inf] * len(symbols)
+        self.notional_caps_usdt = [math.inf] * len(symbols)  # live: the exchange's brackets
         self.closes: Closes | None = None  # whoever keeps the bars gives them: the panel, or a backtest's grid
         self.on_listing: Callable[[int], None] = lambda symbol: None
         self._predictions, self._row32 = np.zeros(TARGET_COUNT), np.zeros(FEATURE_COUNT, np.float32)
         self._had_no_nan, self._model_words = np.zeros(FEATURE_COUNT, np.uint8), np.zeros(MODEL_ID_BYTES, np.uint8)
+        self._out = np.zeros(decision.OUTS, np.int64)
+        self.out = self._out.data
         # what Python reads and writes one by one, over the memory that the kernels read
         self.mark_ms, self.next_funding_ms = self._mark_ms.data, self._next_ms.data
         self.funding_rate: memoryview[float] = cast("memoryview[float]", self._rates.data)
         self.table = table_of(
             books, marks, self._mark_ms, self._rates, self._next_ms, self._constants, self._predictions, self._facts,
             self._limits, self._plan, self._row32, self._had_no_nan, self._model_words, latencies.counts,
-            latencies.sums, self.last_signals, len(symbols),
+            latencies.sums, self.last_signals, self._out, self.counters.decided, 0, 0, len(symbols),
         )  # fmt: skip
         self.predictor = None
         self._check = entry_point(stops.check)
-        self._quote, self._sign = entry_point(decision.quote), entry_point(decision.sign)
-        self._decide_on = entry_point(decision.decide_on)
+        self._decide, self._sign = entry_point(decision.decide), entry_point(decision.sign)
 
     @property
     def predictor(self) -> Predictor | None:
@@ -138,24 +157,21 @@ class Core:
         self._had_no_nan[:] = 0 if predictor is None else predictor.nan_unseen
         name = b"" if predictor is None else predictor.model_id.encode()
         self._model_words[:] = np.frombuffer(name[:MODEL_ID_BYTES].ljust(MODEL_ID_BYTES, b"\0"), np.uint8)
-        if predictor is None:
-            self._predictions[:] = np.nan
-            self._predict: Callable[[], None] | None = None
-        elif isinstance(predictor, Bindable):
-            self._predict = predictor.bind(self._row32, self._predictions)
-        else:
-            self._predict = partial(predictor.predict_into, self._row32, self._predictions)
+        self._predictions[:] = np.nan
+        bound = None if predictor is None else bind_c(predictor, self._row32, self._predictions)
+        self.table[[decision.PREDICT, decision.ARGUMENT]] = (bound.function, bound.argument) if bound else (0, 0)
+        self._bound, self._raise_fault = bound, bound.raise_fault if bound else None
 
     def rehearsal_table(
-        self, latencies: Latencies, signal: npt.NDArray[Any]
+        self, latencies: Latencies, signal: npt.NDArray[Any], counters: Counters
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return a table whose latencies and newest signal (SIGNAL[1], of symbol 0) are others, and their steps.
+        """Return a table with other latencies, newest signal (SIGNAL[1], of symbol 0) and counters, and their steps.
 
         Predictions, facts and plan stay the same: each decision writes them anew.
         """
         table, steps = self.table.copy(), np.zeros_like(self.table)
-        places = [decision.COUNTS, decision.SUMS, decision.SIGNALS]
-        table[places] = table_of(latencies.counts, latencies.sums, signal)
+        places = [decision.COUNTS, decision.SUMS, decision.SIGNALS, decision.COUNTED]
+        table[places] = table_of(latencies.counts, latencies.sums, signal, counters.decided)
         steps[decision.SIGNALS] = signal.itemsize
         return table, steps
 
@@ -199,55 +215,84 @@ class Core:
 
     # --- decisions ---
 
+    def standing(self, symbol: int, now_ms: int) -> Standing:
+        """Return what a decision of this moment is told of the account, the symbol and the engine itself.
+
+        The order is `kernels.decision.STANDING`. The equity is revalued; `Desk.begin_day` is the caller's business.
+        """
+        desk, account = self.desk, self.desk.account
+        notional = desk.revalue(now_ms)
+        hold, cap, signs = self._hold(symbol, now_ms), math.inf, ALL_SIGNED
+        if desk.observer is not None:
+            cap, signs = self.notional_caps_usdt[symbol], NONE_SIGNED
+        elif self._raise_fault is not None:
+            signs = NONE_SIGNED
+        elif desk.positions.count or desk.entries or desk.exits:
+            signs = REFUSED_SIGNED
+        return (
+            hold, self._flags(symbol, hold), account.cooldown_until_ms.get(symbol, 0), account.equity_usdt,
+            account.day_start_equity_usdt, account.peak_equity_usdt, notional,
+            desk.positions.count + len(desk.entries), account.losing_streak, cap, signs,
+        )  # fmt: skip
+
     def on_vector(self, vector: Vector, recv_ns: int) -> None:
-        """Decide on a complete vector: predict, decide, size, journal, and send the entry if nothing refuses."""
-        now_ms, clock_ns = self.clock.now_ms(), time.monotonic_ns
-        symbol, journal, desk, account = vector.symbol, self.journal, self.desk, self.desk.account
-        begun_ns = clock_ns()
-        hold = self._hold(symbol, now_ms)
+        """Decide on a complete vector that came by itself: predict, decide, size, journal, send if nothing refuses.
+
+        Those that a closed bar completes are decided by `kernels.minute` in the same way; `settle` takes both on.
+        """
+        now_ms, symbol, journal = self.clock.now_ms(), vector.symbol, self.journal
+        begun_ns = time.monotonic_ns()
+        standing = self.standing(symbol, now_ms)
+        flags = standing[1] | vector.late | vector.input_late << 1 | vector.ready << 2 | vector.filled << 3
         at = journal.place(BOOK)
-        unseen = self._quote(
-            self.table, vector.values, symbol, journal.words, at, journal.seq + 1, begun_ns, now_ms, hold
-        )
+        self._decide(
+            self.table, vector.values, symbol, journal.words, at, journal.seq + 1, NO_BOOK if at < 0 else 0, now_ms,
+            recv_ns, begun_ns, vector.close_ms, vector.hash, vector.close, vector.atr_15m, *vector.first_ms,
+            standing[0], flags, *standing[2:-1], NONE_SIGNED,
+        )  # fmt: skip
         if at >= 0:
             journal.placed(BOOK)
-        if self._predict is not None:
-            self._predict()
-        predicted_ns = clock_ns()
-        notional = desk.mark_account(now_ms)
-        if desk.observer is not None:
-            most = self.notional_caps_usdt[symbol] / vector.close
-            self._constants["max_qty"][symbol] = min(float(self._most[symbol]), most)
-        side, gates = self._decide_on(
-            self.table, symbol, now_ms, unseen, self._flags(vector, hold), vector.close, vector.atr_15m,
-            account.cooldown_until_ms.get(symbol, 0), account.equity_usdt, account.day_start_equity_usdt,
-            account.peak_equity_usdt, notional, desk.positions.count + len(desk.entries), account.losing_streak,
-        )  # fmt: skip
+        if self.desk.new_day:
+            self.desk.begin_day(now_ms)
+        self.settle(vector, now_ms, recv_ns)
+
+    def settle(self, vector: Vector, now_ms: int, recv_ns: int) -> None:
+        """Ask what only Python knows about a decision that is not signed yet, sign it, and enter if nothing refuses."""
+        if self._raise_fault is not None:
+            self._raise_fault()
+        journal, desk, symbol = self.journal, self.desk, vector.symbol
+        side, gates = self.out[decision.SIDE], self.out[decision.REFUSALS]
         if desk.observer is not None:
             gates |= self._venue_gates(vector, side, now_ms)
         if not gates and self.closes is not None:
             gates = self._correlated(symbol, side, vector.close_ms)
-        decided_ns = clock_ns()
+        decided_ns = time.monotonic_ns()
         # The signal's seq becomes the position's id; a full disk refuses entries, and its dropped records move no seq.
         while desk.id_taken(journal.seq + 1) and not journal.full:
             desk.write_account(now_ms)
         at = journal.place(SIGNAL)
         self._sign(
             self.table, journal.words, at, journal.seq + 1, now_ms, symbol, side, vector.close_ms, gates, vector.hash,
-            *vector.first_ms, recv_ns, begun_ns, predicted_ns, decided_ns, clock_ns(),
+            *vector.first_ms, recv_ns, decided_ns,
         )  # fmt: skip
         position_id = journal.placed(SIGNAL) if at >= 0 else 0
-        counters = self.counters
-        counters.vectors += 1
-        counters.late_vectors += vector.late
-        counters.signals += 1
-        if gates:
-            self._count_refusals(gates)
-        elif position_id:
-            entry = self._enter(vector, side, position_id, now_ms)
-            self.latencies.add(ORDER, clock_ns() - decided_ns)
-            if self.twins is not None:
-                self.twins.enter(entry, vector.close, now_ms, recv_ns)
+        if not gates and position_id:
+            self.enter(vector, side, position_id, now_ms, recv_ns)
+
+    def enter(self, vector: Vector, side: int, position_id: int, now_ms: int, recv_ns: int) -> None:
+        """Send the entry of an accepted decision, by the plan that its sizing left; in live mode its twin follows."""
+        begun_ns, plan = time.monotonic_ns(), self._plan[0]
+        self.counters.entries += 1
+        assert self.predictor is not None  # gate no_model
+        entry = Entry(
+            position_id, vector.symbol, side, float(plan["qty"]), float(plan["limit_price"]),
+            float(plan["tp_price"]), float(plan["sl_price"]), vector.atr_15m, vector.close_ms,
+            self.predictor.model_id.encode(),
+        )  # fmt: skip
+        self.desk.enter(entry, now_ms)
+        self.latencies.add(ORDER, time.monotonic_ns() - begun_ns)
+        if self.twins is not None:
+            self.twins.enter(entry, vector.close, now_ms, recv_ns)
 
     def _hold(self, symbol: int, now_ms: int) -> int:
         """Return what this decision is told from outside: `Hold` bits."""
@@ -262,12 +307,10 @@ class Core:
             hold |= self.desk.observer.hold(now_ms)
         return hold
 
-    def _flags(self, vector: Vector, hold: int) -> int:
-        """Return the state of things as bits of `decision.FLAGS`."""
-        desk, account, symbol = self.desk, self.desk.account, vector.symbol
-        flags = vector.late | vector.input_late << 1 | vector.ready << 2 | vector.filled << 3
-        if self._predict is not None:
-            flags |= F_HAS_MODEL
+    def _flags(self, symbol: int, hold: int) -> int:
+        """Return the state of things as bits of `decision.FLAGS`; those of the vector are left at 0."""
+        desk, account = self.desk, self.desk.account
+        flags = 0 if self._predictor is None else F_HAS_MODEL
         if account.run_state == RUNNING:
             flags |= F_SESSION
         elif account.run_state in ENTRIES_OFF:
@@ -298,24 +341,6 @@ class Core:
         over = together + float(self._plan[0]["notional_usdt"]) > risk.max_correlated_usdt
         return BIT["correlation"] if together and over else 0
 
-    def _count_refusals(self, gates: int) -> None:
-        while gates:
-            bit = gates & -gates
-            self.counters.refusals[bit] = self.counters.refusals.get(bit, 0) + 1
-            gates ^= bit
-
-    def _enter(self, vector: Vector, side: int, position_id: int, now_ms: int) -> Entry:
-        plan = self._plan[0]
-        self.counters.entries += 1
-        assert self.predictor is not None  # gate no_model
-        entry = Entry(
-            position_id, vector.symbol, side, float(plan["qty"]), float(plan["limit_price"]),
-            float(plan["tp_price"]), float(plan["sl_price"]), vector.atr_15m, vector.close_ms,
-            self.predictor.model_id.encode(),
-        )  # fmt: skip
-        self.desk.enter(entry, now_ms)
-        return entry
-
     # --- the listing ---
 
     def on_instrument(self, symbol: int, row: Any, now_ms: int) -> None:
@@ -323,7 +348,6 @@ class Core:
         self.journal.write(Kind.INSTRUMENT, time.monotonic_ns(), now_ms, symbol, CHANGED, 0, *row.item())
         self.instruments[symbol] = row
         self._constants[symbol] = constants(self.instruments[symbol : symbol + 1])[0]
-        self._most[symbol] = self._constants["max_qty"][symbol]
         self.on_listing(symbol)
 
     def _leave_ending(self, now_ms: int) -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from engine.errors import DataError
 from kernels import journal as layout
 from kernels.compile import entry_point
+from kernels.journal import NO_BAR, NO_BOOK, NO_SIGNAL
 from kernels.records import HEAD, RECORDS, SLOT_BYTES, SLOTS, Kind, layout_hash
 
 FIRST_SLOT = layout.SEGMENT_HEADER_BYTES // SLOT_BYTES
@@ -34,6 +35,16 @@ EXPENDABLE = frozenset(  # not written while the disk is full
 )
 DURABLE_BUFFER_BYTES = 4 << 20  # a flush that does not come back for this long is an alarm, not a reason to grow
 RESERVE_SLOTS = 8_192  # of a segment when no next one can be allocated: room for exits
+BAR_RUN = ((Kind.BAR, NO_BAR), (Kind.BOOK, NO_BOOK), (Kind.SIGNAL, NO_SIGNAL))  # what a closed bar leaves behind
+BAR_SLOTS = sum(SLOTS[kind] for kind, _ in BAR_RUN)
+
+
+def _run(dropping: int, count: int) -> tuple[tuple[Kind, ...], int]:
+    kinds = tuple(kind for kind, bit in BAR_RUN[:count] if not dropping & bit)
+    return kinds, sum(SLOTS[kind] for kind in kinds)
+
+
+BAR_RUNS = [[_run(dropping, count) for count in range(len(BAR_RUN) + 1)] for dropping in range(8)]
 
 
 def struct_format(dtype: np.dtype) -> str:
@@ -97,6 +108,7 @@ class Writer:
     """
 
     words: npt.NDArray[np.uint64]
+    _mapped: Any  # the same memory as bytes
 
     def __init__(
         self, folder: Path, engine_id: str, run_id: int, segment_bytes: int, preamble: Callable[[Writer], None]
@@ -107,6 +119,7 @@ class Writer:
         self.seq = 0
         self.full = False  # the disk is full: entries are refused, expendable records dropped
         self.dropped = 0
+        self.dropping = 0  # NO_… bits: what `place_bar` has no room for
         self.counts = {kind: 0 for kind in Kind}
         self._aside_counts = dict(self.counts)
         self._segment_bytes = segment_bytes
@@ -175,23 +188,45 @@ class Writer:
         self.counts[kind] += 1
         return self.seq
 
+    def place_bar(self) -> int:
+        """Return the word at which a kernel may build the BAR, BOOK and SIGNAL records of a closed bar in a row.
+
+        `self.dropping` (NO_… bits) says which of them it must leave out; `placed_bar` counts those that were built.
+        """
+        if self._slot + BAR_SLOTS >= self._end_slot and not self._roll(False):
+            self.dropping = NO_BAR | NO_BOOK | NO_SIGNAL
+        else:
+            self.dropping = NO_BOOK if self.full else 0
+        return self._slot * WORDS_PER_SLOT
+
+    def placed_bar(self, count: int) -> int:
+        """Take the first `count` of the records that a kernel has built at `place_bar`; return the last one's seq."""
+        kinds, slots = BAR_RUNS[self.dropping][count]
+        self._slot += slots
+        self.seq += len(kinds)
+        self.dropped += count - len(kinds)
+        for kind in kinds:
+            self.counts[kind] += 1
+        return self.seq
+
     # --- rehearsals (engine.rehearsal) ---
 
     def touch(self) -> None:
-        """Write what is there already to the page of the next record: a page that was written out faults at a write."""
+        """Write what is there already where the next records go: a page that was written out faults at a write."""
         at = self._slot * WORDS_PER_SLOT
-        self.words[at] = self.words[at]
+        self.words[at : at + BAR_SLOTS * WORDS_PER_SLOT] = self.words[at : at + BAR_SLOTS * WORDS_PER_SLOT]
 
     def aside(self, words: npt.NDArray[np.uint64]) -> tuple[Any, ...]:
-        """Let kernels build records in `words`, where nobody reads them, until `back` is told what this returns."""
-        kept = self.words, self._slot, self._end_slot, self.seq, self.counts
-        self.words, self._slot, self._end_slot = words, 0, len(words) // WORDS_PER_SLOT
-        self.counts = self._aside_counts
+        """Build records in `words`, where nobody reads them, until `back` is told what this returns."""
+        kept = self.words, self._mapped, self._durable, self._slot, self._end_slot, self.seq, self.counts
+        self.words, self._mapped = words, words.view(np.uint8).data
+        self._slot, self._end_slot = 0, len(words) // WORDS_PER_SLOT
+        self._durable, self.counts = bytearray(), self._aside_counts
         return kept
 
     def back(self, kept: tuple[Any, ...]) -> None:
         """Go on where `aside` was called."""
-        self.words, self._slot, self._end_slot, self.seq, self.counts = kept
+        self.words, self._mapped, self._durable, self._slot, self._end_slot, self.seq, self.counts = kept
 
     def flush(self) -> Future[int] | None:
         """Hand the durable bytes to the helper; called every flush interval. Never blocks."""

@@ -2,8 +2,9 @@
 
 What a sleeping engine loses is not the wake-up alone: after some milliseconds its code, its objects, its tables and
 the forest have left the caches, and the same decision takes several times as long. A rehearsal takes the bar that would
-follow a symbol's newest one through the same functions of the same sink, panel, core, journal and model. What they
-write goes to copies: the symbol's state, rows, vector and bar file, the journal's records, counters and latencies.
+follow a symbol's newest one through the same functions of the same decoder, sink, panel, core, journal and model. What
+they write goes to copies: the symbol's state, rows, vector and bar file, the journal's records, counters and latencies.
+The memory that stands behind those copies is read, so that the real bar finds it in the caches too.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from engine.market.events import Sink
 from engine.market.lateness import Lateness
 from engine.market.memory import Memory
 from engine.market.wire import Decoder
-from engine.sink import MarketSink
+from engine.sink import BAR_BYTES, OK, MarketSink
 from engine.trading.account import DAY_MS
-from kernels import closing, rehearsal
+from kernels import closing, decision, rehearsal
 from kernels.addresses import table_of
 from kernels.compile import entry_point
 from kernels.records import BAR, FEATURE_COUNT, FEATURES_PER_TIMEFRAME, RECORDS, SLOT_BYTES, TIMEFRAMES, Kind
 from kernels.state import STATE_SIZE, new_state
 
+MODEL = slice(decision.PREDICT, decision.ARGUMENT + 1)  # of the core's table
 SCRATCH_SLOTS = 64  # of the journal: more than the records of a decision
 FRAME = (
     b'{"stream":"btcusdt@kline_1m","data":{"e":"kline","E":1800000060100,"s":"BTCUSDT","k":{"t":1800000000000,'
@@ -46,9 +48,11 @@ class Rehearsal:
         self._records = np.zeros(SCRATCH_SLOTS * SLOT_BYTES // 8, np.uint64)
         self._bars = np.zeros(1, BAR)
         self._bars[0] = (0, 100.0, 100.2, 99.9, 100.1, 10.0, 1_000.0, 5.0, 50.0, 1, 0, 0, 0)
-        self._prepare = entry_point(rehearsal.prepare)
+        self._bars_at = self._bars.ctypes.data
+        self._prepare, self._warm = entry_point(rehearsal.prepare), entry_point(rehearsal.warm)
         self._copy_panel()
-        self._copy_core()
+        self._signal = np.zeros(1, RECORDS[Kind.SIGNAL])
+        self._core_table, self._core_steps = sink.core.rehearsal_table(self._latencies, self._signal, self._counters)
 
     def _copy_panel(self) -> None:
         """Make a table of `kernels.closing.close_bar` for one symbol, and how far apart the parts of two lie in it."""
@@ -62,7 +66,7 @@ class Rehearsal:
             np.zeros((depth, 1), np.uint8), np.zeros((frames, 1), np.int64), np.full((frames, 1), -1, np.int64),
             np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros((1, FEATURE_COUNT)),
             np.zeros(1, closing.BRIEF_DTYPE), series, table_of(none, none, known)[None],
-            self._latencies.counts, self._latencies.sums, lateness,
+            np.zeros((frames, 1), np.int64), self._latencies.counts, self._latencies.sums, lateness,
         )  # fmt: skip
         self._kept = arrays, slots, header, known, none  # the table does not keep them alive
         self._panel_table = table_of(*arrays, 1, self._sink.panel.deadline_ms, 1, 1)
@@ -70,44 +74,72 @@ class Rehearsal:
         for at, step in (
             (closing.STATES, 8 * STATE_SIZE), (closing.ROWS, 8 * FEATURES_PER_TIMEFRAME), (closing.FILLED_ROWS, 1),
             (closing.NEWEST, 8), (closing.STAGED, 8), (closing.NEXT, 8), (closing.READY, 8), (closing.SETTLED, 8),
-            (closing.VECTORS, 8 * FEATURE_COUNT), (closing.SERIES, 24), (closing.SAMPLES, 24),
+            (closing.VECTORS, 8 * FEATURE_COUNT), (closing.SERIES, 24), (closing.SAMPLES, 24), (closing.FIRST, 8),
             (closing.LATENESS, lateness.itemsize * lateness.size),
         ):  # fmt: skip
             self._panel_steps[at] = step
 
-    def _copy_core(self) -> None:
-        self._signal = np.zeros(1, RECORDS[Kind.SIGNAL])
-        self._core_table, self._core_steps = self._sink.core.rehearsal_table(self._latencies, self._signal)
-
-    def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
-        """Take the closed bar of the rehearsed frame: the next minute's is prepared already."""
-
     def run(self) -> bool:
         """Rehearse the next symbol's next minute; False when something about it is out of the ordinary just now."""
-        sink, core, panel = self._sink, self._sink.core, self._sink.panel
+        core, panel = self._sink.core, self._sink.panel
         symbol = self._next = (self._next + 1) % len(core.symbols)
-        account, now_ms = core.desk.account, core.clock.now_ms()
-        if symbol in panel.waiting_for_samples or now_ms - account.day_ms >= DAY_MS or core.journal.full:
+        day_ms = core.desk.account.day_ms
+        if symbol in panel.waiting_for_samples or core.clock.now_ms() - day_ms >= DAY_MS or core.journal.full:
             return False
-        self._decoder.rehearse(FRAME, self._memory, self._source, cast(Sink, self))
-        self._prepare(panel.table, self._panel_table, symbol, self._bars)
-        core.journal.touch()
-        panel.files[0][symbol].touch()
+        before = self._counters.signals
+        self._read(symbol)
+        self._in_place_of(symbol)
+        self.done += self._counters.signals - before
+        return self._counters.signals != before
+
+    def _read(self, symbol: int) -> None:
+        """Make the copies ready, and read what stands behind them."""
+        sink, memory, sources = self._sink, self._decoder.memory.words, self._decoder.sources
+        source = sources[self.done % len(sources)]
+        self._prepare(sink.panel.table, self._panel_table, symbol, self._bars)
+        self._warm(sink.panel.table, sink.core.table, memory, source.words, symbol, self._latencies.sums)
+        sink.core.journal.touch()
+        sink.panel.files[0][symbol].touch()
+
+    def _in_place_of(self, symbol: int) -> None:
+        """Put the copies in the place of the symbol's parts, pass the rehearsed frame, and put all back."""
+        sink, core, panel = self._sink, self._sink.core, self._sink.panel
+        account, journal = core.desk.account, core.journal
         kept = (
-            panel.table, core.table, core.counters, core.latencies, core.entries_blocked, core.desk.observer,
-            account.equity_usdt, account.peak_equity_usdt, core.journal.aside(self._records),
+            panel.table, core.table, core.counters, core.entries_blocked, core.desk.observer, sink.views_at,
+            sink.closed, sink.advance, account.equity_usdt, account.peak_equity_usdt, sink.last_bar_ms[symbol],
         )  # fmt: skip
+        aside = journal.aside(self._records)
+        self._core_table[MODEL] = core.table[MODEL]  # the model may be another one by now
         # two symbols' parts lie `steps` apart: the copy of one symbol stands where `symbol`'s part is looked for
         panel.table = self._panel_table - symbol * self._panel_steps
         core.table = self._core_table - symbol * self._core_steps
-        core.counters, core.latencies, core.entries_blocked, core.desk.observer = (
-            self._counters, self._latencies, lambda symbol: True, None,
-        )  # fmt: skip
+        core.counters, core.entries_blocked, core.desk.observer = self._counters, _blocked, None
+        sink.views_at = self._bars_at - symbol * len(TIMEFRAMES) * BAR_BYTES
+        sink.closed, sink.advance = _leave, _stay
         try:
-            decided = sink.rehearse(symbol, self._bars[0], now_ms, time.monotonic_ns())
+            self._decoder.rehearse(FRAME, self._memory, self._source, cast(Sink, self))
         finally:
-            core.journal.back(kept[8])
-            panel.table, core.table, core.counters, core.latencies, core.entries_blocked, core.desk.observer = kept[:6]
-            account.equity_usdt, account.peak_equity_usdt = kept[6:8]
-        self.done += decided
-        return decided
+            journal.back(aside)
+            (
+                panel.table, core.table, core.counters, core.entries_blocked, core.desk.observer, sink.views_at,
+                sink.closed, sink.advance, account.equity_usdt, account.peak_equity_usdt, sink.last_bar_ms[symbol],
+            ) = kept  # fmt: skip
+
+    def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
+        """Take the bar of the rehearsed frame: the next minute's of the symbol whose turn it is stands in its place."""
+        sink, row = self._sink, self._next * len(TIMEFRAMES)
+        sink.on_bar(self._next, 0, sink.views[row], 0, time.monotonic_ns())
+
+
+def _blocked(symbol: int) -> bool:
+    return True
+
+
+def _leave(outcome: int, symbol: int, timeframe: int, bar: Any, now_ms: int) -> int:
+    """Leave a bar that is out of the ordinary alone: it is rehearsed another time."""
+    return OK
+
+
+def _stay(now_ms: int) -> None:
+    """Let no time pass."""

@@ -234,6 +234,7 @@ class Replay:
         if int(bar["flags"]) & BarFlag.REVISION:
             self._pass()  # a later version of a closed bar: the first one stays as seen
             return
+        self._state_as_recorded(int(record["symbol"]), 1)
         self.sink.take_bar(
             int(record["symbol"]), int(record["timeframe"]), bar, int(record["late_ms"]), int(record["mono_ns"])
         )
@@ -306,22 +307,30 @@ class Replay:
     def _on_vector(
         self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int
     ) -> None:
-        """Put the recorded book and facts of this decision in place, then decide."""
-        ahead = 0
-        while (found := self.recording.next(ahead)) is not None and found[0] is Kind.FEATURES:
-            ahead += 1
-        if found is not None and found[0] is Kind.BOOK and int(found[1]["symbol"]) == symbol:
-            self._take_book(found[1])
-            self._held = Hold(int(found[1]["spare"]))
-            self.clock.bad = bool(self._held & Hold.CLOCK)
-            self.journal.full = bool(self._held & Hold.FULL)
-            if self.live is not None:
-                self.live.held = self._held
-            if self._held & Hold.AUDIT:
-                self._parts.core.audit_failed.add(symbol)
-            else:
-                self._parts.core.audit_failed.discard(symbol)
+        """Decide on a vector that no bar has just completed."""
+        self._state_as_recorded(symbol, 0)
         self.sink.on_vector(symbol, decision_ms, values, vector_hash, bits)
+
+    def _state_as_recorded(self, symbol: int, ahead: int) -> None:
+        """Put the recorded book and facts of a decision in place, if its BOOK record stands `ahead` of the cursor.
+
+        A BOOK that a waiting shadow order met is followed by the timer of its fill; a decision's by its signal.
+        """
+        found, after = self.recording.next(ahead), self.recording.next(ahead + 1)
+        if found is None or found[0] is not Kind.BOOK or int(found[1]["symbol"]) != symbol:
+            return
+        if after is not None and after[0] is Kind.TIMER and int(after[1]["timer"]) == Timer.SHADOW_FILL:
+            return
+        self._take_book(found[1])
+        self._held = Hold(int(found[1]["spare"]))
+        self.clock.bad = bool(self._held & Hold.CLOCK)
+        self.journal.full = bool(self._held & Hold.FULL)
+        if self.live is not None:
+            self.live.held = self._held
+        if self._held & Hold.AUDIT:
+            self._parts.core.audit_failed.add(symbol)
+        else:
+            self._parts.core.audit_failed.discard(symbol)
 
     def _take_book(self, record: np.void) -> None:
         row = self.books[int(record["symbol"])]

@@ -18,16 +18,19 @@ from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.timers import Timer
 from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
+from kernels import minute
 from kernels.bars import StepCode
-from kernels.closing import MAX_LATE_MS, STREAMED, VECTOR
-from kernels.records import FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind, Stage
+from kernels.closing import MAX_LATE_MS, STREAMED
+from kernels.compile import entry_point
+from kernels.decision import DECIDED, REFUSALS, SIDE, SIGNED
+from kernels.records import BAR, FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind
 from kernels.schema import FEATURES, SCHEMA_HASH
 
 LATE, INPUT_LATE = int(VectorBit.LATE), int(VectorBit.INPUT_LATE)  # plain ints: an IntFlag costs 1.5 us each
 NOT_READY, FILLED = int(VectorBit.NOT_READY), int(VectorBit.FILLED)
 ATR_15M = FEATURES.index("atr_15m")
-STEP, BAR = int(Stage.STEP), Kind.BAR
-RESTARTED, KEPT = int(StepCode.RESTARTED), (int(StepCode.NO_BTC), int(StepCode.DUPLICATE))
+TIMEFRAME_COUNT, BAR_BYTES = len(TIMEFRAME_MS), BAR.itemsize
+OK, RESTARTED, KEPT = int(StepCode.OK), int(StepCode.RESTARTED), (int(StepCode.NO_BTC), int(StepCode.DUPLICATE))
 MAX_LARGER = 4_096  # 15m and 1h bars that wait to be compared with their 1m bars; 600 symbols close 1,200 at an hour
 MINUTE_MS = TIMEFRAME_MS[0]
 
@@ -38,15 +41,20 @@ class MarketSink:
     def __init__(self, core: Core, gateway: ShadowGateway | LiveGateway, stored: list[str]) -> None:
         self.core = core
         self._panel: Panel
+        self.closed: Callable[[int, int, int, Any, int], int]  # what is left of a bar that completed no vector
         self.on_settled: Callable[[int], None] = lambda settled_ms: None
         self.gap_seen = 0
         self.revisions = 0
         self.lateness = Lateness(len(core.symbols))
         self.larger: deque[tuple[int, int, npt.NDArray[Any]]] = deque(maxlen=MAX_LARGER)
         self.last_bar_ms = [0] * len(core.symbols)
+        self.advance = core.desk.advance
         core.closes = self._closes
         self.books_wanted: Sized = gateway.queue if isinstance(gateway, ShadowGateway) else ()
         self._stored = [name in stored for name in core.symbols]
+        self._take_bar = entry_point(minute.take_bar)
+        self._bar, self.views, self.views_at = np.zeros(1, BAR), list[Any](), 0
+        self._bar_at = self._bar.ctypes.data
         self._recv_ns = 0
         self._next_funding = [0] * len(core.symbols)
 
@@ -57,7 +65,7 @@ class MarketSink:
 
     @panel.setter
     def panel(self, panel: Panel) -> None:
-        self._panel = panel
+        self._panel, self.closed = panel, panel.closed
         panel.connect(self.core.latencies, self.lateness)
 
     def begin(self, left: list[tuple[int, int, npt.NDArray[Any]]]) -> None:
@@ -85,38 +93,55 @@ class MarketSink:
         late_ms: exchange time from the bar's close to its arrival; STREAMED: by the clock, and counted.
         """
         now_ms = self.core.clock.now_ms()
-        outcome = self._step(symbol, timeframe, bar, now_ms, late_ms, recv_ns)
-        code = self._panel.closed(outcome, symbol, timeframe, bar, now_ms)
+        outcome = self._take(symbol, timeframe, bar, now_ms, late_ms, recv_ns)
+        code = OK if outcome >= DECIDED else self.closed(outcome, symbol, timeframe, bar, now_ms)
         self.last_bar_ms[symbol] = now_ms
         if timeframe:
             self.larger.append((symbol, timeframe, bar.copy()))
         if code > RESTARTED and code not in KEPT:
             self._refused(symbol, timeframe, code, bar, now_ms)
-        self.core.desk.advance(now_ms)
+        self.advance(now_ms)
 
-    def _step(self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, recv_ns: int) -> int:
-        core = self.core
-        journal = core.journal
+    def _take(self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, recv_ns: int) -> int:
+        """Journal and step a bar, and decide on what it completes; returns the code of `kernels.minute`."""
+        core, panel, journal = self.core, self._panel, self.core.journal
         core.counters.bars[timeframe] += 1
-        at = journal.place(BAR)
-        started = time.monotonic_ns()
-        outcome = self._panel.close_bar(
-            symbol, timeframe, bar, now_ms, late_ms, recv_ns, started, journal.words, at, journal.seq + 1
-        )
-        core.latencies.add(STEP, time.monotonic_ns() - started)
-        if at >= 0:
-            journal.placed(BAR)
         self._recv_ns = recv_ns
+        standing = core.standing(symbol, now_ms)
+        at = journal.place_bar()
+        outcome: int = self._take_bar(
+            panel.table, core.table, symbol, timeframe, now_ms, late_ms, recv_ns, symbol == panel.btc,
+            panel.simple(symbol, timeframe), self._address(symbol * TIMEFRAME_COUNT + timeframe, bar), journal.words,
+            at, journal.seq + 1, journal.dropping, *standing,
+        )  # fmt: skip
+        signed = outcome == SIGNED
+        position_id = journal.placed_bar(3 if signed else (2 if outcome == DECIDED else 1))
+        if core.desk.new_day:
+            core.desk.begin_day(now_ms)
+        if outcome < DECIDED:
+            return outcome
+        decision_ms, vector_hash, _, _, bits = panel.completed(symbol)
+        if signed and core.out[REFUSALS] and not self._stored[symbol]:
+            return outcome
+        vector = self._vector(symbol, decision_ms, panel.vectors[symbol], vector_hash, bits)
+        if not signed:
+            core.settle(vector, now_ms, recv_ns)
+        elif not core.out[REFUSALS] and not journal.dropping:
+            core.enter(vector, core.out[SIDE], position_id, now_ms, recv_ns)
+        if self._stored[symbol]:
+            self._store_vector(vector)
         return outcome
 
-    def rehearse(self, symbol: int, bar: Any, now_ms: int, recv_ns: int) -> bool:
-        """Take a 1m bar as `take_bar` does, on the copies that `engine.rehearsal` put in place; whether it decided."""
-        if self._stored[symbol]:
-            return False
-        outcome = self._step(symbol, 0, bar, now_ms, STREAMED, recv_ns)
-        if outcome == VECTOR:
-            self._panel.closed(outcome, symbol, 0, bar, now_ms)
-        return outcome == VECTOR
+    def borrow_bars(self, views: list[Any], address: int) -> None:
+        """Take note of the decoder's bars (row symbol × 3 + timeframe): kernels read those where they are."""
+        self.views, self.views_at = views, address
+
+    def _address(self, row: int, bar: Any) -> int:
+        """Return where a bar stands: in the decoder's memory, or a copy of it in ours."""
+        if self.views and bar is self.views[row]:
+            return self.views_at + row * BAR_BYTES
+        self._bar[0] = bar
+        return self._bar_at
 
     def on_revision(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:
         """Record a second, differing version of a closed bar; the first one stays as seen."""
@@ -176,16 +201,21 @@ class MarketSink:
         self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int
     ) -> None:
         """Hand a complete vector to the core (called by the panel, from inside `on_bar` or a sample)."""
+        vector = self._vector(symbol, decision_ms, values, vector_hash, bits)
+        self.core.on_vector(vector, self._recv_ns or time.monotonic_ns())
+        if self._stored[symbol]:
+            self._store_vector(vector)
+
+    def _vector(
+        self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int
+    ) -> Vector:
         panel = self._panel
         back = (panel.newest_open_ms[0][symbol] + MINUTE_MS - decision_ms) // MINUTE_MS
-        vector = Vector(
+        return Vector(
             symbol, decision_ms, values, vector_hash, panel.files[0][symbol].close_of(back), values.item(ATR_15M),
             bits & LATE != 0, bits & INPUT_LATE != 0, bits & NOT_READY == 0, bits & FILLED != 0,
             panel.first_bars(symbol),
         )  # fmt: skip
-        if self._stored[symbol]:
-            self._store_vector(vector)
-        self.core.on_vector(vector, self._recv_ns or time.monotonic_ns())
 
     def _closes(self, symbol: int, open_ms: int, count: int) -> npt.NDArray[np.float64]:
         """Return the closes of the 1m bars that end with the one opened at `open_ms`; NaN where there is none."""

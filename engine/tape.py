@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.history import Grid
-from engine.journal import Writer
+from engine.journal import BAR_RUN, BAR_SLOTS, Writer
+from kernels import journal as layout
 from kernels.quiet import MINUTE_MS
-from kernels.records import FEATURE_COUNT, INSTRUMENT, MAX_RECORD_BYTES, RECORDS, Kind
+from kernels.records import FEATURE_COUNT, INSTRUMENT, MAX_RECORD_BYTES, RECORDS, SLOT_BYTES, SLOTS, Kind
 
 KEPT_KINDS = (Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE)
 
@@ -20,13 +21,13 @@ class Tape(Writer):
 
     def __init__(self, grid: Grid) -> None:
         self.engine_id, self.run_id, self.seq = "bt", 1, 0
-        self.full, self.dropped = False, 0
+        self.full, self.dropped, self.dropping = False, 0, 0
         self.counts = {kind: 0 for kind in Kind}
         self.rows: dict[Kind, list[tuple[Any, ...]]] = {kind: [] for kind in KEPT_KINDS}
         self.sides = np.zeros((len(grid.symbols), grid.minutes), np.int8)
         self.gates = np.zeros((len(grid.symbols), grid.minutes), np.uint64)
         self._first_ms = grid.first_ms
-        self.words = np.zeros(MAX_RECORD_BYTES // 8, np.uint64)
+        self.words = np.zeros(max(MAX_RECORD_BYTES, BAR_SLOTS * SLOT_BYTES) // 8, np.uint64)
         self._signal = self.words.view(np.uint8)[: RECORDS[Kind.SIGNAL].itemsize].view(RECORDS[Kind.SIGNAL])
 
     def write(self, kind: Kind, mono_ns: int, time_ms: int, *fields: Any) -> int:
@@ -48,6 +49,19 @@ class Tape(Writer):
         symbol, at = signal["symbol"], (int(signal["decision_ms"]) - self._first_ms) // MINUTE_MS - 1
         self.sides[symbol, at], self.gates[symbol, at] = signal["side"], signal["gates"]
         return self._count(kind) if not signal["gates"] else self.seq or 1
+
+    def place_bar(self) -> int:
+        """Return where a kernel may build the records of a closed bar in a row: at the beginning of `words`."""
+        return 0
+
+    def placed_bar(self, count: int) -> int:
+        """Take the records of a closed bar that a kernel has built in a row."""
+        at, seq = 0, self.seq
+        for kind, _ in BAR_RUN[:count]:
+            size = SLOTS[kind] * layout.WORDS_PER_SLOT
+            self.words[:size] = self.words[at : at + size]
+            seq, at = self.placed(kind), at + size
+        return seq
 
     def _count(self, kind: Kind) -> int:
         self.seq += 1

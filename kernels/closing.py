@@ -1,4 +1,4 @@
-"""One closed bar in one call: its journal record, the step of its series, the bar file, the vector that it completes.
+"""One closed bar: its journal record, the step of its series, the bar file, the vector that it completes.
 
 What is out of the ordinary (a hole, a bar before BTCUSDT's, a copy, a bad value, the first bar of a series, several
 minutes at once) is left untouched for `engine.market.panel`, which knows every case; both step by `step_bar`.
@@ -35,8 +35,8 @@ STREAMED = 1 << 40  # for late_ms: as late as the clock says now, and counted
 # The table of `close_bar`: addresses (see there), then numbers.
 (
     STATES, ROWS, MARKET, MARKET_OPENS, FILLED_ROWS, NEWEST, STAGED, NEXT, READY, SETTLED, VECTORS, BRIEF, SERIES,
-    SAMPLES, COUNTS, SUMS, LATENESS, SYMBOLS, DEADLINE_MS, OI_SLOTS, FUNDING_SLOTS,
-) = range(21)  # fmt: skip
+    SAMPLES, FIRST, COUNTS, SUMS, LATENESS, SYMBOLS, DEADLINE_MS, OI_SLOTS, FUNDING_SLOTS,
+) = range(22)  # fmt: skip
 
 BRIEF_DTYPE = np.dtype(
     [
@@ -45,14 +45,13 @@ BRIEF_DTYPE = np.dtype(
 )  # fmt: skip
 """What `close_bar` says of a complete vector: its decision time, hash, the 1m close, the ATR, `VectorBit`s."""
 
-_BARS = nb.types.Array(nb.from_dtype(BAR), 1, "C")
-_WORDS = nb.uint64[::1]
 _ATR_15M = FEATURES.index("atr_15m")
 
 _MINUTE_MS, _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS
 _OI_GRID_MS, _DELAY_MS = 300_000, 300_000
 _FILLED = np.uint32(BarFlag.FILLED)
 _KIND, _SLOTS = int(Kind.BAR), journal.slots_of(Kind.BAR)
+BAR_WORDS = _SLOTS * journal.WORDS_PER_SLOT
 _R_SYMBOL, _R_OPEN_MS = journal.word_of(Kind.BAR, "symbol"), journal.word_of(Kind.BAR, "open_ms")
 _R_OPEN, _R_TRADE = journal.word_of(Kind.BAR, "open"), journal.word_of(Kind.BAR, "last_trade_id")
 _FILE_CAPACITY, _FILE_COUNT = 1, 2  # words of a bar file's header
@@ -78,7 +77,7 @@ def _write_bar(words, at, seq, mono_ns, now_ms, symbol, timeframe, late_ms, bar)
     words[at + _R_TRADE] = np.uint64(bar["last_trade_id"])
     words[at + _R_TRADE + 1] = np.uint64(bar["arrived_ms"])
     words[at + _R_TRADE + 2] = np.uint64(bar["flags"]) | (np.uint64(bar["spare"]) << np.uint64(32))
-    journal.seal(words, at, _SLOTS * journal.WORDS_PER_SLOT, seq)
+    journal.seal(words, at, BAR_WORDS, seq)
 
 
 @kernel()
@@ -161,25 +160,19 @@ def _count_late(table, symbol, timeframe, late_ms):
     add(counts, array_at(table[SUMS], (STAGES, 3), np.int64), _LATE_STAGE + timeframe, late_ms * 1_000_000)
 
 
-@kernel(
-    nb.int64(
-        nb.int64[::1], nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.boolean, nb.boolean, _BARS,
-        _WORDS, nb.int64, nb.uint64,
-    ),
-    lanes=True,
-)  # fmt: skip
+@kernel()
 def close_bar(table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, bars, words, at, seq):
     """Journal a closed bar and, in the ordinary case, step it and complete its symbol's vector. Returns a code above.
 
     bars BAR[1], stamped with now_ms; its record goes to word `at` of the journal with `seq` (at < 0: dropped), saying
     late_ms; simple: the caller knows of nothing unusual.
 
-    table int64[21], addresses of: states float64[3, symbols, STATE_SIZE]; rows float64[3, DEPTH, symbols, 44];
+    table int64[22], addresses of: states float64[3, symbols, STATE_SIZE]; rows float64[3, DEPTH, symbols, 44];
     market float64[3, MARKET_DEPTH, 3] and its open times; filled uint8[DEPTH, symbols]; newest and staged open times
     int64[3, symbols]; next, ready and settled times int64[symbols]; vectors float64[symbols, 132]; the brief
     BRIEF_DTYPE[1], out; series int64[3, symbols, 3]: address of a bar file's slots, its capacity, address of its
-    header; samples int64[symbols, 3]: addresses of both series and of what is known of them; counts and sums of the
-    latencies; lateness int64[symbols, 3, LATE_BUCKETS].
+    header; samples int64[symbols, 3]: addresses of both series and of what is known of them; first open times
+    int64[3, symbols]; counts and sums of the latencies; lateness int64[symbols, 3, LATE_BUCKETS].
     """
     size = table[SYMBOLS]
     bar = bars[0]

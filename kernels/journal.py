@@ -32,6 +32,7 @@ SEGMENT_HEADER = np.dtype(
 
 WORDS_PER_SLOT = SLOT_BYTES // 8
 KIND_ROLL = 31
+NO_BAR, NO_BOOK, NO_SIGNAL = 1, 2, 4  # records of a closed bar that a full disk leaves no room for, bits
 
 # scan's verdicts
 CAUGHT_UP = 0  # the next record is not there (yet)

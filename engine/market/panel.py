@@ -51,7 +51,7 @@ _VALUES = ("open", "high", "low", "close", "volume", "quote_volume", "taker_volu
 
 _OK, _GAP, _NO_BTC = int(StepCode.OK), int(StepCode.GAP), int(StepCode.NO_BTC)  # an enum costs a call on the hot path
 
-_UNUSUAL, _VECTOR, _WAITS, _SEVERAL = closing.UNUSUAL, closing.VECTOR, closing.WAITS, closing.SEVERAL
+_UNUSUAL, _WAITS, _SEVERAL = closing.UNUSUAL, closing.WAITS, closing.SEVERAL
 
 _BRIEF = struct.Struct("<qQddq")  # closing.BRIEF_DTYPE
 
@@ -83,10 +83,8 @@ class Panel(Vectors):
         self._fault = entry_point(bar_fault)
         self._step = entry_point(features.step)
         self._step_many = entry_point(features.step_many)
-        self._close_bar = entry_point(closing.close_bar)
         self._brief = np.zeros(1, closing.BRIEF_DTYPE)
         self._brief_memory = self._brief.view(np.uint8).data
-        self._bar = np.zeros(1, BAR)
         self.connect(Latencies(), Lateness(size))
 
     def seed(self) -> None:
@@ -139,36 +137,25 @@ class Panel(Vectors):
         self.table = table_of(
             self.all_states, self.all_rows, self.all_market, self.market_opens, self.filled_table, self.newest,
             self._staged, self.next_decision, self.ready, self._settled, self.vectors, self._brief, self._series,
-            self._held_samples, *self._counted, len(self.symbols), self.deadline_ms, *CAPACITY,
+            self._held_samples, self.first, *self._counted, len(self.symbols), self.deadline_ms, *CAPACITY,
         )  # fmt: skip
 
-    def close_bar(
-        self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, mono_ns: int, begun_ns: int,
-        words: npt.NDArray[np.uint64], at: int, seq: int,
-    ) -> int:  # fmt: skip
-        """Journal a closed bar at word `at`, and in the ordinary case step it: `kernels.closing`.
+    def simple(self, symbol: int, timeframe: int) -> bool:
+        """Whether `kernels.closing` may step the next bar of a series: nothing waits for it."""
+        return not self._held[timeframe][symbol] and not (symbol == self.btc and self._waiting_count[timeframe])
 
-        `closed` must follow with the answer, once the journal has taken the record.
-        """
-        self._bar[0] = bar
-        is_btc = symbol == self.btc
-        simple = not self._held[timeframe][symbol] and not (is_btc and self._waiting_count[timeframe])
-        return self._close_bar(  # type: ignore[no-any-return]
-            self.table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, self._bar, words, at,
-            seq,
-        )  # fmt: skip
+    def completed(self, symbol: int) -> tuple[int, int, float, float, int]:
+        """Return decision time, hash, close, ATR and bits of the vector that `kernels.closing` has just completed."""
+        if self.waiting_for_samples:
+            self.waiting_for_samples.discard(symbol)
+        return _BRIEF.unpack_from(self._brief_memory)  # type: ignore[return-value]
 
     def closed(self, outcome: int, symbol: int, timeframe: int, bar: Any, now_ms: int) -> int:
-        """Do what `close_bar` has left: decide on its vector, or take an unusual bar. Returns the StepCode."""
-        if outcome == _VECTOR:
-            if self.waiting_for_samples:
-                self.waiting_for_samples.discard(symbol)
-            decision_ms, vector_hash, _, _, bits = _BRIEF.unpack_from(self._brief_memory)
-            self.on_vector(symbol, decision_ms, self._vector_rows[symbol], vector_hash, bits)
-        elif outcome == _UNUSUAL:
+        """Do what `kernels.closing` has left of a bar that completed no vector at once. Returns the StepCode."""
+        if outcome == _UNUSUAL:
             bar["arrived_ms"] = now_ms
             return self.on_bar(symbol, timeframe, bar, now_ms)
-        elif outcome == _WAITS:
+        if outcome == _WAITS:
             self.waiting_for_samples.add(symbol)
         elif outcome == _SEVERAL:
             self._finish(symbol, now_ms)

@@ -74,6 +74,9 @@ class Parser:
         self._on_book = sink.on_book if getattr(type(sink), "on_book", None) is not None else None
         self._on_kline_open = sink.on_kline_open if getattr(type(sink), "on_kline_open", None) is not None else None
         self._books_wanted = getattr(sink, "books_wanted", True) if self._on_book is not None else ()
+        lend = getattr(sink, "borrow_bars", None)
+        if lend is not None:
+            lend(self._open_views, self.open_bars.ctypes.data)
 
     def _book(self, data: dict[str, Any], recv_ns: int, source: Source) -> None:
         doubt = self._doubt

@@ -73,7 +73,8 @@ class States:
         self.market_open_ms = [opens.data for opens in self.market_opens]
         self.filled = [row.data for row in self.filled_table]
         self.newest_open_ms = [opens.data for opens in self.newest]
-        self.first_open_ms = [[-1] * size for _ in frames]
+        self.first = np.full((len(frames), size), -1, np.int64)
+        self.first_open_ms = [opens.data for opens in self.first]
         self.next_ms = self.next_decision.data  # the decision time to complete next
         self.ready_ms = self.ready.data  # the first decision time at which every feature from o h l c is defined
 

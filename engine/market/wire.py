@@ -42,11 +42,14 @@ class Decoder(Parser):
         self._scan = entry_point(frames.scan)
         self._words, self._held = self.memory.words, self._doubt.held
         self._out, self._out_doubles = self.memory.out, self.memory.out_doubles
+        self.sources: list[Source] = []
         self._default = self.source(0)
 
     def source(self, index: int) -> Source:
         """Return the bookkeeping for one more connection."""
-        return Source(index, len(self.symbols) * len(KINDS))
+        source = Source(index, len(self.symbols) * len(KINDS))
+        self.sources.append(source)
+        return source
 
     def feed(self, payload: bytes | memoryview, recv_ns: int, source: Source | None = None) -> None:
         """Decode one frame, in raw or combined form. Never raises because of what the frame holds.
@@ -87,16 +90,15 @@ class Decoder(Parser):
 
     def rehearse(self, payload: bytes, memory: Memory, source: Source, sink: Sink) -> None:
         """Decode a closing frame on the memory of one symbol without bars, for another sink: `engine.rehearsal`."""
-        memory.open_ms[0] = memory.closed_ms[0] = -1
-        if self._held or self._scan(payload, 0, memory.words, source.words) != CLOSED:
+        if self._held:
             return  # it would go on to the parser, which knows one memory only
         memory.open_ms[0] = memory.closed_ms[0] = -1
-        kept = self._words, self._sink
-        self._words, self._sink = memory.words, sink
+        kept = self._words, self._out, self._sink
+        self._words, self._out, self._sink = memory.words, memory.out, sink
         try:
             self.feed(payload, 0, source)
         finally:
-            self._words, self._sink = kept
+            self._words, self._out, self._sink = kept
 
     def _unusual(self, payload: bytes | memoryview, recv_ns: int, source: Source) -> None:
         """Sort out a frame that is no single known event: a list of events, a reply, or a fault."""

@@ -53,6 +53,7 @@ class Desk:
         self.terms: Terms | None = None
         self.observer: Observer | None = None
         self.twins: Twins | NoTwins = NoTwins()  # live: what shadow trading makes of the same decisions
+        self.new_day = False  # a UTC day has begun, and the account is not journalled yet
         self.trades_closed = self.unknown_events = self.second_exits = 0
         self.net_usdt = self.booked_usdt = 0.0
         self._journal, self._gateway, self._rules = journal, gateway, rules
@@ -380,10 +381,24 @@ class Desk:
 
     def mark_account(self, now_ms: int) -> float:
         """Revalue the equity at the positions' marks and return the total notional; a new UTC day is journalled."""
-        profit, notional = self._exposure(self.positions.rows, self.positions.count)
+        notional = self.revalue(now_ms)
+        if self.new_day:
+            self.begin_day(now_ms)
+        return notional
+
+    def revalue(self, now_ms: int) -> float:
+        """Do the same, but leave a new day to `begin_day`: a closed bar's own records come first."""
+        profit, notional = 0.0, 0.0
+        if self.positions.count:
+            profit, notional = self._exposure(self.positions.rows, self.positions.count)
         if self.account.mark(profit, now_ms):
-            self.write_account(now_ms)
-        return float(notional) + self.worst_case_notional()
+            self.new_day = True
+        return notional + self.worst_case_notional() if self.orders else notional
+
+    def begin_day(self, now_ms: int) -> None:
+        """Journal the account of a new UTC day."""
+        self.new_day = False
+        self.write_account(now_ms)
 
     def halt_symbol(self, symbol: int, name: str, why: str, now_ms: int) -> None:
         """Let a symbol rest until a person allows it again; journalled, so that a restart does not lift it."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,15 +115,23 @@ def test_frames_that_come_during_a_swap_are_decided_by_one_model_or_the_other(da
     models = {predictor.model_id: predictor for predictor in (open_packed(trained.bundle), open_packed(second))}
     assert len(models) == 2
     decided: list[tuple[str, np.ndarray, np.ndarray]] = []
-    on_vector = day.core.on_vector
+    take_bar, on_vector = day.sink.take_bar, day.core.on_vector
 
-    def watch(vector: Vector, mono_ns: int) -> None:
-        on_vector(vector, mono_ns)
-        signal = day.core.last_signals[vector.symbol]
-        row = vector.values.astype(np.float32)
+    def note(symbol: int) -> None:
+        signal, row = day.core.last_signals[symbol], day.sink.panel.vectors[symbol].astype(np.float32)
         decided.append((bytes(signal["model_id"]).decode(), signal["predictions"].copy(), row))
 
-    day.core.on_vector = watch  # type: ignore[method-assign]
+    def watch_bar(symbol: int, *bar: Any) -> None:
+        signals = day.core.counters.signals - len(decided)
+        take_bar(symbol, *bar)
+        if day.core.counters.signals - len(decided) > signals:
+            note(symbol)
+
+    def watch_vector(vector: Vector, mono_ns: int) -> None:
+        on_vector(vector, mono_ns)
+        note(vector.symbol)
+
+    day.sink.take_bar, day.core.on_vector = watch_bar, watch_vector  # type: ignore[method-assign]
 
     async def trade_on() -> None:
         minute = 0

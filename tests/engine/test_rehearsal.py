@@ -58,10 +58,23 @@ def test_rehearsals_between_all_minutes_decide_and_change_nothing(day: Day) -> N
         for _ in range(2 * len(SYMBOLS)):
             rehearsal.run()
         assert everything(day) == before
-    assert rehearsal.done >= MINUTES  # symbols whose vectors are stored, or wait for samples, are passed over
+    assert rehearsal.done >= MINUTES  # symbols whose vectors wait for samples are passed over
     assert day.core.counters.signals > 0
     assert decoder.memory.words.tobytes() == memory and decoder.sink is day.sink
     assert rehearsal._memory.accepted[0] >= 2 * MINUTES  # frames were decoded, on a memory of their own
+
+
+def test_a_bar_that_would_be_out_of_the_ordinary_is_not_rehearsed_further(day: Day) -> None:
+    """A bar behind a hole waits in every series: the panel's own door, which steps real memory, is not rehearsed."""
+    day.pass_minute(0, ticks=4)
+    rehearsal, panel = Rehearsal(day.sink, decoder_of(day)), day.sink.panel
+    for symbol in range(len(SYMBOLS)):
+        bar = panel.files[0][symbol].ordered(1)
+        bar["open_ms"] += 2 * MINUTE_MS
+        day.sink.on_bar(symbol, 0, bar[0], day.clock.now_ms(), 0)
+    before = everything(day)
+    assert not any(rehearsal.run() for _ in range(2 * len(SYMBOLS)))
+    assert everything(day) == before
 
 
 def test_a_rehearsal_computes_what_the_next_bar_would(day: Day) -> None:
@@ -74,8 +87,8 @@ def test_a_rehearsal_computes_what_the_next_bar_would(day: Day) -> None:
     rehearsed = np.array(rehearsal._kept[0][STATES][0, 0])
     assert int(bar["open_ms"]) == panel.newest_open_ms[0][symbol] + MINUTE_MS
     slot = int(bar["open_ms"]) // MINUTE_MS % 512
-    panel.market_open_ms[0][slot] = int(bar["open_ms"])  # as if BTCUSDT's had come, with the copies' zeros
-    panel.market[0][slot][:] = 0.0
+    panel.market_open_ms[0][slot] = int(bar["open_ms"])  # as if BTCUSDT's had come, with the values of its last one
+    panel.market[0][slot][:] = panel.market[0][slot - 1]
     bar["arrived_ms"] = 0
     panel.on_bar(symbol, 0, bar, day.clock.now_ms())
     np.testing.assert_array_equal(panel.states[0][symbol], rehearsed)

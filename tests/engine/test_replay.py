@@ -68,7 +68,7 @@ def test_other_predictions_are_named_at_the_first_decision(day: Day) -> None:
     [
         (Kind.FILL, "price", 1.0, "FILL", "shadow fill"),
         (Kind.TRADE, "net_usdt", 7.0, "TRADE", "trade"),
-        (Kind.BAR, "close", None, "FEATURES", "features"),
+        (Kind.BAR, "close", None, "SIGNAL", "features"),
         (Kind.BOOK, "bid", 1.0, "SIGNAL", ""),
     ],
 )
