@@ -33,20 +33,12 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
 
 from benchmarks.path_rig import PathRig
+from benchmarks.training import TRAINING
 from engine.rehearsal import Rehearsal
 from engine.spin import rehearse, spin
 from engine.urgency import short_slice
 
 GAP_MS = {"1x": 100.0, "10x": 10.0}
-TRAINING = """
-import numpy, lightgbm, os
-os.nice(10)
-rng = numpy.random.default_rng(1)
-x = rng.normal(size=(100_000, 132)); y = rng.normal(size=len(x))
-data = lightgbm.Dataset(x, y).construct()
-while True:
-    lightgbm.train({"num_threads": 2, "verbosity": -1}, data, 50)
-"""
 
 
 async def serve(gap_ms: float, path: Path) -> None:

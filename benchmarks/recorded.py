@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -20,19 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.steady import Steady
+from benchmarks.training import training_job
 from store.client import connect
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-JOB_NICENESS = 10  # as control starts its jobs
-TRAINING = """
-import numpy as np
-from engine.model.train import TrainSettings, train
-from benchmarks.steady import random_part
-from engine.model.dataset import build
-data = build([random_part(seed, name, 20_000) for seed, name in enumerate(("BTCUSDT", "ETHUSDT"))])
-while True:
-    train(data, settings=TrainSettings(rounds=200, threads=2))
-"""
 
 
 def run(speed: float, symbols: int, minutes: float, training: bool) -> dict[str, Any]:
@@ -42,14 +32,8 @@ def run(speed: float, symbols: int, minutes: float, training: bool) -> dict[str,
         stack.callback(steady.supervisor.stop)
         steady.start()
         if training:
-            job = subprocess.Popen(
-                ["nice", "-n", str(JOB_NICENESS), sys.executable, "-c", TRAINING],
-                env=os.environ | {"OMP_NUM_THREADS": "2"},
-            )
-            stack.callback(lambda: (job.kill(), job.wait()))
+            stack.enter_context(training_job())
         steady.watch(minutes)
-        if training and job.poll() is not None:
-            raise RuntimeError("the training job ended by itself")
         load = os.getloadavg()[0]
         report = steady.finish()
         with connect("embedded", Path(folder)) as store:

@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from benchmarks import targets
+from benchmarks.targets import Measured
 from engine.spin import AFTER_MS, BEFORE_MS, PAUSE_NS
 
 GAINS = Path(__file__).with_name("gains.toml")
@@ -17,26 +19,83 @@ Written by `make bench-report` (`python -m benchmarks.report`); the figures are 
 and the median or a quantile where a distribution is meant, and says which. Peers run in the same process and the same
 run, interleaved round by round (mlfinpy, which needs older packages, in a worker process); a comparison first checks
 that both sides gave the same numbers, and counts only then. On a shared machine read ratios, not times: the load is
-below. A run of some files replaces their figures alone; the recorded runs state their own load. The regression gate
-compares ratios to a calibration workload of the same run."""
+stated. A run of some files replaces their figures alone; figures of another commit than the machine line's carry a
+footnote. The regression gate compares ratios to a calibration workload of the same run."""
+
+
+class Notes:
+    """The footnotes of a section: when its figures were taken, where that was on another commit than the page's."""
+
+    def __init__(self, commit: str) -> None:
+        self._commit = commit
+        self._texts: list[str] = []
+
+    def mark(self, taken: dict[str, Any]) -> str:
+        """Return the mark that stands behind a figure, empty if it is of the page's commit."""
+        if taken.get("commit") == self._commit:
+            return ""
+        text = f"measured at {when(taken)}"
+        if text not in self._texts:
+            self._texts.append(text)
+        return f" <sup>{self._texts.index(text) + 1}</sup>"
+
+    def lines(self) -> list[str]:
+        """Return the notes as a paragraph of the page, nothing if there are none."""
+        notes = [f"<sup>{number}</sup> {text}" for number, text in enumerate(self._texts, 1)]
+        return ["", "; ".join(notes) + "."] if notes else []
+
+
+def when(taken: dict[str, Any]) -> str:
+    """Return what is known of when a figure was taken: commit, date, load, and what else the machine did."""
+    load = f"load {taken['load']}" if taken.get("load") is not None else ""
+    parts = (taken.get("commit") or "an unstated commit", taken.get("date"), load, taken.get("note"))
+    return ", ".join(part for part in parts if part)
 
 
 def write(raw: dict[str, Any], folder: Path) -> None:
     """Write benchmarks.md, benchmarks_peers.png and benchmarks_percentiles.png into `folder`."""
-    pairs = peers(raw["benchmarks"])
-    parts = ["# Benchmarks", METHOD, machine(raw["machine"]), peer_section(pairs), run_section(raw["runs"])]
-    parts.append(spaced_section(raw["spaced"], raw["spaced_taken"]))
+    pairs, commit, taken = peers(raw["benchmarks"]), raw["machine"]["commit"], raw.get("taken", {})
+    parts = ["# Benchmarks", METHOD, machine(raw["machine"]), target_section(raw), peer_section(pairs)]
     parts += [
+        run_section(raw["runs"], taken.get("runs", {})),
+        spaced_section(raw["spaced"], taken.get("spaced", {})),
         gate_section(raw["gate"], raw["gate_loaded"]),
-        instruction_section(raw.get("instructions", "")),
+        instruction_section(raw.get("instructions", ""), taken.get("instructions", {})),
         gain_section(),
-        everything(raw["benchmarks"]),
+        everything(raw["benchmarks"], commit),
     ]
     if pairs:
         plot_peers(pairs, folder / "benchmarks_peers.png")
     if raw["runs"]:
         plot_runs(raw["runs"], folder / "benchmarks_percentiles.png")
     (folder / "benchmarks.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def target_section(raw: dict[str, Any]) -> str:
+    """Return the latency budget: each target, its figure quiet and beside a training job, and whether it is met."""
+    rows, notes = targets.rows(raw), Notes(raw["machine"]["commit"])
+
+    def cells(one: Measured | None, unit: str) -> str:
+        if one is None:
+            return "not measured | "
+        return f"{number(one.value)}{unit}{notes.mark(one.taken)} | {'yes' if one.met else '**no**'}"
+
+    table = ["| what | target | quiet | met | beside training | met | from |", "|---|---:|---:|---|---:|---|---|"]
+    for row in rows:
+        unit = f" {row.unit}" if row.unit else ""
+        bound = f"{'≤' if row.upper else '≥'} {number(row.bound)}{unit}"
+        figures = f"{cells(row.quiet, unit)} | {cells(row.beside, unit)}"
+        table.append(f"| {row.what}: {row.case} | {bound} | {figures} | `{row.source}` |")
+    lines = ["## Targets", ""]
+    for name, column in (("Quiet", [row.quiet for row in rows]), ("Beside training", [row.beside for row in rows])):
+        found = [one for one in column if one is not None]
+        absent = f", {len(rows) - len(found)} not measured" if len(found) < len(rows) else ""
+        taken = dict.fromkeys(when(one.taken) for one in found if not notes.mark(one.taken))
+        lines.append(
+            f"- {name}: {sum(one.met for one in found)} of {len(rows)} met{absent}. {'; '.join(taken)}".rstrip()
+        )
+    lines += ["", "The training job is LightGBM at nice 10 with two threads. Targets: `benchmarks/targets.toml`."]
+    return "\n".join([*lines, "", *table, *notes.lines()])
 
 
 def machine(facts: dict[str, Any]) -> str:
@@ -122,15 +181,15 @@ def peer_section(pairs: list[tuple[str, str, float, str, float]]) -> str:
     return "\n".join(lines)
 
 
-def run_section(runs: list[dict[str, Any]]) -> str:
-    """Return the table of recorded runs."""
+def run_section(runs: list[dict[str, Any]], taken: dict[str, Any]) -> str:
+    """Return the table of recorded runs; `taken`: when."""
     if not runs:
         return ""
     lines = ["## Recorded runs: kline frame → decision", "", "![](benchmarks_percentiles.png)", ""]
     lines.append(
         "Engine, control and simulated exchange as processes on this machine, over sockets; the engine waits in epoll. "
         "A minute closes for all symbols at once, so a decision's time includes waiting for BTCUSDT's bar and for the "
-        "symbols before it in the burst."
+        f"symbols before it in the burst. Measured at {when(taken)}."
     )
     lines += ["", "| replay | training job | symbols | decisions | load | p50 | p90 | p99 | p99.9 | max |"]
     lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
@@ -153,7 +212,7 @@ def run_section(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def spaced_section(cases: list[dict[str, Any]], taken: str) -> str:
+def spaced_section(cases: list[dict[str, Any]], taken: dict[str, Any]) -> str:
     """Return the table of one symbol's evenly spaced frames; `taken`: when, and what else the machine did."""
     if not cases:
         return ""
@@ -167,7 +226,7 @@ def spaced_section(cases: list[dict[str, Any]], taken: str) -> str:
         "minute, so that window is open all the time. A closing frame that comes after the window meets what "
         "`epoll_cold` shows. The times are from the frame in the callback to the decision; beside them what a frame "
         "takes from the sender's send to the callback: socket, the kernel's wake-up of an idle core, event loop, frame "
-        f"parser. {taken}."
+        f"parser. Measured at {when(taken)}."
     )
     lines += [
         "",
@@ -190,12 +249,12 @@ def gate_section(text: str, loaded: str) -> str:
     return shown
 
 
-def instruction_section(text: str) -> str:
+def instruction_section(text: str, taken: dict[str, Any]) -> str:
     """Return the instruction counts: they do not depend on the machine's load."""
     if not text:
         return ""
     how = "`make bench-instructions`: callgrind; kernels are compiled without AVX-512, the forest is its portable form."
-    return f"## Instructions\n\n{how}\n\n```\n{text}\n```"
+    return f"## Instructions\n\n{how} Measured at {when(taken)}.\n\n```\n{text}\n```"
 
 
 def gain_section() -> str:
@@ -208,18 +267,18 @@ def gain_section() -> str:
     return "\n".join(lines)
 
 
-def everything(benchmarks: list[dict[str, Any]]) -> str:
-    """Return all benchmarks, a table per file."""
-    lines = ["## All benchmarks"]
+def everything(benchmarks: list[dict[str, Any]], commit: str) -> str:
+    """Return all benchmarks, a table per file; marked: those of another commit than the page's."""
+    lines, notes = ["## All benchmarks"], Notes(commit)
     for file in sorted({x["file"] for x in benchmarks}):
         lines += ["", f"### `benchmarks/{file}`", "", "| benchmark | min | median | rounds | figures |"]
         lines.append("|---|---:|---:|---:|---|")
         for x in benchmarks:
             if x["file"] == file:
                 figures = "; ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in x["extra"].items())
-                name = x["name"].removeprefix("test_").replace("_", " ")
+                name = x["name"].removeprefix("test_").replace("_", " ") + notes.mark(x.get("taken", {}))
                 lines.append(f"| {name} | {span(x['min_s'])} | {span(x['median_s'])} | {x['rounds']} | {figures} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes.lines()])
 
 
 def shown(value: Any) -> str:
