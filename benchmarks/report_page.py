@@ -19,8 +19,8 @@ Written by `make bench-report` (`python -m benchmarks.report`); the figures are 
 and the median or a quantile where a distribution is meant, and says which. Peers run in the same process and the same
 run, interleaved round by round (mlfinpy, which needs older packages, in a worker process); a comparison first checks
 that both sides gave the same numbers, and counts only then. On a shared machine read ratios, not times: the load is
-stated. A run of some files replaces their figures alone; figures of another commit than the machine line's carry a
-footnote. The regression gate compares ratios to a calibration workload of the same run."""
+stated. A run of some files replaces their figures alone: under Targets and All benchmarks those of another commit than
+the machine line's carry a footnote. The regression gate compares ratios to a calibration workload of the same run."""
 
 
 class Notes:
@@ -91,9 +91,8 @@ def target_section(raw: dict[str, Any]) -> str:
         found = [one for one in column if one is not None]
         absent = f", {len(rows) - len(found)} not measured" if len(found) < len(rows) else ""
         taken = dict.fromkeys(when(one.taken) for one in found if not notes.mark(one.taken))
-        lines.append(
-            f"- {name}: {sum(one.met for one in found)} of {len(rows)} met{absent}. {'; '.join(taken)}".rstrip()
-        )
+        measured = f" Measured at {'; '.join(taken)}." if taken else ""
+        lines.append(f"- {name}: {sum(one.met for one in found)} of {len(rows)} met{absent}.{measured}")
     lines += ["", "The training job is LightGBM at nice 10 with two threads. Targets: `benchmarks/targets.toml`."]
     return "\n".join([*lines, "", *table, *notes.lines()])
 
