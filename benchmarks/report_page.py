@@ -47,7 +47,7 @@ class Notes:
 
 def when(taken: dict[str, Any]) -> str:
     """Return what is known of when a figure was taken: commit, date, load, and what else the machine did."""
-    load = f"load {taken['load']}" if taken.get("load") is not None else ""
+    load = f"load {taken['load']} before" if taken.get("load") is not None else ""
     parts = (taken.get("commit") or "an unstated commit", taken.get("date"), load, taken.get("note"))
     return ", ".join(part for part in parts if part)
 

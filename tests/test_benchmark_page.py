@@ -95,11 +95,11 @@ def test_a_figure_of_another_commit_says_when_it_was_taken() -> None:
     found = cells(section)
     assert found["minute close of 600 symbols, a symbol: minimum"][1] == "1.67 µs <sup>1</sup>"
     assert found["socket → ring, bookTicker frames a second of CPU time: best"][1] == "500,000"
-    assert f"<sup>1</sup> measured at {OLDER}, the day of {OLDER}, load 1.5." in section
+    assert f"<sup>1</sup> measured at {OLDER}, the day of {OLDER}, load 1.5 before." in section
     assert section.count("measured at") == 1
     page = report_page.everything([old, new], HEAD)
     assert "minute close of 600 symbols <sup>1</sup> |" in page and "book-picows] |" in page
-    assert page.endswith(f"<sup>1</sup> measured at {OLDER}, the day of {OLDER}, load 1.5.")
+    assert page.endswith(f"<sup>1</sup> measured at {OLDER}, the day of {OLDER}, load 1.5 before.")
 
 
 def test_a_run_of_some_files_keeps_the_figures_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
