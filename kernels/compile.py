@@ -81,8 +81,10 @@ def kernel(*signatures: Any, lanes: bool = False, **options: Any) -> Callable[[C
 
     Without signatures the function is an inlinable helper that compiles with its caller. `lanes` lets LLVM put sums
     written in independent lanes into one vector register (its SLP pass, which numba leaves off); without fastmath that
-    cannot change the order of a sum. NUMBA_DISABLE_JIT=1 leaves the Python function as it is. Errors: a signature that
-    does not fit raises numba's TypingError at import.
+    cannot change the order of a sum. `nogil=False` for what the engine's loop calls within microseconds: to let go of
+    the interpreter's lock and take it again costs 30 ns, and another thread may run for milliseconds in the middle.
+    NUMBA_DISABLE_JIT=1 leaves the Python function as it is. Errors: a signature that does not fit raises numba's
+    TypingError at import.
     """
     settings: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "cache": CACHED, "nogil": True} | options
 

@@ -42,7 +42,7 @@ def add(counts, sums, stage, value):
         sums[stage, MAX] = value
 
 
-@kernel(numba.void(numba.int64, numba.int64, numba.int64, numba.int64))
+@kernel(numba.void(numba.int64, numba.int64, numba.int64, numba.int64), nogil=False)
 def add_at(counts_address, sums_address, stage, value):
     """Count one value of a stage as `add` does, in the arrays at these addresses: Python hands over two numbers in a
     third of the time of two arrays.

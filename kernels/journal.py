@@ -73,7 +73,7 @@ else:
         return types.void(), generate
 
 
-@kernel("void(uint64[::1], int64, int64, uint64)")
+@kernel("void(uint64[::1], int64, int64, uint64)", nogil=False)
 def seal(words, at, count, seq):
     """Write checksum, then seq, of the record of `count` words whose body stands at word `at` with seq and check 0."""
     check = checksum(words, at, count, seq)

@@ -87,7 +87,7 @@ def _copy_surroundings(table, copies, symbol, open_ms):
     return read + opens[0, slot]
 
 
-@kernel(nb.float64(nb.int64[::1], nb.int64[::1], nb.int64, nb.types.Array(nb.from_dtype(BAR), 1, "C")))
+@kernel(nb.float64(nb.int64[::1], nb.int64[::1], nb.int64, nb.types.Array(nb.from_dtype(BAR), 1, "C")), nogil=False)
 def prepare(table, copies, symbol, bars):
     """Make `copies`, tables of one symbol, ready for the bar that follows the newest of `symbol`; write it to bars[0].
 
@@ -148,7 +148,7 @@ def _counted(table, typical):
     return total
 
 
-@kernel(nb.int64(nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64, nb.int64[:, ::1]))
+@kernel(nb.int64(nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64, nb.int64[:, ::1]), nogil=False)
 def warm(panel, core, memory, source, symbol, typical):
     """Read what the next real bar of `symbol` meets and a rehearsed one does not: what stands behind the copies.
 

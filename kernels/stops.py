@@ -13,7 +13,7 @@ POSITION_T = numba.from_dtype(POSITION)[::1]
 SL, TP, TIME = int(Reason.SL), int(Reason.TP), int(Reason.TIME)
 
 
-@kernel(numba.int64(POSITION_T, numba.int64, numba.float64, numba.int64))
+@kernel(numba.int64(POSITION_T, numba.int64, numba.float64, numba.int64), nogil=False)
 def check(positions, at, mark_price, now_ms):
     """Mark position `at` to `mark_price` and return why it must be closed now: a Reason, or 0.
 
@@ -54,7 +54,7 @@ def check_all(positions, count, mark_prices, now_ms, slots, reasons):
     return hits
 
 
-@kernel(numba.types.UniTuple(numba.float64, 2)(POSITION_T, numba.int64))
+@kernel(numba.types.UniTuple(numba.float64, 2)(POSITION_T, numba.int64), nogil=False)
 def exposure(positions, count):
     """Return (unrealised profit, notional) in USDT of the first `count` positions at their last mark."""
     profit = 0.0
