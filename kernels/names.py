@@ -7,7 +7,7 @@ import numpy as np
 
 from kernels.addresses import array_at
 from kernels.compile import kernel
-from kernels.tokens import eight
+from kernels.digits import eight
 
 NAME_BYTES, NAME_WORDS = 24, 3
 TABLE_SLOTS = 4_096  # four times the symbols that an engine may have, so that probes stay short
@@ -15,7 +15,7 @@ _ANY = 1 << 40  # the size of an array by address is not looked at
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@kernel()
+@kernel(forceinline=True)
 def _mixed(a, b, c):
     h = a * np.uint64(0xFF51AFD7ED558CCD) ^ b * np.uint64(0xC4CEB9FE1A85EC53) ^ c * np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ h >> np.uint64(32)) * np.uint64(0xFF51AFD7ED558CCD)
@@ -33,7 +33,7 @@ def fill_table(table, names):
         table[slot] = number
 
 
-@kernel()
+@kernel(forceinline=True)
 def name_of(text_at, begin, end):
     """Return the words of the name text[begin:end], of 1 … NAME_BYTES bytes; so many must be there behind `begin`."""
     size = end - begin
@@ -45,14 +45,15 @@ def name_of(text_at, begin, end):
     return a, b, c
 
 
-@kernel()
-def find(table_at, names_at, a, b, c):
-    """Return the number of a name, or −1."""
+@kernel(forceinline=True)
+def find(table_at, names_at, name_at):
+    """Return the number of the name at an address, or −1."""
     table, names = array_at(table_at, _ANY, np.int64), array_at(names_at, _ANY, np.uint64)
-    slot = _mixed(a, b, c)
+    name = array_at(name_at, NAME_WORDS, np.uint64)
+    slot = _mixed(name[0], name[1], name[2])
     while table[slot] >= 0:
         at = table[slot] * NAME_WORDS
-        if names[at] == a and names[at + 1] == b and names[at + 2] == c:
+        if names[at] == name[0] and names[at + 1] == name[1] and names[at + 2] == name[2]:
             return table[slot]
         slot = (slot + 1) % TABLE_SLOTS
     return -1

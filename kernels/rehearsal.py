@@ -164,8 +164,7 @@ def warm(panel, core, memory, source, symbol, typical):
     read = _words(at, 0, frames.SYMBOLS) + _words(at, states + symbol * frames.STATE_WORDS, frames.STATE_WORDS)
     read += _words(at, series + 3 * symbol * frames.SERIES_WORDS, frames.SERIES_WORDS)
     read += _words(at, bars + 3 * symbol * frames.BAR_WORDS, frames.BAR_WORDS)
-    a, b, c = np.uint64(memory[name]), np.uint64(memory[name + 1]), np.uint64(memory[name + 2])
-    read += find(at + 8 * frames.TABLE, at + 8 * names, a, b, c)
+    read += find(at + 8 * frames.TABLE, at + 8 * names, at + 8 * name)
     read += source[frames.FRAMES] + source[frames.NEWEST + symbol]
     read += _words(panel.ctypes.data, 0, len(panel)) + _words(core.ctypes.data, 0, len(core))
     read += _words(core[SIGNALS], symbol * _SIGNAL_WORDS, _SIGNAL_WORDS)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from engine.market.wire import Decoder
 from kernels import frames
+from kernels.digits import MAX_DIGITS
 from tests.conftest import long_run
 from tests.engine.market.test_wire import MINUTE, T0, Recorder, book, kline, mark
 from tests.engine.market.test_wire_properties import MARKET, SYMBOLS
@@ -54,6 +55,22 @@ def test_the_exchange_s_own_frames_are_scanned(wrapped: bool) -> None:
         payload = orjson.dumps({"stream": "x@y", "data": event} if wrapped else event)
         assert scanned(payload) == found
         assert scanned(payload + b" ") == scanned(payload[:-1]) == frames.REFUSED
+
+
+def test_members_may_come_in_any_order_and_others_among_them() -> None:
+    k = kline(closed=False, n=0, L=-1)["k"]  # a minute without a trade
+    idle = kline() | {"k": {"zz": "?", **dict(reversed(k.items())), "B": 1}}
+    for event, found in ((book(), frames.BOOK), (mark(r="-0.00010000"), frames.MARK), (idle, frames.OPEN)):
+        turned = dict(reversed(event.items())) | {"unknown": "a longer text than any of its own", "n": None, "m": True}
+        payload = orjson.dumps({"data": turned, "stream": "x@y"})
+        assert scanned(payload) == found
+        assert outcome([payload], scanning=True) == outcome([payload], scanning=False)
+
+
+@pytest.mark.parametrize("rate", ["-0", "-0.0", "0", "0.0", ""])
+def test_a_rate_of_zero_has_the_parser_s_sign(rate: str) -> None:
+    payload = [orjson.dumps(mark(r=rate))]
+    assert outcome(payload, scanning=True) == outcome(payload, scanning=False)
 
 
 NUMBERS = st.one_of(
@@ -186,7 +203,7 @@ def test_decimals_become_the_very_doubles_of_the_parser() -> None:
     source = decoder.source(0)
     for _ in range(long_run(20_000, 2_000_000)):
         price = f"{rng.choice((1e-3, 1.0, 1e3, 1e6)) * (rng.random() + 0.1):.{rng.randint(0, 9)}f}"
-        if float(price) <= 0.0:
+        if float(price) <= 0.0 or len(price) > MAX_DIGITS:
             continue
         decoder.memory.mark[0], decoder.memory.mark_ms[0] = 0.0, 0  # any price may follow
         assert frames.scan(orjson.dumps(mark(p=price)), 1, decoder.memory.words, source.words) == frames.MARK
