@@ -75,16 +75,17 @@ def target_section(raw: dict[str, Any]) -> str:
     """Return the latency budget: each target, its figure quiet and beside a training job, and whether it is met."""
     rows, notes = targets.rows(raw), Notes(raw["machine"]["commit"])
 
-    def cells(one: Measured | None, unit: str) -> str:
+    def cells(one: Measured | None, bound: float, unit: str) -> str:
         if one is None:
             return "not measured | "
-        return f"{number(one.value)}{unit}{notes.mark(one.taken)} | {'yes' if one.met else '**no**'}"
+        digits = number(one.value) if one.met or number(one.value) != number(bound) else f"{one.value:,.6g}"
+        return f"{digits}{unit}{notes.mark(one.taken)} | {'yes' if one.met else '**no**'}"
 
     table = ["| what | target | quiet | met | beside training | met | from |", "|---|---:|---:|---|---:|---|---|"]
     for row in rows:
         unit = f" {row.unit}" if row.unit else ""
         bound = f"{'≤' if row.upper else '≥'} {number(row.bound)}{unit}"
-        figures = f"{cells(row.quiet, unit)} | {cells(row.beside, unit)}"
+        figures = f"{cells(row.quiet, row.bound, unit)} | {cells(row.beside, row.bound, unit)}"
         table.append(f"| {row.what}: {row.case} | {bound} | {figures} | `{row.source}` |")
     lines = ["## Targets", ""]
     for name, column in (("Quiet", [row.quiet for row in rows]), ("Beside training", [row.beside for row in rows])):
