@@ -23,7 +23,7 @@ from engine.trading.entry import Entry
 from engine.trading.gateway import Gateway
 from engine.trading.limits import limits_row
 from engine.trading.twin import Twins
-from kernels import decision, stops
+from kernels import decision, mark, stops
 from kernels.addresses import table_of
 from kernels.compile import entry_point
 from kernels.decide import BIT, FACTS, PLAN
@@ -140,10 +140,11 @@ class Core:
         self.table = table_of(
             books, marks, self._mark_ms, self._rates, self._next_ms, self._constants, self._predictions, self._facts,
             self._limits, self._plan, self._row32, self._had_no_nan, self._model_words, latencies.counts,
-            latencies.sums, self.last_signals, self._out, self.counters.decided, 0, 0, len(symbols),
+            latencies.sums, self.last_signals, self._out, self.counters.decided,
+            desk.positions.rows, 0, 0, len(symbols),
         )  # fmt: skip
         self.predictor = None
-        self._check = entry_point(stops.check)
+        self._take_mark = entry_point(mark.take_mark)
         self._decide, self._sign = entry_point(decision.decide), entry_point(decision.sign)
 
     @property
@@ -184,28 +185,26 @@ class Core:
         self.clock.observe(event_ms)
         now_ms = self.clock.now_ms()
         self.counters.marks += 1
-        self.journal.write(MARK, recv_ns, now_ms, event_ms, price, funding_rate, symbol, 0, next_funding_ms)
-        self.marks[symbol] = price
-        self.mark_ms[symbol] = event_ms
-        slot = self.desk.positions.slot_of[symbol]
+        journal, slot, due_ms = self.journal, self.desk.positions.slot_of[symbol], self.next_funding_ms[symbol]
+        rate = self.funding_rate[symbol]
+        at = journal.place(MARK)
+        reason = self._take_mark(
+            self.table, symbol, price, funding_rate, next_funding_ms, event_ms, recv_ns, now_ms, journal.words, at,
+            journal.seq + 1, slot,
+        )  # fmt: skip
+        if at >= 0:
+            journal.placed(MARK)
         if slot >= 0:
             if self.twins is not None:
                 self.twins.frame_ns = recv_ns
-            self._guard(symbol, slot, price, now_ms, recv_ns)
-            due_ms = self.next_funding_ms[symbol]
+            if reason:
+                self.desk.exit(slot, REASONS[reason], now_ms)
+                self.latencies.add(MARK_TO_EXIT, time.monotonic_ns() - recv_ns)
             if 0 < due_ms < next_funding_ms and due_ms <= event_ms:  # the stream has moved on to the next settlement
-                self.desk.pay_funding(symbol, self.funding_rate[symbol], price, now_ms)
-        self.funding_rate[symbol] = funding_rate
-        self.next_funding_ms[symbol] = next_funding_ms
+                self.desk.pay_funding(symbol, rate, price, now_ms)
         if self.twins is not None:
             self.twins.on_mark(symbol, price, now_ms)
         self.desk.advance(now_ms)
-
-    def _guard(self, symbol: int, slot: int, price: float, now_ms: int, recv_ns: int) -> None:
-        reason = self._check(self.desk.positions.rows, slot, price, now_ms)
-        if reason:
-            self.desk.exit(slot, REASONS[reason], now_ms)
-            self.latencies.add(MARK_TO_EXIT, time.monotonic_ns() - recv_ns)
 
     def on_book(self, symbol: int, event_ms: int) -> None:
         """Take note that the symbol's book row changed; waiting shadow orders may meet it."""

@@ -44,8 +44,8 @@ ALL_SIGNED, REFUSED_SIGNED, NONE_SIGNED = range(3)  # which decisions `decide` m
 # number of symbols.
 (
     BOOKS, MARKS, MARK_MS, RATES, NEXT_MS, CONSTANTS, PREDICTIONS, FACTS_ROW, LIMITS_ROW, PLAN_ROW, ROW, HAD_NO_NAN,
-    MODEL, COUNTS, SUMS, SIGNALS, OUT, COUNTED, PREDICT, ARGUMENT, SYMBOLS,
-) = range(21)  # fmt: skip
+    MODEL, COUNTS, SUMS, SIGNALS, OUT, COUNTED, POSITIONS, PREDICT, ARGUMENT, SYMBOLS,
+) = range(22)  # fmt: skip
 SIDE, REFUSALS, OUTS = range(3)  # of OUT: what was decided
 VECTORS, LATE_VECTORS, SIGNALS_MADE, BY_GATE = range(4)  # of COUNTED; from BY_GATE on: refusals by gate
 COUNTED_WORDS = BY_GATE + len(GATES)
@@ -255,10 +255,10 @@ def decide(
     `dropped` (`kernels.journal`'s NO_… bits); frame_ns, begun_ns: monotonic, its arrival and the
     beginning of the decision; the rest is `STANDING`.
 
-    table int64[21], addresses of: by symbol BOOK_ROW, mark prices float64, their times int64, funding rates float64,
+    table int64[22], addresses of: by symbol BOOK_ROW, mark prices float64, their times int64, funding rates float64,
     next funding times int64, CONSTANT; predictions float64[8]; FACTS[1], out; LIMITS[1]; PLAN[1], out; the model's row
     float32[132]; uint8[132], features without a NaN in training; model_id as 5 words; counts and sums of the latencies;
-    the newest SIGNAL by symbol, out; OUT, out; COUNTED.
+    the newest SIGNAL by symbol, out; OUT, out; COUNTED; POSITION[…] (`kernels.mark`).
     """
     unseen = _write_row(table, vector)
     if not dropped & journal.NO_BOOK:
