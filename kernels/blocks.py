@@ -23,7 +23,7 @@ def _successor(lane, roots):
 
 
 @kernel()
-def _put_tree(nodes, first, count, values, first_leaf, tables, leaves, block, roots, place):
+def _put_tree(nodes, first, count, values, first_leaf, slots, tables, leaves, block, roots, place):
     """Write one tree as number `place` of `roots` into a block; return False unless its nodes are in preorder.
 
     The tree owns lane and leaf `place`, and those behind successor(place): as many leaves as lanes.
@@ -51,7 +51,7 @@ def _put_tree(nodes, first, count, values, first_leaf, tables, leaves, block, ro
             taken |= np.uint64(1) << np.uint64(free)
             leaves[leaf_base + free] = values[first_leaf + right]
             code = INNER + free
-        tables[table + lane], tables[table + LANES + lane] = nodes[first + n].slot, nodes[first + n].rank
+        tables[table + lane], tables[table + LANES + lane] = slots[nodes[first + n].slot], nodes[first + n].rank
         tables[table + 2 * LANES + lane] = code | (LEFT_IS_LEAF if left < INNER else 0)
         lane = second + n
     return True
@@ -64,11 +64,14 @@ def _put_tree(nodes, first, count, values, first_leaf, tables, leaves, block, ro
         numba.float64[::1],
         numba.int64[:, ::1],
         numba.uint8[::1],
+        numba.uint8[::1],
         numba.float64[::1],
     )
 )
-def put_trees(nodes, trees, values, places, tables, leaves):
-    """Fill tables and leaves; places: int64[trees, 3] block, place in it, trees in it (0: no split, left out)."""
+def put_trees(nodes, trees, values, places, slots, tables, leaves):
+    """Fill tables and leaves; places: int64[trees, 3] block, place in it, trees in it (0: no split, left out);
+    slots: uint8[256], the new slot of each old one.
+    """
     for t in range(trees.size):
         block, place, roots = places[t, 0], places[t, 1], places[t, 2]
         if roots == 0:
@@ -77,7 +80,7 @@ def put_trees(nodes, trees, values, places, tables, leaves):
             for root in range(roots):
                 tables[block * BLOCK_BYTES + 2 * LANES + root] = LEFT_IS_LEAF | INNER | _successor(root, roots)
         first, count, leaf = np.int64(trees[t].first_node), np.int64(trees[t].nodes), np.int64(trees[t].first_leaf)
-        if not _put_tree(nodes, first, count, values, leaf, tables, leaves, block, roots, place):
+        if not _put_tree(nodes, first, count, values, leaf, slots, tables, leaves, block, roots, place):
             return False
     return True
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from kernels.compile import kernel
-from kernels.simd import count_below16
+from kernels.simd import count_below16, group_starts
 from kernels.walk import ZERO
 
 LEVEL = 16  # a two-level search: 16 pivots, then 16 thresholds behind one of them
@@ -44,3 +44,39 @@ def quantise_row(used, levels, row, ranks):
         else:
             ranks[used[u].slot_left] = rank
             ranks[used[u].slot_right] = rank
+
+
+@kernel(forceinline=True)
+def quantise_lanes(used, picked, copied, pivots, thresholds, row, values, starts, ranks):
+    """Do the same a feature a lane: slot l is lane l's, others repeat one.
+
+    picked: uint16[lanes], the features of the lanes, or empty where lane l is feature l of the row; pivots:
+    float32[⌈lanes / 16⌉ · 256] in the order of `simd.group_starts`; thresholds: float32[lanes · 256]; copied: uint8[c],
+    whose rank slot lanes + i repeats; used: the slots of the lanes, for NaN alone; scratch values float32[256] and
+    starts int32[256]. Pivots and scratch begin on a cache line.
+    """
+    lanes = np.int64(thresholds.size) // (LEVEL * LEVEL)
+    for lane in range(picked.size):
+        values[lane] = row[picked[lane]]
+    nan_groups = 0
+    for base in range(0, lanes, LEVEL):
+        if picked.size:
+            nan = group_starts(pivots, values, base, lanes, values, starts)
+        else:
+            nan = group_starts(pivots, row, base, lanes, values, starts)
+        nan_groups |= np.int64(nan != 0) << (base // LEVEL)
+    for lane in range(lanes):
+        start = np.int64(starts[lane])
+        ranks[lane] = start + count_below16(thresholds, LEVEL * LEVEL * lane + start, values[lane])
+    for i in range(copied.size):
+        ranks[np.uint64(lanes) + np.uint64(i)] = ranks[np.uint64(copied[i])]
+    base = 0
+    while nan_groups:
+        if nan_groups & 1:
+            for lane in range(base, min(base + LEVEL, lanes)):
+                x = row[used[lane].feature]
+                if x != x and not used[lane].nan_as_zero:
+                    ranks[used[lane].slot_left] = 0
+                    ranks[used[lane].slot_right] = NAN_RIGHT
+        nan_groups >>= 1
+        base += LEVEL

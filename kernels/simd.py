@@ -1,6 +1,6 @@
 """Vector operations that numba does not write by itself, as intrinsics over LLVM IR.
 
-The first three are generic IR: correct on every CPU, one or two instructions where AVX-512 exists. `block_sum` needs
+The first four are generic IR: correct on every CPU, one or two instructions where AVX-512 exists. `block_sum` needs
 AVX-512 VBMI: compiling it for a target without ends the process, so `has_vbmi` is asked before its caller is imported.
 No bounds are checked: callers own the shapes.
 """
@@ -8,6 +8,7 @@ No bounds are checked: callers own the shapes.
 from __future__ import annotations
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, codegen
@@ -16,6 +17,7 @@ from numba.extending import intrinsic
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F32 = ir.FloatType()
+ZERO = float(np.float32(1e-35))  # `walk.ZERO`
 LANES = 64
 BLOCK_BYTES = 3 * LANES  # of `block_sum`
 _BYTES = ir.VectorType(_I8, 64)
@@ -55,6 +57,47 @@ def count_below16(typing_context, table, offset, x):
         below = builder.fcmp_ordered("<", builder.load(pointer, align=4), _splat(builder, arguments[2], kind))
         count = builder.ctpop(builder.bitcast(below, _I16))
         return builder.zext(count, _I64)
+
+    return signature, generate
+
+
+@intrinsic
+def group_starts(typing_context, pivots, row, base, count, values, starts):
+    """Find in which group of thresholds 16 values belong, a lane each; return the mask of those that are NaN.
+
+    row[base…], 0 from `count` on: NaN and |x| <= 1e-35 become 0, and all are stored at values[base…] (float32).
+    starts[base…] (int32) is 16 × how many of a lane's 16 pivots are below its value; pivot p of lane l stands at
+    pivots[16 · base + 16 · p + l].
+    """
+    signature = types.int64(pivots, row, types.int64, types.int64, values, starts)
+
+    def generate(context, builder, signature, arguments):
+        floats, ints = ir.VectorType(_F32, 16), ir.VectorType(_I32, 16)
+        kinds = dict(zip(("pivots", "row", "base", "count", "values", "starts"), signature.args, strict=True))
+        given = dict(zip(kinds, arguments, strict=True))
+        base = given["base"]
+
+        def pointer(name, offset, kind):
+            return _pointer(context, builder, kinds[name], given[name], offset, kind)
+
+        left = builder.trunc(builder.sub(given["count"], base), _I32)
+        inside = builder.icmp_signed(">", _splat(builder, left, ints), ir.Constant(ints, list(range(16))))
+        zeros = ir.Constant(floats, [0.0] * 16)
+        masked = ir.FunctionType(floats, [floats.as_pointer(), _I32, ir.VectorType(_I1, 16), floats])
+        load = cgutils.get_or_insert_function(builder.module, masked, "llvm.masked.load.v16f32.p0v16f32")
+        x = builder.call(load, [pointer("row", base, floats), ir.Constant(_I32, 4), inside, zeros])
+        size = builder.bitcast(builder.and_(builder.bitcast(x, ints), ir.Constant(ints, [0x7FFFFFFF] * 16)), floats)
+        value = builder.select(builder.fcmp_ordered(">", size, ir.Constant(floats, [ZERO] * 16)), x, zeros)
+        builder.store(value, pointer("values", base, floats), align=64)
+        sums = [ir.Constant(ints, [0] * 16)] * 4  # four chains: an addition waits for the one before
+        step, first = ir.Constant(ints, [16] * 16), builder.mul(base, ir.Constant(_I64, 16))
+        for p in range(16):
+            at = pointer("pivots", builder.add(first, ir.Constant(_I64, 16 * p)), floats)
+            below = builder.fcmp_ordered("<", builder.load(at, align=64), value)
+            sums[p % 4] = builder.select(below, builder.add(sums[p % 4], step), sums[p % 4])
+        total = builder.add(builder.add(sums[0], sums[1]), builder.add(sums[2], sums[3]))
+        builder.store(total, pointer("starts", base, ints), align=64)
+        return builder.zext(builder.bitcast(builder.fcmp_unordered("uno", x, x), _I16), _I64)
 
     return signature, generate
 

@@ -11,7 +11,7 @@ import numpy as np
 from kernels.addresses import array_at
 from kernels.blocks import DOUBLINGS, ROOTS
 from kernels.compile import c_function, kernel
-from kernels.quantise import MAX_SLOTS, USED, USED_TYPE, quantise_row
+from kernels.quantise import MAX_SLOTS, USED, quantise_lanes
 from kernels.simd import block_sum
 
 TOGETHER = 2
@@ -68,27 +68,19 @@ def _total(kind, tables, ranks, leaves, first, end):
     return _K11(tables, ranks, leaves, first, end)
 
 
-@kernel(
-    numba.void(
-        USED_TYPE[::1],
-        numba.float32[::1],
-        numba.uint8[::1],
-        numba.int32[:, ::1],
-        numba.float64[::1],
-        numba.float64[::1],
-        numba.uint8[::1],
-        numba.float32[::1],
-        numba.float64[::1],
-    )
-)
-def vbmi_row(used, levels, tables, segments, constants, leaves, ranks, row, out):
-    """Write float64[k] predictions of one row.
+WORDS = 24  # of a table: 12 addresses, 9 sizes; then, where they are bound, those of the row and the answer
 
-    tables: uint8[blocks · 192], leaves: float64[blocks · 64]: `simd.block_sum`; segments: int32[s, 4]: target, kind,
-    first block, last + 1; constants: float64[k], the sums of trees without a split; ranks: uint8[256] scratch. Tables
-    and ranks begin on a cache line. Another order of summation than LightGBM's: within 1e-12 of the largest prediction.
-    """
-    quantise_row(used, levels, row, ranks)
+
+@kernel(forceinline=True)
+def _predict(table, row, out):
+    used, picked = array_at(table[0], table[12], USED), array_at(table[1], table[13], np.uint16)
+    copied, pivots = array_at(table[2], table[14], np.uint8), array_at(table[3], table[15], np.float32)
+    thresholds, tables = array_at(table[4], table[16], np.float32), array_at(table[5], table[17], np.uint8)
+    segments, constants = array_at(table[6], (table[18], 4), np.int32), array_at(table[7], table[19], np.float64)
+    leaves = array_at(table[8], table[20], np.float64)
+    values, starts = array_at(table[9], MAX_SLOTS, np.float32), array_at(table[10], MAX_SLOTS, np.int32)
+    ranks = array_at(table[11], MAX_SLOTS, np.uint8)
+    quantise_lanes(used, picked, copied, pivots, thresholds, row, values, starts, ranks)
     for k in range(constants.size):
         out[k] = constants[k]
     for s in range(segments.shape[0]):
@@ -96,21 +88,26 @@ def vbmi_row(used, levels, tables, segments, constants, leaves, ranks, row, out)
         out[target] += _total(kind, tables, ranks, leaves, np.int64(first), np.int64(end))
 
 
-@kernel(numba.void(numba.int64[::1]))
+@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
+def vbmi_row(table, row, out):
+    """Write float64[k] predictions of one row.
+
+    table: int64[21], the addresses of twelve arrays (`engine.model.layout`): `quantise_lanes`' used, picked, copied,
+    pivots, thresholds; tables uint8[blocks · 192] (`simd.block_sum`), segments int32[s, 4] (target, kind, first block,
+    last + 1), constants float64[k] (the sums of trees without a split), leaves float64[blocks · 64]; scratch values,
+    starts, ranks uint8[256]. Then the sizes of the first nine. Another order of summation than LightGBM's: within 1e-12
+    of the largest prediction.
+    """
+    _predict(table, row, out)
+
+
+@kernel(numba.void(numba.int64[::1]), nogil=False)
 def vbmi_at(table):
-    """Do the same by address: the nine arrays of `vbmi_row`, then the sizes of the first six and of the row."""
-    used, levels = array_at(table[0], table[9], USED), array_at(table[1], table[10], np.float32)
-    tables, segments = array_at(table[2], table[11], np.uint8), array_at(table[3], (table[12], 4), np.int32)
-    constants, leaves = array_at(table[4], table[13], np.float64), array_at(table[5], table[14], np.float64)
-    ranks, row = array_at(table[6], MAX_SLOTS, np.uint8), array_at(table[7], table[15], np.float32)
-    out = array_at(table[8], table[13], np.float64)
-    vbmi_row(used, levels, tables, segments, constants, leaves, ranks, row, out)
-
-
-TABLE_WORDS = 16
+    """Do the same by address: table[21…23] are the row's address, the answer's, and the row's size."""
+    _predict(table, array_at(table[21], table[23], np.float32), array_at(table[22], table[19], np.float64))
 
 
 @c_function
 def vbmi_c(address):
     """Do the same for compiled callers: the address of such a table."""
-    vbmi_at(array_at(address, TABLE_WORDS, np.int64))
+    vbmi_at(array_at(address, WORDS, np.int64))

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from engine.errors import DataError
 from kernels.blocks import block_places, put_trees
-from kernels.quantise import MAX_SLOTS
+from kernels.quantise import LEVEL, MAX_SLOTS
 from kernels.simd import BLOCK_BYTES, LANES
 
 Array = npt.NDArray[Any]
 
 HUGE_PAGE = 1 << 21
 LINE = 64
+VBMI_SCRATCH = 3  # the last arrays of `vbmi_arrays`
 
 
 def zeros_together(*shapes: tuple[int | tuple[int, ...], Any]) -> tuple[Array, ...]:
@@ -41,28 +42,54 @@ def zeros_together(*shapes: tuple[int | tuple[int, ...], Any]) -> tuple[Array, .
     return tuple(out)
 
 
-def vbmi_arrays(arrays: dict[str, Array]) -> tuple[Array, ...]:
-    """Return what `kernels.vbmi` reads, from a packed file's arrays: used, levels, tables, segments, constants, leaves,
-    and the scratch for a row's ranks.
+def vbmi_arrays(arrays: dict[str, Array], features: int) -> tuple[Array, ...]:
+    """Return the arrays that `kernels.vbmi.vbmi_row` reads, scratch last, made from a packed file's.
 
     Raises DataError where a tree's nodes are not in preorder.
     """
     trees, first_tree, values = arrays["mask_trees"], arrays["first_tree"], arrays["leaves"]
-    places, found = block_places(trees, first_tree)
-    blocks, targets = int(found[-1, 3]) if len(found) else 0, len(first_tree) - 1
-    used, levels, tables, segments, constants, leaves, ranks = zeros_together(
-        (arrays["used"].shape, arrays["used"].dtype),
-        (arrays["levels"].shape, np.float32),
-        (blocks * BLOCK_BYTES, np.uint8),
-        (found.shape, np.int32),
-        (targets, np.float64),
-        (blocks * LANES, np.float64),
-        (MAX_SLOTS, np.uint8),
-    )
-    used[:], levels[:], segments[:] = arrays["used"], arrays["levels"], found
+    places, segments = block_places(trees, first_tree)
+    blocks, targets = int(segments[-1, 3]) if len(segments) else 0, len(first_tree) - 1
+    small, slots = quantisation(arrays["used"], arrays["levels"], features)
+    shapes = [(part.shape, part.dtype) for part in small]
+    *together, tables, found, constants, leaves, x, starts, ranks = zeros_together(
+        *shapes, (blocks * BLOCK_BYTES, np.uint8), (segments.shape, np.int32), (targets, np.float64),
+        (blocks * LANES, np.float64), (MAX_SLOTS, np.float32), (MAX_SLOTS, np.int32), (MAX_SLOTS, np.uint8),
+    )  # fmt: skip
+    for mine, part in zip((*together, found), (*small, segments), strict=True):
+        mine[:] = part
     alone = np.flatnonzero(trees["nodes"] == 0)
     target = np.searchsorted(first_tree, alone, side="right") - 1
     np.add.at(constants, target, values[trees["first_leaf"][alone]])
-    if not put_trees(arrays["mask_nodes"], trees, values, places, tables, leaves):
+    if not put_trees(arrays["mask_nodes"], trees, values, places, slots, tables, leaves):
         raise DataError("a packed tree whose nodes are not in preorder: train it again")
-    return used, levels, tables, segments, constants, leaves, ranks
+    return (*together, tables, found, constants, leaves, x, starts, ranks)
+
+
+def quantisation(used: Array, levels: Array, features: int) -> tuple[tuple[Array, ...], Array]:
+    """Return what `quantise_lanes` reads (used, picked, copied, pivots, thresholds), and each old slot's new one.
+
+    A lane for each feature of the row where the slots suffice, so that nothing is gathered; else one for each used.
+    """
+    left, right = used["slot_left"].copy(), used["slot_right"].copy()
+    nowhere = MAX_SLOTS - 1
+    both = (left != right) & (left != nowhere) & (right != nowhere)
+    whole = features + int(both.sum()) <= nowhere
+    lane = used["feature"] if whole else np.arange(len(used))
+    picked = np.zeros(0, np.uint16) if whole else used["feature"].copy()
+    count = features if whole else len(used)
+    thresholds = np.full((-(-count // LEVEL) * LEVEL, LEVEL + LEVEL * LEVEL), np.inf, np.float32)
+    thresholds[lane] = levels.reshape(len(used), LEVEL + LEVEL * LEVEL)
+    pivots = thresholds[:, :LEVEL].reshape(-1, LEVEL, LEVEL).transpose(0, 2, 1)
+    mine = used.copy()
+    mine["slot_left"], mine["slot_right"] = (
+        np.where(left == nowhere, left, lane),
+        np.where(right == nowhere, right, lane),
+    )
+    mine["slot_right"][both] = count + np.arange(int(both.sum()))
+    slots = np.zeros(MAX_SLOTS, np.uint8)
+    slots[left], slots[right] = mine["slot_left"], mine["slot_right"]
+    new = np.full(count, np.array((0, nowhere, nowhere, 1), used.dtype))
+    new[lane] = mine
+    copied = lane[both].astype(np.uint8)
+    return (new, picked, copied, pivots.ravel(), thresholds[:count, LEVEL:].ravel()), slots

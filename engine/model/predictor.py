@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
-from engine.model.layout import vbmi_arrays
+from engine.model.layout import VBMI_SCRATCH, vbmi_arrays
 from engine.model.packed import Packed
 from engine.model.protocol import Bound, bound_python
 from kernels.addresses import table_of
@@ -18,7 +18,7 @@ from kernels.compile import INTERPRETED, entry_point
 from kernels.forest import lockstep_at, lockstep_c, lockstep_row, mask_batch
 from kernels.quantise import MAX_SLOTS
 from kernels.simd import has_vbmi
-from kernels.walk import walk_at, walk_batch, walk_c, walk_row
+from kernels.walk import walk_at, walk_batch, walk_c, walk_on
 
 if has_vbmi():  # importing compiles: for another target that would end the process
     from kernels.vbmi import vbmi_at, vbmi_c, vbmi_row
@@ -64,42 +64,42 @@ class PackedPredictor:
         self.targets = len(arrays["first_tree"]) - 1
         none = np.zeros((0, 0))
         self.golden: tuple[Array, Array] = (arrays.get("golden_rows", none), arrays.get("golden_predictions", none))
-        self._tables, row, self._at, self._c = self._row_kernel(arrays)
+        self._tables, scratch, row, self._at, self._c = self._row_kernel(arrays)
         self._row = entry_point(row)
+        read = self._tables[: len(self._tables) - scratch]
+        self._table = table_of(*self._tables, *map(len, read))
         self._out = np.zeros(self.targets)
 
-    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], Any, Any, Any]:
-        """Return the tables, and the kernel that evaluates one row on them: by arrays, by address, as a C function."""
+    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], int, Any, Any, Any]:
+        """Return the arrays that the backend's kernel reads, how many of them are scratch at the end, and the kernel:
+        on a table of their addresses, with that of row and answer in the table too, and as a C function."""
         if self.backend == "walk":
-            return tuple(arrays[name] for name in WALK_TABLES), walk_row, walk_at, walk_c
+            return tuple(arrays[name] for name in WALK_TABLES), 0, walk_on, walk_at, walk_c
         if self.backend == "vbmi":
-            return vbmi_arrays(arrays), vbmi_row, vbmi_at, vbmi_c
+            return vbmi_arrays(arrays, self.features), VBMI_SCRATCH, vbmi_row, vbmi_at, vbmi_c
         ranks = np.zeros(MAX_SLOTS, np.uint8)
-        return (*(arrays[name] for name in LOCKSTEP_TABLES), ranks), lockstep_row, lockstep_at, lockstep_c
+        return (*(arrays[name] for name in LOCKSTEP_TABLES), ranks), 1, lockstep_row, lockstep_at, lockstep_c
 
-    def _table(self, row: Array, out: Array) -> Array:
-        """Return int64[]: the addresses of all that the row kernel reads and writes, and the sizes of what it reads."""
-        scratch = 0 if self.backend == "walk" else 1
-        read = self._tables[: len(self._tables) - scratch]
-        return table_of(*self._tables, row, out, *map(len, read), len(row))
+    def _bound_table(self, row: Array, out: Array) -> Array:
+        return np.concatenate([self._table, table_of(row, out, len(row))])
 
     def bind(self, row: Array, out: Array) -> Callable[[], None]:
         """Return what predicts the contiguous float32[features] `row` into float64[8] `out`, at less cost per call.
 
         Both are borrowed, and must stay where they are as long as the call is used.
         """
-        return partial(entry_point(self._at), self._table(row, out))
+        return partial(entry_point(self._at), self._bound_table(row, out))
 
     def bind_c(self, row: Array, out: Array) -> Bound:
         """Return the same as a C call, which holds the tables, `row` and `out`."""
-        table = self._table(row, out)
+        table = self._bound_table(row, out)
         if INTERPRETED:
             return bound_python(partial(self._at, table), out)
         return Bound(self._c.address, table.ctypes.data, None, (self, table, row, out))
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one contiguous float32[features] row. Nothing is checked: the hot call."""
-        self._row(*self._tables, row, out)
+        self._row(self._table, row, out)
 
     def predict_row(self, row: Array) -> Array:
         """Return float64[8], in the order of TARGETS, of one float32[features] vector (any real array is converted)."""

@@ -115,7 +115,7 @@ def test_the_deepest_trees(depth: int, tmp_path) -> None:
         np.testing.assert_array_equal(predictor.predict(rows)[:, 0], expected)
 
 
-def grown(rng: np.random.Generator, leaves: int, features: int) -> Tree:
+def grown(rng: np.random.Generator, leaves: int, features: np.ndarray) -> Tree:
     """A tree of any shape: a leaf chosen at random splits until there are enough; children in no order."""
     left, right = [-1], [-1]
     depth = [0]
@@ -130,15 +130,16 @@ def grown(rng: np.random.Generator, leaves: int, features: int) -> Tree:
     leaf = np.array(left) < 0
     count = len(leaf)
     threshold = np.where(leaf, 0, rng.integers(-3, 4, count)).astype(np.float32)
-    feature, nan_left = np.where(leaf, 0, rng.integers(0, features, count)), rng.random(count) < 0.5
+    feature, nan_left = np.where(leaf, 0, rng.choice(features, count)), rng.random(count) < 0.5
     return Tree(feature, threshold, nan_left & ~leaf, np.array(left), np.array(right), leaf, rng.normal(size=count))
 
 
-@pytest.mark.parametrize("features", [7, 60, 127])  # 255 slots at most: two of a feature with both NaN sides
-def test_trees_of_every_size_and_shape_beside_each_other(features: int, tmp_path) -> None:
+@pytest.mark.parametrize(("features", "used"), [(7, 7), (60, 60), (127, 127), (200, 127), (1_000, 40)])
+def test_trees_of_every_size_and_shape_beside_each_other(features: int, used: int, tmp_path) -> None:
     rng = np.random.default_rng(features)
-    ensembles = [[grown(rng, leaves, features) for leaves in rng.permutation(np.arange(1, 65))] for _ in range(3)]
-    ensembles += [[], [grown(rng, 1, features)] * 2, [grown(rng, leaves, features) for leaves in (2, 8, 5, 16, 31)]]
+    some = rng.permutation(features)[:used]  # 127: two slots of each feature, for NaN on both sides, are all there are
+    ensembles = [[grown(rng, leaves, some) for leaves in rng.permutation(np.arange(1, 65))] for _ in range(3)]
+    ensembles += [[], [grown(rng, 1, some)] * 2, [grown(rng, leaves, some) for leaves in (2, 8, 5, 16, 31)]]
     tables, warnings = forest_tables(ensembles)
     assert not warnings
     write_packed(tmp_path / "f", tables | {"nan_unseen": np.zeros(features, np.uint8)}, 1, features)
@@ -225,7 +226,7 @@ def test_a_pack_whose_trees_are_not_in_preorder_is_refused() -> None:
     tables, _ = forest_tables([[replace(tree, left=tree.right, right=tree.left)]])
     tables["mask_nodes"] = tables["mask_nodes"][::-1].copy()
     with pytest.raises(DataError, match="not in preorder: train it again"):
-        vbmi_arrays(tables)
+        vbmi_arrays(tables, 1)
 
 
 def test_an_unknown_backend_is_refused_by_name(trained: Trained) -> None:
