@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
 
 from benchmarks.path_rig import PathRig
-from benchmarks.training import TRAINING
+from benchmarks.training import training_job
 from engine.rehearsal import Rehearsal
 from engine.spin import rehearse, spin
 from engine.urgency import short_slice
@@ -122,6 +123,19 @@ def run(rig: PathRig, wait: str, speed: str, count: int) -> tuple[list[int], lis
             process.kill()
 
 
+def case_of(rig: PathRig, wait: str, speed: str, seconds: float, training: bool) -> dict[str, Any]:
+    """Run one case and return what is kept of it."""
+    decided, came = run(rig, wait, speed, max(100, int(seconds * 1e3 / GAP_MS[speed])))
+    taken, wire = np.array(decided[5:]) / 1e3, np.array(came[5:]) / 1e3
+    case: dict[str, Any] = {"wait": wait, "speed": speed, "training_beside": training}
+    case |= {"decisions": len(taken), "min_us": round(float(taken.min()), 1)}
+    points = np.percentile(taken, (50, 90, 99, 99.9)).round(1).tolist()
+    case |= dict(zip(("p50_us", "p90_us", "p99_us", "p999_us"), points, strict=True))
+    case |= dict(zip(("wire_p50_us", "wire_p99_us"), np.percentile(wire, (50, 99)).round(1).tolist(), strict=True))
+    print(case, flush=True)
+    return case
+
+
 def main() -> int:
     """Measure all cases and write them down."""
     parser = argparse.ArgumentParser()
@@ -140,23 +154,10 @@ def main() -> int:
         rig = PathRig(Path(folder), symbols=1)
         rig.quotes()
         for training in {"none": (False,), "beside": (True,), "both": (False, True)}[given.training]:
-            job = subprocess.Popen([sys.executable, "-c", TRAINING]) if training else None
-            time.sleep(5.0 if training else 0.0)  # the job loads its libraries and data
-            for wait in given.waits:
-                for speed in GAP_MS:
-                    count = max(100, int(given.seconds * 1e3 / GAP_MS[speed]))
-                    decided, came = run(rig, wait, speed, count)
-                    taken, wire = np.array(decided[5:]) / 1e3, np.array(came[5:]) / 1e3
-                    case = {"wait": wait, "speed": speed, "training_beside": training}
-                    points = np.percentile(taken, (50, 90, 99, 99.9))
-                    case |= {"decisions": len(taken), "min_us": round(float(taken.min()), 1)}
-                    case |= dict(zip(("p50_us", "p90_us", "p99_us", "p999_us"), points.round(1).tolist(), strict=True))
-                    points = np.percentile(wire, (50, 99)).round(1).tolist()
-                    case |= dict(zip(("wire_p50_us", "wire_p99_us"), points, strict=True))
-                    print(case, flush=True)
-                    cases.append(case)
-            if job is not None:
-                job.kill()
+            with training_job() if training else nullcontext():
+                cases += [
+                    case_of(rig, wait, speed, given.seconds, training) for wait in given.waits for speed in GAP_MS
+                ]
     report = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
         "cores": os.cpu_count(), "load_1m": os.getloadavg()[0], "cases": cases,
