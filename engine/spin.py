@@ -15,8 +15,7 @@ from engine.clock import Clock
 from engine.rehearsal import Rehearsal
 from kernels.records import TIMEFRAME_MS
 
-SPIN_NS = 500_000  # a frame that comes meanwhile waits for half a rehearsal in one case of forty
-PAUSE_NS = 200_000  # the loop sleeps in between; some 18 % of a core in the window, 0.5 % over a minute
+PAUSE_NS = 200_000  # in epoll the loop sleeps in between: a fifth of a core in the window, 0.5 % over a minute
 COARSE_S = 0.001  # where there is no such timer: the shortest that the loop's own sleeps
 LOOK_S = 0.02  # between looks at the clock; shorter than the window before a minute's end
 BEFORE_MS, AFTER_MS = 60, 1_500  # of a minute's end: most closing frames come within a second
@@ -80,10 +79,10 @@ def every(pause_ns: int, action: Callable[[], object]) -> Iterator[bool]:
 
 
 async def spin(rehearsal: Rehearsal, stop: asyncio.Event, due: Callable[[], bool] = lambda: True) -> None:
-    """Keep the loop polling until `stop`, and rehearse every `SPIN_NS`: for a machine with a core to spare."""
+    """Keep the loop polling until `stop`, and rehearse every `PAUSE_NS`: for a machine with a core to spare."""
     due_ns = 0
     while not stop.is_set():
         await asyncio.sleep(0)
         if time.monotonic_ns() >= due_ns and due():
             rehearsal.run()
-            due_ns = time.monotonic_ns() + SPIN_NS
+            due_ns = time.monotonic_ns() + PAUSE_NS
