@@ -22,7 +22,7 @@ _POWERS = 10.0 ** np.arange(MAX_DIGITS)
 _QUOTE, _BACKSLASH, _DELETE, _MINUS, _DOT, _ZERO = 34, 92, 127, 45, 46, 48
 # Of four texts at a time: a group of 16 bits each, of which the top one is the text's last byte
 _FIRSTS, _LASTS = np.uint64(0x0001000100010001), np.uint64(0x8000800080008000)
-_ONE, _RIGHT, _TWO, _THREE, _FOUR = (np.uint64(bits) for bits in (1, 15, 16, 32, 48))
+_ONE, _RIGHT, _SECOND, _THIRD, _FOURTH = (np.uint64(bits) for bits in (1, 15, 16, 32, 48))
 
 if numba_config.DISABLE_JIT:
 
@@ -205,7 +205,7 @@ def read_four(text_at, a, b, c, d, wholes_at, doubles_at):
     k, m, n, o = p - (a & 0xFFFFFFFF), q - (b & 0xFFFFFFFF), r - (c & 0xFFFFFFFF), s - (d & 0xFFFFFFFF)
     if (16 - k | 16 - m | 16 - n | 16 - o | p - 16 | q - 16 | r - 16 | s - 16) < 0:
         return _LASTS
-    kept = _kept(k) | _kept(m) << _TWO | _kept(n) << _THREE | _kept(o) << _FOUR
+    kept = _kept(k) | _kept(m) << _SECOND | _kept(n) << _THIRD | _kept(o) << _FOURTH
     at = text_at - 16
     digits, zeros, dots, minuses = _classes(p + at, q + at, r + at, s + at)
     negative = minuses & _first(kept)
@@ -221,11 +221,11 @@ def read_four(text_at, a, b, c, d, wholes_at, doubles_at):
         return _LASTS
     if negative:
         signs = _any(negative)
-        v, w = v * _sign(signs), w * _sign(signs >> _TWO)
-        x, y = x * _sign(signs >> _THREE), y * _sign(signs >> _FOUR)
+        v, w = v * _sign(signs), w * _sign(signs >> _SECOND)
+        x, y = x * _sign(signs >> _THIRD), y * _sign(signs >> _FOURTH)
         wrong |= signs & ~_any(digits & ~zeros)
     _write(v, dots, wholes_at, doubles_at)
-    _write(w, dots >> _TWO, wholes_at + 8, doubles_at + 8)
-    _write(x, dots >> _THREE, wholes_at + 16, doubles_at + 16)
-    _write(y, dots >> _FOUR, wholes_at + 24, doubles_at + 24)
+    _write(w, dots >> _SECOND, wholes_at + 8, doubles_at + 8)
+    _write(x, dots >> _THIRD, wholes_at + 16, doubles_at + 16)
+    _write(y, dots >> _FOURTH, wholes_at + 24, doubles_at + 24)
     return wrong

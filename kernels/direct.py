@@ -46,6 +46,9 @@ if numba_config.DISABLE_JIT:
     def as_number(value):
         return value
 
+    def misused():
+        raise TypeError("wrong number of arguments")
+
 else:
 
     @intrinsic
@@ -59,8 +62,8 @@ else:
 
     def _call(name):
         def generate(context, builder, signature, arguments):
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_WORD, [_WORD]), name)
-            return builder.call(function, arguments)
+            kind = ir.FunctionType(_WORD, [_WORD] * len(arguments))
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
         return generate
 
@@ -73,6 +76,17 @@ else:
     def as_number(typing_context, value):
         """Return a new int object."""
         return types.int64(types.int64), _call("PyLong_FromLongLong")
+
+    @intrinsic
+    def misused(typing_context):
+        """Raise TypeError, and return what the builtin is to return then."""
+
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyErr_BadArgument"), [])
+            return ir.Constant(_WORD, 0)
+
+        return types.int64(), generate
 
 
 @kernel()
@@ -110,7 +124,7 @@ class _Kept:
 def builtin(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a builtin of (self, arguments, count) → object, written with `argument`, `text_of` … and `as_number`.
 
-    Whoever calls it gives as many arguments as it reads, of the right kinds. With the JIT disabled it runs as Python.
+    Whoever calls it gives arguments of the kinds that it reads. With the JIT disabled it runs as Python.
     """
     if numba_config.DISABLE_JIT:
 

@@ -12,7 +12,7 @@ import numpy as np
 from kernels import event
 from kernels.addresses import array_at
 from kernels.compile import kernel
-from kernels.direct import argument, as_number, builtin, data_of, number_of, text_of
+from kernels.direct import argument, as_number, builtin, data_of, misused, number_of, text_of
 from kernels.names import NAME_WORDS, TABLE_SLOTS, find
 from kernels.records import BAR, TIMEFRAME_MS, BarFlag
 
@@ -283,6 +283,8 @@ def scan(self, arguments, count):
     CLOSED, MARK: the frame was taken; its symbol, timeframe, event time, price and rate are out. DONE: it was counted.
     REFUSED: nothing was changed but scratch, and the newest event's time if the parser will take it too.
     """
+    if count != 4:
+        return misused()
     frame_at, size = text_of(argument(arguments, 0))
     recv_ns, memory, source = argument(arguments, 1), argument(arguments, 2), argument(arguments, 3)
     return as_number(scan_at(frame_at, size, number_of(recv_ns), data_of(memory), data_of(source)))
