@@ -68,7 +68,9 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # a closed terminal reaches the supervisor alone, which then stops in order
+                # Ctrl-C and a closed terminal reach the supervisor alone, which then stops them in order; a session of
+                # its own would do that too, but niceness does not reach from one session to another (`priority`)
+                process_group=0,
             )
         threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
 

@@ -85,8 +85,9 @@ def seed_bar_files(command: list[str], variables: dict[str, str]) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the operator."""
-    console.print(text, highlight=False, soft_wrap=True)
+    """Tell the operator, if anybody still listens: what is supervised goes on without a terminal or a pipe's reader."""
+    with contextlib.suppress(OSError, SystemExit):  # the latter is what the console makes of a broken pipe
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def stop_on_signals(supervisor: Any) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.priority import lower_session
 from engine import model as models_door
 from engine.config import Config
 from engine.errors import DataError
@@ -23,6 +24,8 @@ from engine.model.opening import read_manifest
 from engine.model.registry import Entry, Event, Registry, open_registry
 from store import writer
 from store.client import Store
+
+LOWEST = 19  # niceness of building the compiled library
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +139,22 @@ def _tell(config: Config, verb: str, actor: str, args: dict[str, Any]) -> str:
 
 
 def _compile_in_background(config: Config, bundle: Path) -> None:
-    """Start gcc at low priority in a process of its own; an engine that is to use tl2cgen switches once it is done."""
+    """Start gcc at the lowest priority; an engine that is to use tl2cgen switches once it is done.
+
+    It outlives this process, so its session is its own, and that yields to every other: niceness alone would not to an
+    engine in another terminal.
+    """
     if (bundle / COMPILED_FOLDER).is_dir() or shutil.which(COMPILER) is None:
         return
     log = config.data_dir / "logs" / "tl2cgen.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     line = [sys.executable, "-m", "engine.model.building", str(bundle.resolve()), str(config.data_dir.resolve())]
     with open(log, "ab") as out:
-        subprocess.Popen(["nice", "-n", "19", *line], stdout=out, stderr=out, start_new_session=True)
+        nothing = subprocess.DEVNULL
+        built = subprocess.Popen(
+            ["nice", "-n", str(LOWEST), *line], stdin=nothing, stdout=out, stderr=out, start_new_session=True
+        )
+    lower_session(built.pid, LOWEST)
 
 
 def _store_states(store: Store | None, registry: Registry, *model_ids: str) -> None:
