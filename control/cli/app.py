@@ -60,9 +60,11 @@ def __getattr__(name: str) -> typing.Any:
     return made
 
 
-def say(text: str) -> None:
-    """Print one line for a person."""
-    __getattr__("console").print(text, highlight=False)
+def say_error(fault: object) -> None:
+    """Print a fault for a person as it is: the brackets of a path or a log are no styles."""
+    from rich.text import Text
+
+    __getattr__("console").print(Text.assemble(("error:", "red"), f" {fault}"), highlight=False)
 
 
 @app.callback()
@@ -87,7 +89,7 @@ def settings(**overrides: object) -> Config:
 def fail(*faults: str, code: int = 2) -> typing.NoReturn:
     """Print each fault and end the program."""
     for fault in faults:
-        say(f"[red]error:[/red] {fault}")
+        say_error(fault)
     raise typer.Exit(code)
 
 
@@ -116,5 +118,5 @@ def run() -> None:
     try:
         app()
     except (ConfigError, DataError) as error:
-        say(f"[red]error:[/red] {error}")
+        say_error(error)
         sys.exit(2)

@@ -84,10 +84,10 @@ def seed_bar_files(command: list[str], variables: dict[str, str]) -> None:
         say(f"bar files: {done.stderr.strip()}")
 
 
-def say(text: str) -> None:
+def say(text: str, style: str = "") -> None:
     """Tell the operator, if anybody still listens: what is supervised goes on without a terminal or a pipe's reader."""
     with contextlib.suppress(OSError, SystemExit):  # the latter is what the console makes of a broken pipe
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)  # logs hold brackets
 
 
 def stop_on_signals(supervisor: Any) -> None:
@@ -104,7 +104,7 @@ def reduce_only(data_dir: Path, name: str) -> threading.Thread:
     """After too many crashes: no entries until a person has looked. Told by a thread of its own, as soon as an engine
     listens: the supervisor must go on, for it may be the engine itself that is to be restarted first.
     """
-    say(f"[red]{name} crashed five times in ten minutes: reduce-only until an operator starts a session[/red]")
+    say(f"{name} crashed five times in ten minutes: reduce-only until an operator starts a session", style="red")
     teller = threading.Thread(target=_tell_reduce_only, args=(data_dir,), name="reduce-only", daemon=True)
     teller.start()
     return teller

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
-from control.cli.up import reduce_only
+from control.cli.app import fail
+from control.cli.up import reduce_only, say
 from control.supervise import API_KEYS, WATCHDOG_KEYS, Child, Supervisor
 from tests.control.fake_engine import FakeEngine
 
@@ -65,6 +67,20 @@ def test_the_log_shown_for_a_child_is_its_own(tmp_path: Path) -> None:
     supervisor.tend()
     assert "no such key" in said[0] and "yesterday" not in said[0]
     assert len(said) == 1, "nothing else runs"
+
+
+def test_what_a_child_logged_is_told_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The end of a log may hold anything; once its brackets were taken for styles, and what was none ended `ta up`."""
+    code = "import sys; sys.exit('[red] and [/api/status]: no such [/thing]')"
+    child = Child("engine", [sys.executable, "-c", code], {}, tmp_path / "x.log", refusal=1)
+    supervisor = Supervisor([child], say, lambda child: None)
+    child.spawn()
+    assert child.process is not None and child.process.wait(30) == 1
+    supervisor.tend()
+    assert "[red] and [/api/status]: no such [/thing]" in capfd.readouterr().err
+    with pytest.raises(typer.Exit):
+        fail("no file [/etc/ta]")
+    assert "error: no file [/etc/ta]" in capfd.readouterr().err
 
 
 def test_a_refused_first_start_says_what_goes_on_and_what_to_do(tmp_path: Path) -> None:
