@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 from engine.urgency import leave_core
 
 REQUESTS = 5  # niceness of control's event loop; the engine runs at 0
 DATABASE = 10  # of the threads that run SQL and of those that the database makes for itself: they inherit it
+TRIES, AGAIN_S = 5, 0.11
 
 
 def for_requests(cpu: int = -1) -> bool:
@@ -45,9 +47,16 @@ def lower_session(leader: int, niceness: int) -> bool:
             return False
         group = Path(f"/proc/{leader}/autogroup")  # "/autogroup-123 nice 0"; empty when sessions are not grouped
         words = group.read_text().split()
-        if not words:
-            return False
-        group.write_text(str(max(niceness, int(words[-1]))))
+        return bool(words) and _write(group, str(max(niceness, int(words[-1]))))
     except OSError:
         return False
-    return True
+
+
+def _write(group: Path, niceness: str) -> bool:
+    for _ in range(TRIES):
+        try:
+            group.write_text(niceness)
+            return True
+        except BlockingIOError:  # without privilege one change is taken in a tenth of a second, of whichever session
+            time.sleep(AGAIN_S)
+    return False

@@ -63,6 +63,16 @@ def test_our_services_are_unprivileged_and_published_on_loopback_alone(compose: 
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+def test_the_engine_weighs_more_than_control_where_niceness_does_not_count(compose: Any) -> None:
+    """Between cgroups the kernel compares their weights alone."""
+    assert compose["services"]["engine"]["cpu_shares"] > compose["services"]["control"]["cpu_shares"]
+    engine, control = (
+        int(re.findall(r"^CPUWeight=(\d+)$", (OPS / "systemd" / f"ta-{name}.service").read_text(), re.M)[0])
+        for name in ("engine", "control")
+    )
+    assert 1 <= control < engine <= 10_000
+
+
 def test_what_a_service_mounts_or_reads_exists(compose: Any) -> None:
     for service in compose["services"].values():
         for volume in service.get("volumes", []):

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from control import priority
+from control.jobs import models
 from control.jobs.runner import NICENESS
+from engine.config import Config
 from tests.control.test_engine_killed import System
 
 OWN = Path("/proc/self/autogroup")
@@ -26,48 +28,30 @@ ASK = """
 import os, sys
 from control import priority
 os.nice(int(sys.argv[1]))
-print("asks", flush=True)
-for line in sys.stdin:
-    print(priority.for_requests(), open("/proc/self/autogroup").read(), flush=True)
+worked = priority.for_requests()
+print(int(worked), os.getpriority(os.PRIO_PROCESS, 0), open("/proc/self/autogroup").read().split()[-1])
 """
 
 
-def asked(niceness: int, own_session: bool, wanted: bool) -> tuple[int, int]:
-    """Return the niceness of a process and that of its session after `for_requests` answered as wanted."""
-    with subprocess.Popen(
-        [sys.executable, "-c", ASK, str(niceness)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        start_new_session=own_session,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
-        assert process.stdout.readline() == "asks\n"
-        deadline = time.monotonic() + 30
-        while True:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            worked, _, _, session = process.stdout.readline().split()
-            process.stdout.readline()
-            if (
-                worked == str(wanted) or time.monotonic() > deadline
-            ):  # the kernel takes one change in 0.1 s of anybody's
-                break
-        found = os.getpriority(os.PRIO_PROCESS, process.pid), int(session)
-        process.stdin.close()
-    assert worked == str(wanted)
-    return found
+def asked(niceness: int, own_session: bool) -> tuple[int, int, int]:
+    """Return what `for_requests` says in a process so much nicer than this; its niceness, and its session's, then."""
+    line = [sys.executable, "-c", ASK, str(niceness)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, start_new_session=own_session)
+    worked, own, session = map(int, done.stdout.split())
+    return worked, own, session
 
 
 @grouped
 def test_a_control_that_leads_its_session_lowers_it_as_itself() -> None:
-    base = os.getpriority(os.PRIO_PROCESS, 0)
-    expected = max(priority.REQUESTS, base)
-    assert asked(0, True, True) == (expected, expected)
-    assert asked(7, True, True) == (min(19, base + 7), min(19, base + 7))
+    for more in (0, 7):
+        expected = min(19, max(priority.REQUESTS, os.getpriority(os.PRIO_PROCESS, 0) + more))
+        assert asked(more, True) == (1, expected, expected)
 
 
 @grouped
 def test_the_session_of_others_is_left_alone() -> None:
     before = int(OWN.read_text().split()[-1])
-    assert asked(0, False, False) == (max(priority.REQUESTS, os.getpriority(os.PRIO_PROCESS, 0)), before)
+    assert asked(0, False) == (0, max(priority.REQUESTS, os.getpriority(os.PRIO_PROCESS, 0)), before)
     assert int(OWN.read_text().split()[-1]) == before
 
 
@@ -76,7 +60,7 @@ def test_a_session_is_lowered_and_never_raised() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as process:
         file = Path(f"/proc/{process.pid}/autogroup")
         for wanted, found in ((12, 12), (5, 12), (19, 19)):
-            until(lambda wanted=wanted: priority.lower_session(process.pid, wanted))  # type: ignore[misc]
+            assert priority.lower_session(process.pid, wanted)
             assert int(file.read_text().split()[-1]) == found
         process.communicate(b"\n")
     assert not priority.lower_session(process.pid, 19), "it is no more"
@@ -88,6 +72,30 @@ def test_a_system_without_groups_of_sessions_is_left_alone(monkeypatch: pytest.M
     assert not priority.lower_session(leader, 5)
     (tmp_path / "absent").write_text("")  # what the kernel has there with sched_autogroup_enabled = 0
     assert not priority.lower_session(leader, 5) and (tmp_path / "absent").read_text() == ""
+
+
+SHOW = """
+import os, sys, time
+deadline = time.monotonic() + 30
+while (group := open("/proc/self/autogroup").read().split()[-1]) != "19" and time.monotonic() < deadline: pass
+with open(sys.argv[-1] + "/new", "w") as out:
+    print(os.getpid(), os.getsid(0), os.getpriority(os.PRIO_PROCESS, 0), group, file=out)
+os.rename(sys.argv[-1] + "/new", sys.argv[-1] + "/shown")
+"""
+
+
+@grouped
+def test_building_a_library_yields_to_every_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A promotion is often typed in another terminal than the engine's."""
+    shown, program = tmp_path / "shown", tmp_path / "program"
+    program.write_text(f"#!{sys.executable} -S\n{SHOW}")
+    program.chmod(0o755)
+    monkeypatch.setattr(models.sys, "executable", str(program))
+    monkeypatch.setattr(models, "COMPILER", "sh")
+    models._compile_in_background(Config(data_dir=tmp_path), tmp_path)
+    until(shown.exists)
+    process, session, niceness, group = map(int, shown.read_text().split())
+    assert (session, niceness, group) == (process, 19, 19)
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -131,3 +139,24 @@ def test_engine_control_and_a_job_share_the_session_in_which_niceness_counts(tmp
         assert os.getpriority(os.PRIO_PROCESS, control) == max(base, priority.REQUESTS)
     finally:
         system.close()
+
+
+def test_a_kernel_that_refuses_for_now_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "autogroup"
+    answers = [BlockingIOError, BlockingIOError, None]
+
+    class Busy(type(group)):  # type: ignore[misc]
+        def write_text(self, text: str) -> int:
+            answer = answers.pop(0)
+            if answer is not None:
+                raise answer
+            return super().write_text(text)
+
+    group.write_text("/autogroup-1 nice 0\n")
+    monkeypatch.setattr(priority, "Path", lambda name: Busy(group))
+    assert priority.lower_session(os.getsid(0), 5) and group.read_text() == "5"
+    answers[:] = [BlockingIOError] * priority.TRIES
+    group.write_text("/autogroup-1 nice 0\n")
+    assert not priority.lower_session(os.getsid(0), 5)
+    answers[:] = [PermissionError]
+    assert not priority.lower_session(os.getsid(0), 5)
