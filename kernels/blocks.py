@@ -61,11 +61,11 @@ def _put_tree(nodes, first, count, values, first_leaf, slots, tables, leaves, bl
     numba.boolean(
         NODE8_TYPE[::1],
         TREE_TYPE[::1],
-        numba.float64[::1],
+        numba.int64[::1],
         numba.int64[:, ::1],
         numba.uint8[::1],
         numba.uint8[::1],
-        numba.float64[::1],
+        numba.int64[::1],
     )
 )
 def put_trees(nodes, trees, values, places, slots, tables, leaves):

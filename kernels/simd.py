@@ -186,17 +186,17 @@ def _block_generator(doublings, roots, count):
             start = builder.mul(builder.add(first, number(block)), number(LANES))
             for tree in range(roots):
                 leaf = builder.and_(builder.lshr(codes, number(8 * tree)), number(LANES - 1))
-                where = _pointer(context, builder, leaf_type, leaves, builder.add(start, leaf), ir.DoubleType())
+                where = _pointer(context, builder, leaf_type, leaves, builder.add(start, leaf), _I64)
                 values.append(builder.load(where, align=8))
         while len(values) > 1:
-            values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+            values = [builder.add(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
         return values[0]
 
     return generate
 
 
 def block_sum(doublings: int, roots: int, count: int):
-    """Return an intrinsic: (tables uint8[], ranks uint8[256], leaves float64[], block) → the sum of what a row reaches.
+    """Return an intrinsic: (tables uint8[], ranks uint8[256], leaves int64[], block) → the sum of what a row reaches.
 
     `count` blocks from `block` on, of `roots` trees each (1, 2, 4, 8; together at most 64 leaves). The 192 bytes of a
     block at tables[192 · block] are feature[64], rank[64], right[64] of its internal nodes; the root of tree j lies in
@@ -206,11 +206,11 @@ def block_sum(doublings: int, roots: int, count: int):
 
     After the first step every lane holds its child. Composing that with itself (one vpermi2b whose second table holds
     the leaves as their own children) d times is 2^d steps: enough for depth ≤ 2^d. All but `leaves` is read by whole
-    cache lines, and begins on one.
+    cache lines, and begins on one. Values are integers because the vector units have no time to add: they permute.
     """
 
     @intrinsic
     def total(typing_context, tables, ranks, leaves, block):
-        return types.float64(tables, ranks, leaves, types.int64), _block_generator(doublings, roots, count)
+        return types.int64(tables, ranks, leaves, types.int64), _block_generator(doublings, roots, count)
 
     return total

@@ -23,7 +23,7 @@ def _sum_kind(doublings, roots):
     @kernel(forceinline=True)
     def total(tables, ranks, leaves, first, end):
         """Return the sum over blocks first…end−1."""
-        value = 0.0
+        value = 0
         block = first
         while block + TOGETHER <= end:
             value += some(tables, ranks, leaves, block)
@@ -68,43 +68,45 @@ def _total(kind, tables, ranks, leaves, first, end):
     return _K11(tables, ranks, leaves, first, end)
 
 
-WORDS = 24  # of a table: 12 addresses, 9 sizes; then, where they are bound, those of the row and the answer
+WORDS = 27  # of a table: 14 addresses, 10 sizes; then, where they are bound, those of the row and the answer
 
 
 @kernel(forceinline=True)
 def _predict(table, row, out):
-    used, picked = array_at(table[0], table[12], USED), array_at(table[1], table[13], np.uint16)
-    copied, pivots = array_at(table[2], table[14], np.uint8), array_at(table[3], table[15], np.float32)
-    thresholds, tables = array_at(table[4], table[16], np.float32), array_at(table[5], table[17], np.uint8)
-    segments, constants = array_at(table[6], (table[18], 4), np.int32), array_at(table[7], table[19], np.float64)
-    leaves = array_at(table[8], table[20], np.float64)
-    values, starts = array_at(table[9], MAX_SLOTS, np.float32), array_at(table[10], MAX_SLOTS, np.int32)
-    ranks = array_at(table[11], MAX_SLOTS, np.uint8)
+    used, picked = array_at(table[0], table[14], USED), array_at(table[1], table[15], np.uint16)
+    copied, pivots = array_at(table[2], table[16], np.uint8), array_at(table[3], table[17], np.float32)
+    thresholds, tables = array_at(table[4], table[18], np.float32), array_at(table[5], table[19], np.uint8)
+    segments, leaves = array_at(table[6], (table[20], 4), np.int32), array_at(table[7], table[21], np.int64)
+    constants, units = array_at(table[8], table[22], np.int64), array_at(table[9], table[23], np.float64)
+    values, starts = array_at(table[10], MAX_SLOTS, np.float32), array_at(table[11], MAX_SLOTS, np.int32)
+    ranks, sums = array_at(table[12], MAX_SLOTS, np.uint8), array_at(table[13], table[22], np.int64)
     quantise_lanes(used, picked, copied, pivots, thresholds, row, values, starts, ranks)
     for k in range(constants.size):
-        out[k] = constants[k]
+        sums[k] = constants[k]
     for s in range(segments.shape[0]):
         target, kind, first, end = segments[s]
-        out[target] += _total(kind, tables, ranks, leaves, np.int64(first), np.int64(end))
+        sums[target] += _total(kind, tables, ranks, leaves, np.int64(first), np.int64(end))
+    for k in range(constants.size):
+        out[k] = sums[k] * units[k]
 
 
 @kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
 def vbmi_row(table, row, out):
     """Write float64[k] predictions of one row.
 
-    table: int64[21], the addresses of twelve arrays (`engine.model.layout`): `quantise_lanes`' used, picked, copied,
+    table: int64[24], the addresses of fourteen arrays (`engine.model.layout`): `quantise_lanes`' used, picked, copied,
     pivots, thresholds; tables uint8[blocks · 192] (`simd.block_sum`), segments int32[s, 4] (target, kind, first block,
-    last + 1), constants float64[k] (the sums of trees without a split), leaves float64[blocks · 64]; scratch values,
-    starts, ranks uint8[256]. Then the sizes of the first nine. Another order of summation than LightGBM's: within 1e-12
-    of the largest prediction.
+    last + 1), leaves int64[blocks · 64] and constants int64[k] (the sums of trees without a split) in units float64[k],
+    a power of two; scratch values, starts, ranks uint8[256], sums int64[k]. Then the sizes of the first ten. The sum is
+    exact but for what a leaf has below its target's unit: within 1e-12 of the largest prediction of LightGBM's.
     """
     _predict(table, row, out)
 
 
 @kernel(numba.void(numba.int64[::1]), nogil=False)
 def vbmi_at(table):
-    """Do the same by address: table[21…23] are the row's address, the answer's, and the row's size."""
-    _predict(table, array_at(table[21], table[23], np.float32), array_at(table[22], table[19], np.float64))
+    """Do the same by address: table[24…26] are the row's address, the answer's, and the row's size."""
+    _predict(table, array_at(table[24], table[26], np.float32), array_at(table[25], table[22], np.float64))
 
 
 @c_function

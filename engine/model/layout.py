@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 HUGE_PAGE = 1 << 21
 LINE = 64
-VBMI_SCRATCH = 3  # the last arrays of `vbmi_arrays`
+VBMI_SCRATCH = 4  # the last arrays of `vbmi_arrays`
 
 
 def zeros_together(*shapes: tuple[int | tuple[int, ...], Any]) -> tuple[Array, ...]:
@@ -47,23 +47,42 @@ def vbmi_arrays(arrays: dict[str, Array], features: int) -> tuple[Array, ...]:
 
     Raises DataError where a tree's nodes are not in preorder.
     """
-    trees, first_tree, values = arrays["mask_trees"], arrays["first_tree"], arrays["leaves"]
+    trees, first_tree = arrays["mask_trees"], arrays["first_tree"]
     places, segments = block_places(trees, first_tree)
     blocks, targets = int(segments[-1, 3]) if len(segments) else 0, len(first_tree) - 1
     small, slots = quantisation(arrays["used"], arrays["levels"], features)
+    target = np.repeat(np.arange(targets), np.diff(first_tree))
+    values, units = whole_units(arrays["leaves"], trees, target, targets)
     shapes = [(part.shape, part.dtype) for part in small]
-    *together, tables, found, constants, leaves, x, starts, ranks = zeros_together(
-        *shapes, (blocks * BLOCK_BYTES, np.uint8), (segments.shape, np.int32), (targets, np.float64),
-        (blocks * LANES, np.float64), (MAX_SLOTS, np.float32), (MAX_SLOTS, np.int32), (MAX_SLOTS, np.uint8),
+    *together, tables, found, leaves, constants, scales, x, starts, ranks, sums = zeros_together(
+        *shapes, (blocks * BLOCK_BYTES, np.uint8), (segments.shape, np.int32), (blocks * LANES, np.int64),
+        (targets, np.int64), (targets, np.float64), (MAX_SLOTS, np.float32), (MAX_SLOTS, np.int32),
+        (MAX_SLOTS, np.uint8), (targets, np.int64),
     )  # fmt: skip
-    for mine, part in zip((*together, found), (*small, segments), strict=True):
+    for mine, part in zip((*together, found, scales), (*small, segments, units), strict=True):
         mine[:] = part
-    alone = np.flatnonzero(trees["nodes"] == 0)
-    target = np.searchsorted(first_tree, alone, side="right") - 1
-    np.add.at(constants, target, values[trees["first_leaf"][alone]])
+    alone = trees["nodes"] == 0
+    np.add.at(constants, target[alone], values[trees["first_leaf"][alone]])
     if not put_trees(arrays["mask_nodes"], trees, values, places, slots, tables, leaves):
         raise DataError("a packed tree whose nodes are not in preorder: train it again")
-    return (*together, tables, found, constants, leaves, x, starts, ranks)
+    return (*together, tables, found, leaves, constants, scales, x, starts, ranks, sums)
+
+
+def whole_units(values: Array, trees: Array, target: Array, targets: int) -> tuple[Array, Array]:
+    """Return leaf values int64[] as multiples of their target's unit, and units float64[targets].
+
+    A unit is the power of two that just keeps the largest possible sum within 62 bits: nine bits finer than the last of
+    a float64 of that size, so that rounding values to it loses less than adding them as floats would.
+
+    Raises DataError where that sum is not finite.
+    """
+    largest = np.maximum.reduceat(np.abs(values), trees["first_leaf"]) if len(trees) else np.zeros(0)
+    most, bits = np.frexp(np.bincount(target, largest, targets))
+    if not np.isfinite(most).all():
+        raise DataError("leaf values without a finite sum: not served")
+    exponent = 62 - np.maximum(bits, 62 - 1074)  # no unit is finer than the smallest float64
+    of_leaf = np.repeat(exponent[target], trees["leaves"])
+    return np.rint(np.ldexp(values, of_leaf)).astype(np.int64), np.ldexp(1.0, -exponent)
 
 
 def quantisation(used: Array, levels: Array, features: int) -> tuple[tuple[Array, ...], Array]:

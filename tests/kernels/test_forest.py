@@ -1,6 +1,7 @@
 """Every backend against the plain walk and LightGBM: odd tree shapes, NaN sides, and the choice by CPU and target."""
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -227,6 +228,32 @@ def test_a_pack_whose_trees_are_not_in_preorder_is_refused() -> None:
     tables["mask_nodes"] = tables["mask_nodes"][::-1].copy()
     with pytest.raises(DataError, match="not in preorder: train it again"):
         vbmi_arrays(tables, 1)
+
+
+@pytest.mark.skipif("vbmi" not in FAST, reason="this CPU or numba's target has no AVX-512 VBMI")
+@pytest.mark.parametrize("size", [1e-300, 1e-3, 1.0, 1e300])
+def test_the_sum_of_leaves_of_all_sizes_is_nearly_exact(size: float, tmp_path) -> None:
+    rng = np.random.default_rng(3)
+    trees = [chain(1) for _ in range(200)]
+    for tree in trees:
+        tree.value[1:] = size * rng.normal(size=2) * 10.0 ** rng.integers(-9, 1)
+    tables, _ = forest_tables([trees, [chain(0)]])  # and a target whose only leaf is 0.5
+    write_packed(tmp_path / "f", tables | {"nan_unseen": np.zeros(1, np.uint8)}, 1, 1)
+    predictor = PackedPredictor(read_packed(tmp_path / "f"), "m", "vbmi")
+    for x, leaf in ((-1.0, 1), (1.0, 2)):
+        exact = math.fsum(tree.value[leaf] for tree in trees)
+        largest = math.fsum(abs(tree.value).max() for tree in trees)
+        found = predictor.predict_row(np.array([x]))
+        assert abs(found[0] - exact) <= 2.0**-53 * (abs(exact) + largest / 2)  # 200 halves of 2**-61 of it
+        assert found[1] == 0.5
+
+
+@pytest.mark.skipif("vbmi" not in FAST, reason="this CPU or numba's target has no AVX-512 VBMI")
+def test_a_leaf_that_is_no_number_is_refused() -> None:
+    tree = chain(1)
+    tree.value[1] = np.inf
+    with pytest.raises(DataError, match="leaf values without a finite sum: not served"):
+        vbmi_arrays(forest_tables([[tree]])[0], 1)
 
 
 def test_an_unknown_backend_is_refused_by_name(trained: Trained) -> None:
