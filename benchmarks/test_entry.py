@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from engine.exchange.order_budget import OrderBudget
 from engine.exchange.signing import Ed25519Signer, HmacSigner, Signer
 from engine.exchange.steps import Step
 from engine.model.predictor import PackedPredictor
-from engine.model.protocol import Bound, bound_python
 from engine.rehearsal import Rehearsal
 from engine.trading.live import LiveGateway
 from engine.trading.session import LiveTrading
@@ -44,20 +42,6 @@ class Eager:
         """Evaluate, then answer."""
         self._packed.predict_into(row, out)
         out[:] = EAGER
-
-    def bind(self, row: np.ndarray, out: np.ndarray) -> Callable[[], None]:
-        """Return the bound call."""
-        evaluate = self._packed.bind(row, out)
-
-        def predict() -> None:
-            evaluate()
-            out[:] = EAGER
-
-        return predict
-
-    def bind_c(self, row: np.ndarray, out: np.ndarray) -> Bound:
-        """Return the same as a C call."""
-        return bound_python(self.bind(row, out), out)
 
 
 async def measure(folder: Path, signer: Signer, rehearsed: bool) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_predict(benchmark, one: PathRig) -> None:
     row, out = np.zeros(FEATURE_COUNT, np.float32), np.zeros(TARGET_COUNT)
     predictor = one.core.predictor
     assert isinstance(predictor, PackedPredictor)
-    benchmark(predictor.bind(row, out))
+    benchmark(predictor.predict_into, row, out)
 
 
 def test_decide(benchmark, one: PathRig) -> None:

@@ -38,8 +38,19 @@ def _step(words, first, at, ranks):
     return ((word >> 24) if right else (word >> 17)) & 0x7F
 
 
-@kernel(forceinline=True)
-def _lockstep(table, row, out):
+WORDS = 16  # of a table: 7 addresses, 6 sizes; then, where they are bound, those of the row and the answer
+
+
+@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
+def lockstep_row(table, row, out):
+    """Write float64[k] predictions of one row, 8 trees at a time.
+
+    table: int64[13], the addresses of used and levels (`quantise_row`), words, groups, spans, leaves and of uint8[256]
+    scratch, then the sizes of the first six. words: uint32[] nodes, leaves among them: slot 9 bits, rank 8,
+    left 7, right 7 (leaf nodes come first, so a leaf's node number is its leaf number); groups: int32[g, 17]: 8 × first
+    word, 8 × first leaf value, steps; spans: int32[k, 2] first and last + 1 group per target. Trees are sorted by depth
+    within a target: the sum's order is not LightGBM's.
+    """
     used, levels = array_at(table[0], table[7], USED), array_at(table[1], table[8], np.float32)
     words, groups = array_at(table[2], table[9], np.uint32), array_at(table[3], (table[10], 2 * LANES + 1), np.int32)
     spans, leaves = array_at(table[4], (table[11], 2), np.int32), array_at(table[5], table[12], np.float64)
@@ -68,32 +79,12 @@ def _lockstep(table, row, out):
         out[target] = total
 
 
-WORDS = 16  # of a table: 7 addresses, 6 sizes; then, where they are bound, those of the row and the answer
-
-
-@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
-def lockstep_row(table, row, out):
-    """Write float64[k] predictions of one row, 8 trees at a time.
-
-    table: int64[13], the addresses of used and levels (`quantise_row`), words, groups, spans, leaves and of uint8[256]
-    scratch, then the sizes of the first six. words: uint32[] nodes, leaves among them: slot 9 bits, rank 8,
-    left 7, right 7 (leaf nodes come first, so a leaf's node number is its leaf number); groups: int32[g, 17]: 8 × first
-    word, 8 × first leaf value, steps; spans: int32[k, 2] first and last + 1 group per target. Trees are sorted by depth
-    within a target: the sum's order is not LightGBM's.
-    """
-    _lockstep(table, row, out)
-
-
-@kernel(numba.void(numba.int64[::1]), nogil=False)
-def lockstep_at(table):
-    """Do the same by address: table[13…15] are the row's address, the answer's, and the row's size."""
-    _lockstep(table, array_at(table[13], table[15], np.float32), array_at(table[14], table[11], np.float64))
-
-
 @c_function
 def lockstep_c(address):
-    """Do the same for compiled callers: the address of such a table."""
-    lockstep_at(array_at(address, WORDS, np.int64))
+    """Do the same for compiled callers: the address of such a table, longer by the row's address, the answer's, and the
+    row's size."""
+    table = array_at(address, WORDS, np.int64)
+    lockstep_row(table, array_at(table[13], table[15], np.float32), array_at(table[14], table[11], np.float64))
 
 
 @kernel(

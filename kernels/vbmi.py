@@ -71,8 +71,16 @@ def _total(kind, tables, ranks, leaves, first, end):
 WORDS = 27  # of a table: 14 addresses, 10 sizes; then, where they are bound, those of the row and the answer
 
 
-@kernel(forceinline=True)
-def _predict(table, row, out):
+@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
+def vbmi_row(table, row, out):
+    """Write float64[k] predictions of one row.
+
+    table: int64[24], the addresses of fourteen arrays (`engine.model.layout`): `quantise_lanes`' used, picked, copied,
+    pivots, thresholds; tables uint8[blocks · 192] (`simd.block_sum`), segments int32[s, 4] (target, kind, first block,
+    last + 1), leaves int64[blocks · 64] and constants int64[k] (the sums of trees without a split) in units float64[k],
+    a power of two; scratch values, starts, ranks uint8[256], sums int64[k]. Then the sizes of the first ten. The sum is
+    exact but for what a leaf has below its target's unit: within 1e-12 of the largest prediction of LightGBM's.
+    """
     used, picked = array_at(table[0], table[14], USED), array_at(table[1], table[15], np.uint16)
     copied, pivots = array_at(table[2], table[16], np.uint8), array_at(table[3], table[17], np.float32)
     thresholds, tables = array_at(table[4], table[18], np.float32), array_at(table[5], table[19], np.uint8)
@@ -90,26 +98,9 @@ def _predict(table, row, out):
         out[k] = sums[k] * units[k]
 
 
-@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
-def vbmi_row(table, row, out):
-    """Write float64[k] predictions of one row.
-
-    table: int64[24], the addresses of fourteen arrays (`engine.model.layout`): `quantise_lanes`' used, picked, copied,
-    pivots, thresholds; tables uint8[blocks · 192] (`simd.block_sum`), segments int32[s, 4] (target, kind, first block,
-    last + 1), leaves int64[blocks · 64] and constants int64[k] (the sums of trees without a split) in units float64[k],
-    a power of two; scratch values, starts, ranks uint8[256], sums int64[k]. Then the sizes of the first ten. The sum is
-    exact but for what a leaf has below its target's unit: within 1e-12 of the largest prediction of LightGBM's.
-    """
-    _predict(table, row, out)
-
-
-@kernel(numba.void(numba.int64[::1]), nogil=False)
-def vbmi_at(table):
-    """Do the same by address: table[24…26] are the row's address, the answer's, and the row's size."""
-    _predict(table, array_at(table[24], table[26], np.float32), array_at(table[25], table[22], np.float64))
-
-
 @c_function
 def vbmi_c(address):
-    """Do the same for compiled callers: the address of such a table."""
-    vbmi_at(array_at(address, WORDS, np.int64))
+    """Do the same for compiled callers: the address of such a table, longer by the row's address, the answer's, and the
+    row's size."""
+    table = array_at(address, WORDS, np.int64)
+    vbmi_row(table, array_at(table[24], table[26], np.float32), array_at(table[25], table[22], np.float64))

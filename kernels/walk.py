@@ -64,28 +64,19 @@ def walk_row(nodes, leaves, roots, first_tree, row, out):
 WORDS = 11  # of a table: 4 addresses, 4 sizes; then, where they are bound, those of the row and the answer
 
 
-@kernel(forceinline=True)
-def _walk(table, row, out):
+@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
+def walk_on(table, row, out):
+    """Do the same on a table: int64[8], the addresses of the first four arrays of `walk_row`, then their sizes."""
     nodes, leaves = array_at(table[0], table[4], NODE), array_at(table[1], table[5], np.float64)
     walk_row(nodes, leaves, array_at(table[2], table[6], np.int32), array_at(table[3], table[7], np.int32), row, out)
 
 
-@kernel(numba.void(numba.int64[::1], numba.float32[::1], numba.float64[::1]), nogil=False)
-def walk_on(table, row, out):
-    """Do the same on a table: int64[8], the addresses of the first four arrays of `walk_row`, then their sizes."""
-    _walk(table, row, out)
-
-
-@kernel(numba.void(numba.int64[::1]), nogil=False)
-def walk_at(table):
-    """Do the same by address: table[8…10] are the row's address, the answer's, and the row's size."""
-    _walk(table, array_at(table[8], table[10], np.float32), array_at(table[9], table[7] - 1, np.float64))
-
-
 @c_function
 def walk_c(address):
-    """Do the same for compiled callers: the address of such a table."""
-    walk_at(array_at(address, WORDS, np.int64))
+    """Do the same for compiled callers: the address of such a table, longer by the row's address, the answer's, and the
+    row's size."""
+    table = array_at(address, WORDS, np.int64)
+    walk_on(table, array_at(table[8], table[10], np.float32), array_at(table[9], table[7] - 1, np.float64))
 
 
 @kernel(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,13 +42,9 @@ class CompiledPredictor(PackedPredictor):
         self._result = ctypes.c_double()
         self._pointer = ctypes.byref(self._result)
 
-    def bind(self, row: Array, out: Array) -> Callable[[], None]:
-        """Return what predicts `row` into `out`."""
-        return partial(self.predict_into, row, out)
-
     def bind_c(self, row: Array, out: Array) -> Bound:
-        """Return the same as a C call."""
-        return bound_python(self.bind(row, out), out)
+        """Return what predicts `row` into `out`, as a C call."""
+        return bound_python(partial(self.predict_into, row, out), out)
 
     def predict_into(self, row: Array, out: Array) -> None:
         """Write float64[8] predictions of one float32 row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,13 +14,13 @@ from engine.model.packed import Packed
 from engine.model.protocol import Bound, bound_python
 from kernels.addresses import table_of
 from kernels.compile import INTERPRETED, entry_point
-from kernels.forest import lockstep_at, lockstep_c, lockstep_row, mask_batch
+from kernels.forest import lockstep_c, lockstep_row, mask_batch
 from kernels.quantise import MAX_SLOTS
 from kernels.simd import has_vbmi
-from kernels.walk import walk_at, walk_batch, walk_c, walk_on
+from kernels.walk import walk_batch, walk_c, walk_on
 
 if has_vbmi():  # importing compiles: for another target that would end the process
-    from kernels.vbmi import vbmi_at, vbmi_c, vbmi_row
+    from kernels.vbmi import vbmi_c, vbmi_row
 
 Array = npt.NDArray[Any]
 
@@ -64,37 +63,30 @@ class PackedPredictor:
         self.targets = len(arrays["first_tree"]) - 1
         none = np.zeros((0, 0))
         self.golden: tuple[Array, Array] = (arrays.get("golden_rows", none), arrays.get("golden_predictions", none))
-        self._tables, scratch, row, self._at, self._c = self._row_kernel(arrays)
+        self._tables, scratch, row, self._c = self._row_kernel(arrays)
         self._row = entry_point(row)
         read = self._tables[: len(self._tables) - scratch]
         self._table = table_of(*self._tables, *map(len, read))
         self._out = np.zeros(self.targets)
 
-    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], int, Any, Any, Any]:
-        """Return the arrays that the backend's kernel reads, how many of them are scratch at the end, and the kernel:
-        on a table of their addresses, with that of row and answer in the table too, and as a C function."""
+    def _row_kernel(self, arrays: dict[str, Array]) -> tuple[tuple[Array, ...], int, Any, Any]:
+        """Return the arrays that the backend's kernel reads, how many of them are scratch at the end, and the kernel on
+        a table of their addresses: with row and answer as arrays, and as a C function with theirs in the table too."""
         if self.backend == "walk":
-            return tuple(arrays[name] for name in WALK_TABLES), 0, walk_on, walk_at, walk_c
+            return tuple(arrays[name] for name in WALK_TABLES), 0, walk_on, walk_c
         if self.backend == "vbmi":
-            return vbmi_arrays(arrays, self.features), VBMI_SCRATCH, vbmi_row, vbmi_at, vbmi_c
+            return vbmi_arrays(arrays, self.features), VBMI_SCRATCH, vbmi_row, vbmi_c
         ranks = np.zeros(MAX_SLOTS, np.uint8)
-        return (*(arrays[name] for name in LOCKSTEP_TABLES), ranks), 1, lockstep_row, lockstep_at, lockstep_c
-
-    def _bound_table(self, row: Array, out: Array) -> Array:
-        return np.concatenate([self._table, table_of(row, out, len(row))])
-
-    def bind(self, row: Array, out: Array) -> Callable[[], None]:
-        """Return what predicts the contiguous float32[features] `row` into float64[8] `out`, at less cost per call.
-
-        Both are borrowed, and must stay where they are as long as the call is used.
-        """
-        return partial(entry_point(self._at), self._bound_table(row, out))
+        return (*(arrays[name] for name in LOCKSTEP_TABLES), ranks), 1, lockstep_row, lockstep_c
 
     def bind_c(self, row: Array, out: Array) -> Bound:
-        """Return the same as a C call, which holds the tables, `row` and `out`."""
-        table = self._bound_table(row, out)
+        """Return what predicts the contiguous float32[features] `row` into float64[8] `out`, as a C call.
+
+        It holds the tables, and both arrays, which must stay where they are as long as it is used.
+        """
         if INTERPRETED:
-            return bound_python(partial(self._at, table), out)
+            return bound_python(partial(self.predict_into, row, out), out)
+        table = np.concatenate([self._table, table_of(row, out, len(row))])
         return Bound(self._c.address, table.ctypes.data, None, (self, table, row, out))
 
     def predict_into(self, row: Array, out: Array) -> None:

@@ -42,14 +42,10 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Bindable(Protocol):
-    """A model that can be bound to the memory of its row and its answer, which makes each call cheaper."""
-
-    def bind(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> Callable[[], None]:
-        """Return what predicts `row` into `out`, both as they are when it is called."""
-        ...
+    """A model that can be bound to the memory of its row and its answer as a C call of its own."""
 
     def bind_c(self, row: npt.NDArray[np.float32], out: npt.NDArray[np.float64]) -> Bound:
-        """Return the same as a C call."""
+        """Return what predicts `row` into `out`, both as they are when it is called."""
         ...
 
 
