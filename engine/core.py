@@ -240,6 +240,8 @@ class Core:
         Those that a closed bar completes are decided by `kernels.minute` in the same way; `settle` takes both on.
         """
         now_ms, symbol, journal = self.clock.now_ms(), vector.symbol, self.journal
+        if self.desk.observer is not None:
+            self.desk.observer.look(now_ms)
         begun_ns = time.monotonic_ns()
         standing = self.standing(symbol, now_ms)
         flags = standing[1] | vector.late | vector.input_late << 1 | vector.ready << 2 | vector.filled << 3
@@ -298,7 +300,7 @@ class Core:
         hold = GAP if self.entries_blocked(symbol) else 0
         if not self.clock.good():
             hold |= CLOCK
-        if self.journal.full:
+        if self.journal.full or self.journal.dropping:  # the helper may have found room since
             hold |= FULL
         if symbol in self.audit_failed:
             hold |= AUDIT

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -44,7 +43,7 @@ from engine.repair import Repairer
 from engine.sink import MarketSink
 from engine.spin import near_minute, rehearse, spare_core, spin
 from engine.start import keep_start, panel_of
-from engine.urgency import short_slice, take_core
+from engine.urgency import impatient, short_slice, take_core
 from kernels.records import GATES, TIMEFRAMES, Mode, Stage
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ TICK_S = 0.02
 PUBLISH_S = 0.25
 SETTLE_S = 5.0  # a live engine that is told to stop waits so long for open orders and missing stops
 LATENCY_S = 10.0
-SWITCH_S = 0.0005  # how long the thread that loads the market data may hold up the guards
 SUMMARY_NAME = "engine.summary.json"
 
 
@@ -140,12 +138,8 @@ class Engine:
             raise ConfigError([f"market.symbols: the exchange does not list {', '.join(opening.absent)}"])
         self._listing.take(filters.load(self.config.data_dir / INSTRUMENTS_NAME), self.symbols)
         opening.state = "folding the history"
-        patience_s = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
-        try:
+        with impatient():
             panel, left = await asyncio.to_thread(self._load_panel)
-        finally:
-            sys.setswitchinterval(patience_s)
         self._done("folded")
         self.sink.panel = panel
         self._poller = self._sample_poller(panel)

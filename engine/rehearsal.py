@@ -16,9 +16,10 @@ import numpy as np
 
 from engine.core import Counters
 from engine.latency import Latencies
-from engine.market.events import Sink
+from engine.market.events import Sink, Source
 from engine.market.lateness import Lateness
 from engine.market.memory import Memory
+from engine.market.routes import KINDS
 from engine.market.wire import Decoder
 from engine.sink import BAR_BYTES, OK, MarketSink
 from engine.trading.account import DAY_MS
@@ -43,7 +44,9 @@ class Rehearsal:
     def __init__(self, sink: MarketSink, decoder: Decoder) -> None:
         self.done = 0
         self._sink, self._decoder, self._next = sink, decoder, 0
-        self._memory, self._source = Memory(["BTCUSDT"]), decoder.source(0)
+        self._memory, self._source = Memory(["BTCUSDT"]), Source(0, len(KINDS))
+        if not decoder.scans(FRAME, self._memory, self._source):
+            raise ValueError("kernels.frames refuses the frame of the rehearsals")  # the parser has one memory only
         self._counters, self._latencies = Counters(), Latencies()
         self._records = np.zeros(SCRATCH_SLOTS * SLOT_BYTES // 8, np.uint64)
         self._bars = np.zeros(1, BAR)
@@ -68,6 +71,7 @@ class Rehearsal:
             np.zeros(1, closing.BRIEF_DTYPE), series, table_of(none, none, known)[None],
             np.zeros((frames, 1), np.int64), self._latencies.counts, self._latencies.sums, lateness,
         )  # fmt: skip
+        header[1] = len(slots)
         self._kept = arrays, slots, header, known, none  # the table does not keep them alive
         self._panel_table = table_of(*arrays, 1, self._sink.panel.deadline_ms, 1, 1)
         self._panel_steps = np.zeros(len(self._panel_table), np.int64)
@@ -94,7 +98,7 @@ class Rehearsal:
 
     def _read(self, symbol: int) -> None:
         """Make the copies ready, and read what stands behind them."""
-        sink, memory, sources = self._sink, self._decoder.memory.words, self._decoder.sources
+        sink, memory, sources = self._sink, self._decoder.memory.words, tuple(self._decoder.sources.values())
         source = sources[self.done % len(sources)]
         self._prepare(sink.panel.table, self._panel_table, symbol, self._bars)
         self._warm(sink.panel.table, sink.core.table, memory, source.words, symbol, self._latencies.sums)
@@ -107,7 +111,8 @@ class Rehearsal:
         account, journal = core.desk.account, core.journal
         kept = (
             panel.table, core.table, core.counters, core.entries_blocked, core.desk.observer, sink.views_at,
-            sink.closed, sink.advance, account.equity_usdt, account.peak_equity_usdt, sink.last_bar_ms[symbol],
+            sink.closed, sink.advance, sink.last_bar_ms[symbol], core.desk.new_day, account.equity_usdt,
+            account.peak_equity_usdt, account.day_start_equity_usdt, account.day_ms,
         )  # fmt: skip
         aside = journal.aside(self._records)
         self._core_table[MODEL] = core.table[MODEL]  # the model may be another one by now
@@ -123,7 +128,8 @@ class Rehearsal:
             journal.back(aside)
             (
                 panel.table, core.table, core.counters, core.entries_blocked, core.desk.observer, sink.views_at,
-                sink.closed, sink.advance, account.equity_usdt, account.peak_equity_usdt, sink.last_bar_ms[symbol],
+                sink.closed, sink.advance, sink.last_bar_ms[symbol], core.desk.new_day, account.equity_usdt,
+                account.peak_equity_usdt, account.day_start_equity_usdt, account.day_ms,
             ) = kept  # fmt: skip
 
     def on_bar(self, symbol: int, timeframe: int, bar: Any, event_ms: int, recv_ns: int) -> None:

@@ -80,7 +80,7 @@ class LiveSide:
         trading = join(
             self._config, self._symbols, self._instruments, parts, self.gateway, self._exchange, OrderBudget()
         )
-        trading.stood_still = lambda: bool(self.held & Hold.STALL)
+        trading.stood_still = lambda: False  # the ticks that were journalled say when it did
         trading.room = lambda now_ms: not self.held & Hold.RATE
         self._watch = AccountWatch(trading, self._config.live, lambda: None)
         self.trading = trading
@@ -101,8 +101,7 @@ class LiveSide:
         now_ms = int(record["time_ms"])
         if kind is Kind.TICK:
             self._journal.take()
-            self.held = Hold(int(record["hold"]))
-            self.trading.advance(now_ms)
+            self.trading.tick(int(record["hold"]), now_ms)
             return
         payload, source = self._payload(record), Source(int(record["source"]))
         if source is Source.STREAM:

@@ -92,7 +92,7 @@ class MarketSink:
 
         late_ms: exchange time from the bar's close to its arrival; STREAMED: by the clock, and counted.
         """
-        now_ms = self.core.clock.now_ms()
+        now_ms = self._now_ms()
         outcome = self._take(symbol, timeframe, bar, now_ms, late_ms, recv_ns)
         code = OK if outcome >= DECIDED else self.closed(outcome, symbol, timeframe, bar, now_ms)
         self.last_bar_ms[symbol] = now_ms
@@ -102,13 +102,20 @@ class MarketSink:
             self._refused(symbol, timeframe, code, bar, now_ms)
         self.advance(now_ms)
 
+    def _now_ms(self) -> int:
+        """Return the time of an input that may be decided on; the order side first looks at what came before it."""
+        now_ms, observer = self.core.clock.now_ms(), self.core.desk.observer
+        if observer is not None:
+            observer.look(now_ms)
+        return now_ms
+
     def _take(self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, recv_ns: int) -> int:
         """Journal and step a bar, and decide on what it completes; returns the code of `kernels.minute`."""
         core, panel, journal = self.core, self._panel, self.core.journal
         core.counters.bars[timeframe] += 1
         self._recv_ns = recv_ns
+        at = journal.place_bar()  # first: it may find the disk full
         standing = core.standing(symbol, now_ms)
-        at = journal.place_bar()
         outcome: int = self._take_bar(
             panel.table, core.table, symbol, timeframe, now_ms, late_ms, recv_ns, symbol == panel.btc,
             panel.simple(symbol, timeframe), self._address(symbol * TIMEFRAME_COUNT + timeframe, bar), journal.words,
@@ -126,7 +133,7 @@ class MarketSink:
         vector = self._vector(symbol, decision_ms, panel.vectors[symbol], vector_hash, bits)
         if not signed:
             core.settle(vector, now_ms, recv_ns)
-        elif not core.out[REFUSALS] and not journal.dropping:
+        elif not core.out[REFUSALS]:
             core.enter(vector, core.out[SIDE], position_id, now_ms, recv_ns)
         if self._stored[symbol]:
             self._store_vector(vector)
@@ -227,7 +234,7 @@ class MarketSink:
 
     def on_sample(self, symbol: int, kind: int, stamp_ms: int, value: float, hours: int) -> None:
         """Take a sample that the helper fetched; it may complete vectors that waited for it."""
-        now_ms = self.core.clock.now_ms()
+        now_ms = self._now_ms()
         self._recv_ns = time.monotonic_ns()
         usable_ms = self._panel.insert_sample(symbol, kind, stamp_ms, value, now_ms)
         if usable_ms < 0:

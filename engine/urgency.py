@@ -12,10 +12,13 @@ import os
 import platform
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from engine.errors import ConfigError
 
 SLICE_NS = 100_000  # the shortest that the kernel accepts
+SWITCH_S = 0.0005  # how long a thread that loads market data or a model may hold up the loop
 _CALL = {"x86_64": 314, "aarch64": 274}  # the number of sched_setattr; the C library has no function for it
 _OTHER, _RESET_ON_FORK = 0, 1
 
@@ -51,6 +54,17 @@ def short_slice() -> bool:
         return False
     wanted.flags, wanted.runtime_ns = _RESET_ON_FORK, SLICE_NS
     return bool(library.syscall(number, thread, ctypes.byref(wanted), 0) == 0)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Let a thread that loads something beside the loop have the interpreter for no longer than SWITCH_S at a time."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 def check_cpu(cpu: int) -> None:

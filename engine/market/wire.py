@@ -42,13 +42,12 @@ class Decoder(Parser):
         self._scan = entry_point(frames.scan)
         self._words, self._held = self.memory.words, self._doubt.held
         self._out, self._out_doubles = self.memory.out, self.memory.out_doubles
-        self.sources: list[Source] = []
+        self.sources: dict[int, Source] = {}  # the newest of each connection
         self._default = self.source(0)
 
     def source(self, index: int) -> Source:
         """Return the bookkeeping for one more connection."""
-        source = Source(index, len(self.symbols) * len(KINDS))
-        self.sources.append(source)
+        source = self.sources[index] = Source(index, len(self.symbols) * len(KINDS))
         return source
 
     def feed(self, payload: bytes | memoryview, recv_ns: int, source: Source | None = None) -> None:
@@ -88,8 +87,12 @@ class Decoder(Parser):
             return self._unusual(payload, recv_ns, source)
         return handler(data, recv_ns, source)
 
+    def scans(self, payload: bytes, memory: Memory, source: Source) -> bool:
+        """Return whether a closing frame is taken by `kernels.frames` on a memory of one symbol without bars."""
+        return bool(self._scan(payload, 0, memory.words, source.words) == CLOSED)
+
     def rehearse(self, payload: bytes, memory: Memory, source: Source, sink: Sink) -> None:
-        """Decode a closing frame on the memory of one symbol without bars, for another sink: `engine.rehearsal`."""
+        """Decode a closing frame that `scans` on the memory of one symbol, for another sink: `engine.rehearsal`."""
         if self._held:
             return  # it would go on to the parser, which knows one memory only
         memory.open_ms[0] = memory.closed_ms[0] = -1

@@ -14,6 +14,7 @@ from engine.errors import DataError
 from engine.model.compiled import COMPILED_FOLDER, CompiledPredictor, open_library
 from engine.model.packed import Packed, read_packed
 from engine.model.predictor import PACKED_NAME, PackedPredictor
+from engine.urgency import impatient
 from kernels.schema import FEATURES, SCHEMA_HASH, TARGETS
 
 CARRIED = ("nodes", "leaves", "roots", "first_tree", "nan_unseen", "nan_as_zero", "golden_rows", "model_id", "targets")
@@ -55,8 +56,8 @@ def open_packed(bundle_path: str | Path, backend: str = "auto") -> PackedPredict
 async def open_between_frames(bundle_path: str | Path, backend: str = "auto") -> PackedPredictor:
     """Do the same on an event loop that may not stall: no step holds it for a millisecond.
 
-    The file's checksum is computed and its trees laid out in threads, in calls that release the GIL; golden rows are
-    proved few at a time.
+    The file's checksum is computed and its trees laid out in threads, mostly in calls that release the GIL (the rest
+    gives way to the loop within `engine.urgency.SWITCH_S`); golden rows are proved few at a time.
     """
     bundle = Path(bundle_path)
     packed = await asyncio.to_thread(read_packed, bundle / PACKED_NAME)
@@ -64,7 +65,8 @@ async def open_between_frames(bundle_path: str | Path, backend: str = "auto") ->
         for target in TARGETS:  # opened one by one, then held by the loader: opening all at once would take too long
             open_library(bundle, target)
             await asyncio.sleep(0)
-    predictor = await asyncio.to_thread(_identified, packed, bundle, backend)
+    with impatient():
+        predictor = await asyncio.to_thread(_identified, packed, bundle, backend)
     for _ in _golden_checks(predictor, bundle):
         await asyncio.sleep(0)
     return predictor

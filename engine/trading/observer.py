@@ -30,6 +30,10 @@ class Observer(Protocol):
         """A trade was booked, with what it realised before its fee."""
         ...
 
+    def look(self, now_ms: int) -> None:
+        """Look, before an input that may be decided on is taken, whether the loop stood still."""
+        ...
+
     def hold(self, now_ms: int) -> int:
         """Look at what this process alone knows, just before a decision: `engine.timers.Hold` bits."""
         ...

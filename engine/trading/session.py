@@ -243,11 +243,15 @@ class LiveTrading:
         """How long the position had no confirmed stop on the exchange; −1: an earlier run saw its beginning."""
         return -1 if position_id in self.inherited else self.protection.naked_total_ms(position_id, self._now_ms)
 
+    def look(self, now_ms: int) -> None:
+        """Before an input that may be decided on: a loop that stood still is a tick of its own, in the journal too."""
+        if self.stood_still():
+            self.tick(STALL, now_ms)
+
     def hold(self, now_ms: int) -> int:
         """Look at what only this process knows, before a decision; noted beside it as `engine.timers.Hold`."""
-        hold = self._look_for_stall()
         self.admission.room = self.room(now_ms)
-        return hold if self.admission.room else hold | RATE
+        return 0 if self.admission.room else RATE
 
     def entry_gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Refuse what the exchange would, and every entry before a full reconcile or while blind."""
@@ -326,7 +330,14 @@ class LiveTrading:
 
     def advance(self, now_ms: int) -> None:
         """Let time pass; called by the ticker every few milliseconds and after each batch of events."""
-        self.note_tick(self._look_for_stall(), now_ms)
+        self.tick(STALL if self.stood_still() else 0, now_ms)
+
+    def tick(self, hold: int, now_ms: int) -> None:
+        """Let time pass; hold: STALL when the loop stood still before it (replay enters here)."""
+        if hold & STALL:
+            self.alarm("stall", -1, "the loop stood still for more than 2 s")
+            self.begin_reconcile()
+        self.note_tick(hold, now_ms)
         self._now_ms = now_ms
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
@@ -341,13 +352,6 @@ class LiveTrading:
         self.blind.advance(held, self.mark_ms, self.polled_ms, now_ms)
         self.check_invariant(now_ms)
         self.sweeps.advance(held, now_ms)
-
-    def _look_for_stall(self) -> int:
-        if not self.stood_still():
-            return 0
-        self.alarm("stall", -1, "the loop stood still for more than 2 s")
-        self.begin_reconcile()
-        return STALL
 
     def begin_reconcile(self) -> None:
         """Refuse entries until positions and stops have been read once more."""

@@ -102,6 +102,35 @@ def test_nothing_is_rehearsed_while_the_day_would_roll(day: Day) -> None:
     assert not any(rehearsal.run() for _ in SYMBOLS)
 
 
+def test_a_day_that_rolls_in_the_middle_of_a_rehearsal_rolls_at_the_next_bar(day: Day) -> None:
+    """The clock passes midnight between a rehearsal's own look at it and the reading that the rehearsed bar takes."""
+    day.pass_minute(0, ticks=4)
+    rehearsal, account = Rehearsal(day.sink, decoder_of(day)), day.core.desk.account
+    midnight_ms, looks, before = account.day_ms + 86_400_000, 0, everything(day)
+
+    def now_ms() -> int:
+        nonlocal looks
+        looks += 1
+        return midnight_ms - 1 if looks == 1 else midnight_ms
+
+    day.clock.now_ms, real = now_ms, day.clock.now_ms  # type: ignore[method-assign]
+    for _ in SYMBOLS:
+        looks = 0
+        rehearsal.run()
+    assert looks > 1
+    day.clock.now_ms = real  # type: ignore[method-assign]
+    assert everything(day) == before and not day.core.desk.new_day
+
+
+def test_each_rehearsal_decides_on_the_close_of_its_bar(day: Day) -> None:
+    day.pass_minute(0, ticks=4)
+    rehearsal = Rehearsal(day.sink, decoder_of(day))
+    for _ in range(4 * len(SYMBOLS)):
+        if rehearsal.run():
+            assert rehearsal._signal["close"][0] == rehearsal._bars["close"][0] > 0.0
+    assert rehearsal.done >= 4
+
+
 def test_the_engine_rehearses_around_the_end_of_a_minute() -> None:
     clock, due = EventClock(), []
     for ms in range(0, 2 * MINUTE_MS, 10):

@@ -53,6 +53,31 @@ def test_live_day_with_faults_replays_without_a_difference(day: LiveDay) -> None
     assert len(day.trading.alarm.counts) >= 5, "the run has met its faults"
 
 
+@pytest.mark.parametrize("before_a_tick", [False, True])
+def test_a_standstill_that_a_bar_without_a_decision_ends_replays(tmp_path: Path, before_a_tick: bool) -> None:
+    """ETHUSDT's bar before BTCUSDT's completes no vector: whoever sees the standstill then must be in the journal."""
+    day, minutes, seen = LiveDay(tmp_path, Market(20)), 20, 0
+    day.faulty = False
+    on_bar = day.sink.on_bar
+
+    def hooked(symbol: int, timeframe: int, bar: np.void, event_ms: int, recv_ns: int) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 31:
+            assert (symbol, timeframe) == (1, 0)
+            day.trading.stood_still = day._once_still()
+            if before_a_tick:
+                day.trading.advance(day.clock.now_ms())
+        on_bar(symbol, timeframe, bar, event_ms, recv_ns)
+
+    day.sink.on_bar = hooked  # type: ignore[method-assign]
+    day.play(minutes)
+    assert day.trading.alarm.counts["stall"] == 1
+    report = replayed(tmp_path, day.journal.run_id)
+    assert report.difference is None, str(report.difference)
+    assert report.complete
+
+
 def chosen(day: LiveDay, kind: Kind, wanted: Callable[[np.void], bool]) -> tuple[int, np.void]:
     """The first record of a kind that is wanted, and how many of its kind stand before it."""
     found = [record for k, record in records(day) if k is kind]
