@@ -300,7 +300,7 @@ class Core:
         hold = GAP if self.entries_blocked(symbol) else 0
         if not self.clock.good():
             hold |= CLOCK
-        if self.journal.full or self.journal.dropping:  # the helper may have found room since
+        if self.journal.full or self.journal.dropping & NO_BOOK:  # the helper may have found room since
             hold |= FULL
         if symbol in self.audit_failed:
             hold |= AUDIT

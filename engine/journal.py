@@ -119,7 +119,7 @@ class Writer:
         self.seq = 0
         self.full = False  # the disk is full: entries are refused, expendable records dropped
         self.dropped = 0
-        self.dropping = 0  # NO_… bits: what `place_bar` has no room for
+        self.dropping = self._known = 0  # NO_… bits: what `place_bar` has no room for, or knows to be written
         self.counts = {kind: 0 for kind in Kind}
         self._aside_counts = dict(self.counts)
         self._segment_bytes = segment_bytes
@@ -188,15 +188,17 @@ class Writer:
         self.counts[kind] += 1
         return self.seq
 
-    def place_bar(self) -> int:
+    def place_bar(self, known: int = 0) -> int:
         """Return the word at which a kernel may build the BAR, BOOK and SIGNAL records of a closed bar in a row.
 
         `self.dropping` (NO_… bits) says which of them it must leave out; `placed_bar` counts those that were built.
+        known: NO_BAR for a bar that was journalled when it arrived.
         """
+        self._known = known
         if self._slot + BAR_SLOTS >= self._end_slot and not self._roll(False):
             self.dropping = NO_BAR | NO_BOOK | NO_SIGNAL
         else:
-            self.dropping = NO_BOOK if self.full else 0
+            self.dropping = known | NO_BOOK if self.full else known
         return self._slot * WORDS_PER_SLOT
 
     def placed_bar(self, count: int) -> int:
@@ -204,7 +206,7 @@ class Writer:
         kinds, slots = BAR_RUNS[self.dropping][count]
         self._slot += slots
         self.seq += len(kinds)
-        self.dropped += count - len(kinds)
+        self.dropped += count - len(kinds) - self._known
         for kind in kinds:
             self.counts[kind] += 1
         return self.seq

@@ -12,7 +12,7 @@ import orjson
 
 from engine.core import CHANGED
 from engine.errors import DataError
-from engine.journal import BAR_RUN, BAR_SLOTS, Writer, read_records, segments, struct_format
+from engine.journal import BAR_RUNS, BAR_SLOTS, Writer, read_records, segments, struct_format
 from kernels.records import HEAD, MAX_RECORD_BYTES, RECORDS, SLOT_BYTES, SLOTS, Kind, Mode
 
 PREAMBLE = frozenset({Kind.ROLL, Kind.CONFIG, Kind.INSTRUMENT, Kind.SNAPSHOT})
@@ -209,14 +209,15 @@ class Comparator(Writer):
         """Compare the record that a kernel has built."""
         return self._compare(kind, bytearray(self.words.tobytes()[: RECORDS[kind].itemsize]))
 
-    def place_bar(self) -> int:
+    def place_bar(self, known: int = 0) -> int:
         """Return where a kernel may build the records of a closed bar in a row: at the beginning of `words`."""
+        self.dropping = known
         return 0
 
     def placed_bar(self, count: int) -> int:
         """Compare the records of a closed bar that a kernel has built."""
         at, seq = 0, self.seq
-        for kind, _ in BAR_RUN[:count]:
+        for kind in BAR_RUNS[self.dropping][count][0]:
             seq = self._compare(kind, bytearray(self.words.tobytes()[at : at + RECORDS[kind].itemsize]))
             at += SLOTS[kind] * SLOT_BYTES
         return seq

@@ -144,6 +144,7 @@ class Replay:
             self.operator.ladder = self.live.trading.kill
         self.sink = MarketSink(core, gateway, config.market.store_features)
         self.sink.panel = start.panel(scratch, self._on_vector)
+        self.sink.panel.step_released = self._step_released
         self._left = self.sink.panel.fold_files()
 
     def _wire(self, start: Start, instruments: npt.NDArray[Any]) -> Parts:
@@ -310,6 +311,11 @@ class Replay:
         """Decide on a vector that no bar has just completed."""
         self._state_as_recorded(symbol, 0)
         self.sink.on_vector(symbol, decision_ms, values, vector_hash, bits)
+
+    def _step_released(self, symbol: int, timeframe: int, bar: Any, address: int, now_ms: int) -> int:
+        """Step a bar that has waited for BTCUSDT's, with what its decision was made on."""
+        self._state_as_recorded(symbol, 0)
+        return self.sink.step_released(symbol, timeframe, bar, address, now_ms)
 
     def _state_as_recorded(self, symbol: int, ahead: int) -> None:
         """Put the recorded book and facts of a decision in place, if its BOOK record stands `ahead` of the cursor.

@@ -20,9 +20,10 @@ from engine.trading.live import LiveGateway
 from engine.trading.shadow import ShadowGateway
 from kernels import minute
 from kernels.bars import StepCode
-from kernels.closing import MAX_LATE_MS, STREAMED
+from kernels.closing import MAX_LATE_MS, RELEASED, STREAMED
 from kernels.compile import entry_point
 from kernels.decision import DECIDED, REFUSALS, SIDE, SIGNED
+from kernels.journal import NO_BAR
 from kernels.records import BAR, FEATURES_PER_TIMEFRAME, TIMEFRAME_MS, BarFlag, Kind
 from kernels.schema import FEATURES, SCHEMA_HASH
 
@@ -65,7 +66,7 @@ class MarketSink:
 
     @panel.setter
     def panel(self, panel: Panel) -> None:
-        self._panel, self.closed = panel, panel.closed
+        self._panel, self.closed, panel.step_released = panel, panel.closed, self.step_released
         panel.connect(self.core.latencies, self.lateness)
 
     def begin(self, left: list[tuple[int, int, npt.NDArray[Any]]]) -> None:
@@ -111,15 +112,24 @@ class MarketSink:
 
     def _take(self, symbol: int, timeframe: int, bar: Any, now_ms: int, late_ms: int, recv_ns: int) -> int:
         """Journal and step a bar, and decide on what it completes; returns the code of `kernels.minute`."""
-        core, panel, journal = self.core, self._panel, self.core.journal
-        core.counters.bars[timeframe] += 1
+        self.core.counters.bars[timeframe] += 1
         self._recv_ns = recv_ns
-        at = journal.place_bar()  # first: it may find the disk full
+        address = self._address(symbol * TIMEFRAME_COUNT + timeframe, bar)
+        return self._pass(symbol, timeframe, address, now_ms, late_ms, 0)
+
+    def step_released(self, symbol: int, timeframe: int, bar: Any, address: int, now_ms: int) -> int:
+        """Step a bar that has waited for BTCUSDT's, and decide on what it completes. Returns the StepCode."""
+        outcome = self._pass(symbol, timeframe, address, now_ms, RELEASED, NO_BAR)
+        return OK if outcome >= DECIDED else self.closed(outcome, symbol, timeframe, bar, now_ms)
+
+    def _pass(self, symbol: int, timeframe: int, address: int, now_ms: int, late_ms: int, known: int) -> int:
+        """Do the same with a bar at an address, of whose records `known` (NO_BAR or 0) is written."""
+        core, panel, journal, recv_ns = self.core, self._panel, self.core.journal, self._recv_ns
+        at = journal.place_bar(known)  # first: it may find the disk full
         standing = core.standing(symbol, now_ms)
         outcome: int = self._take_bar(
             panel.table, core.table, symbol, timeframe, now_ms, late_ms, recv_ns, symbol == panel.btc,
-            panel.simple(symbol, timeframe), self._address(symbol * TIMEFRAME_COUNT + timeframe, bar), journal.words,
-            at, journal.seq + 1, journal.dropping, *standing,
+            panel.simple(symbol, timeframe), address, journal.words, at, journal.seq + 1, journal.dropping, *standing,
         )  # fmt: skip
         signed = outcome == SIGNED
         position_id = journal.placed_bar(3 if signed else (2 if outcome == DECIDED else 1))

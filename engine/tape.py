@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.history import Grid
-from engine.journal import BAR_RUN, BAR_SLOTS, Writer
+from engine.journal import BAR_RUNS, BAR_SLOTS, Writer
 from kernels import journal as layout
 from kernels.quiet import MINUTE_MS
 from kernels.records import FEATURE_COUNT, INSTRUMENT, MAX_RECORD_BYTES, RECORDS, SLOT_BYTES, SLOTS, Kind
@@ -50,14 +50,15 @@ class Tape(Writer):
         self.sides[symbol, at], self.gates[symbol, at] = signal["side"], signal["gates"]
         return self._count(kind) if not signal["gates"] else self.seq or 1
 
-    def place_bar(self) -> int:
+    def place_bar(self, known: int = 0) -> int:
         """Return where a kernel may build the records of a closed bar in a row: at the beginning of `words`."""
+        self.dropping = known
         return 0
 
     def placed_bar(self, count: int) -> int:
         """Take the records of a closed bar that a kernel has built in a row."""
         at, seq = 0, self.seq
-        for kind, _ in BAR_RUN[:count]:
+        for kind in BAR_RUNS[self.dropping][count][0]:
             size = SLOTS[kind] * layout.WORDS_PER_SLOT
             self.words[:size] = self.words[at : at + size]
             seq, at = self.placed(kind), at + size

@@ -31,6 +31,7 @@ LATE_EDGES_MS = (25, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 2_500, 5_
 LATE_BUCKETS = len(LATE_EDGES_MS) + 1
 MAX_LATE_MS = (1 << 31) - 1
 STREAMED = 1 << 40  # for late_ms: as late as the clock says now, and counted
+RELEASED = 1 << 41  # for late_ms: stamped, counted and journalled when it arrived
 
 # The table of `close_bar`: addresses (see there), then numbers.
 (
@@ -164,8 +165,8 @@ def _count_late(table, symbol, timeframe, late_ms):
 def close_bar(table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_btc, simple, bars, words, at, seq):
     """Journal a closed bar and, in the ordinary case, step it and complete its symbol's vector. Returns a code above.
 
-    bars BAR[1], stamped with now_ms; its record goes to word `at` of the journal with `seq` (at < 0: dropped), saying
-    late_ms; simple: the caller knows of nothing unusual.
+    bars BAR[1], stamped with now_ms unless RELEASED; its record goes to word `at` of the journal with `seq` (at < 0:
+    dropped), saying late_ms; simple: the caller knows of nothing unusual.
 
     table int64[22], addresses of: states float64[3, symbols, STATE_SIZE]; rows float64[3, DEPTH, symbols, 44];
     market float64[3, MARKET_DEPTH, 3] and its open times; filled uint8[DEPTH, symbols]; newest and staged open times
@@ -176,14 +177,15 @@ def close_bar(table, symbol, timeframe, now_ms, late_ms, mono_ns, begun_ns, is_b
     """
     size = table[SYMBOLS]
     bar = bars[0]
-    bar["arrived_ms"] = now_ms
+    if late_ms != RELEASED:
+        bar["arrived_ms"] = now_ms
     step_ms = _MINUTE_MS if timeframe == 0 else (_QUARTER_MS if timeframe == 1 else _HOUR_MS)
     open_ms = bar["open_ms"]
     if late_ms == STREAMED:
         late_ms = now_ms - open_ms - step_ms
         _count_late(table, symbol, timeframe, late_ms)
-    counts = array_at(table[COUNTS], (STAGES, BUCKETS), np.int64)
-    add(counts, array_at(table[SUMS], (STAGES, 3), np.int64), _DECODE, begun_ns - mono_ns)
+        counts = array_at(table[COUNTS], (STAGES, BUCKETS), np.int64)
+        add(counts, array_at(table[SUMS], (STAGES, 3), np.int64), _DECODE, begun_ns - mono_ns)
     if at >= 0:
         late_ms = min(max(late_ms, -MAX_LATE_MS), MAX_LATE_MS)
         _write_bar(words, at, seq, mono_ns, now_ms, symbol, timeframe, late_ms, bar)

@@ -25,7 +25,7 @@ cannot be repaired that way restarts the fold behind it: `refold(…)` on a hist
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ _OK, _GAP, _NO_BTC = int(StepCode.OK), int(StepCode.GAP), int(StepCode.NO_BTC)  
 
 _UNUSUAL, _WAITS, _SEVERAL = closing.UNUSUAL, closing.WAITS, closing.SEVERAL
 
+StepReleased = Callable[[int, int, Any, int, int], int]  # symbol, timeframe, BAR record, its address, now_ms → StepCode
 _BRIEF = struct.Struct("<qQddq")  # closing.BRIEF_DTYPE
 
 
@@ -78,11 +79,11 @@ class Panel(Vectors):
         self._waiting_count = [0 for _ in frames]
         self._staged = np.full((len(frames), size), -1, np.int64)
         self._staged_open = [opens.data for opens in self._staged]
-        self._codes = np.zeros(size, np.uint8)
+        self._stage_at = [stage.ctypes.data for stage in self._stage]
+        self.step_released: StepReleased | None = None  # steps and decides in one call: `engine.sink`
         self._held: list[list[dict[int, npt.NDArray[Any]]]] = [[{} for _ in symbols] for _ in frames]
         self._fault = entry_point(bar_fault)
         self._step = entry_point(features.step)
-        self._step_many = entry_point(features.step_many)
         self._brief = np.zeros(1, closing.BRIEF_DTYPE)
         self._brief_memory = self._brief.view(np.uint8).data
         self.connect(Latencies(), Lateness(size))
@@ -284,39 +285,33 @@ class Panel(Vectors):
             self.filled[open_ms // MINUTE_MS % DEPTH][symbol] = bool(int(bar["flags"]) & FILLED)
 
     def _release(self, timeframe: int, open_ms: int, now_ms: int) -> None:
-        """Step, in one call, the symbols whose bar waited for BTCUSDT's bar of open_ms."""
+        """Step the symbols whose bar waited for BTCUSDT's bar of open_ms."""
         count = self._waiting_count[timeframe]
         if not count:
             return
-        step_ms, stage, staged = TIMEFRAME_MS[timeframe], self._stage[timeframe], self._staged_open[timeframe]
+        staged = self._staged_open[timeframe]
         waiting = self._waiting[timeframe][:count].tolist()
         due = [s for s in waiting if staged[s] == open_ms]
         for symbol in waiting:
             if staged[symbol] < open_ms:
                 staged[symbol] = -1  # BTCUSDT's fold restarted behind that bar: it can never be stepped
         later = [s for s in waiting if staged[s] > open_ms]
-        self._waiting[timeframe][: len(due)] = due
-        self._step_many(
-            self.states[timeframe],
-            stage,
-            self._waiting[timeframe],
-            len(due),
-            self.market[timeframe][open_ms // step_ms % MARKET_DEPTH],
-            step_ms,
-            self.rows[timeframe][open_ms // step_ms % DEPTH],
-            self._codes,
-        )
         self._waiting[timeframe][: len(later)] = later
         self._waiting_count[timeframe] = len(later)
-        codes = self._codes.tolist()
         for symbol in due:
             staged[symbol] = -1
-            if codes[symbol] == _OK:
-                self._stepped(symbol, timeframe, open_ms, stage[symbol])
-        for symbol in due:
-            self._finish(symbol, now_ms)
-            if self._held[timeframe][symbol]:
+            if self._step_waiting(symbol, timeframe, open_ms, now_ms) == _OK and self._held[timeframe][symbol]:
                 self._drain(symbol, timeframe, now_ms)
+
+    def _step_waiting(self, symbol: int, timeframe: int, open_ms: int, now_ms: int) -> int:
+        if self.step_released is not None:
+            bar = self._stage[timeframe][symbol]
+            return self.step_released(symbol, timeframe, bar, self._stage_at[timeframe] + symbol * BAR.itemsize, now_ms)
+        slot = open_ms // TIMEFRAME_MS[timeframe] % MARKET_DEPTH
+        code = self._step_one(symbol, timeframe, open_ms, slot)
+        if code == _OK:
+            self._finish(symbol, now_ms)
+        return code
 
     def _drain(self, symbol: int, timeframe: int, now_ms: int) -> None:
         """Step the kept bars that follow the newest one without a hole."""
