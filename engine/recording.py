@@ -12,8 +12,9 @@ import orjson
 
 from engine.core import CHANGED
 from engine.errors import DataError
-from engine.journal import BAR_RUNS, BAR_SLOTS, Writer, read_records, segments, struct_format
-from kernels.records import HEAD, MAX_RECORD_BYTES, RECORDS, SLOT_BYTES, SLOTS, Kind, Mode
+from engine.journal import read_records, segments, struct_format
+from engine.scratch import SCRATCH_WORDS, Scratch
+from kernels.records import HEAD, RECORDS, Kind, Mode
 
 PREAMBLE = frozenset({Kind.ROLL, Kind.CONFIG, Kind.INSTRUMENT, Kind.SNAPSHOT})
 HEAD_NAMES = frozenset(HEAD.names or ())
@@ -174,7 +175,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-class Comparator(Writer):
+class Comparator(Scratch):
     """Stands where the journal's writer stands: each record that would be written must be the next recorded one."""
 
     def __init__(self, recording: Recording) -> None:  # the writer's files are not opened
@@ -187,7 +188,7 @@ class Comparator(Writer):
         self.compared = 0
         self.snapshots = 0
         self.state: Any = None  # () -> bytes: what a snapshot of this moment would hold
-        self.words = np.zeros(max(MAX_RECORD_BYTES, BAR_SLOTS * SLOT_BYTES) // 8, np.uint64)
+        self.words = np.zeros(SCRATCH_WORDS, np.uint64)
         self._structs = {kind: struct.Struct(struct_format(dtype)) for kind, dtype in RECORDS.items()}
         self._spans = {
             kind: [
@@ -201,26 +202,9 @@ class Comparator(Writer):
         """Compare one record with the recorded one and return its seq. Raises Differs, or Ended behind the last."""
         return self._compare(kind, bytearray(self._structs[kind].pack(0, 0, kind, 0, 0, time_ms, *fields)))
 
-    def place(self, kind: Kind) -> int:
-        """Return where a kernel may build a record: always at the beginning of `words`."""
-        return 0
-
     def placed(self, kind: Kind) -> int:
         """Compare the record that a kernel has built."""
         return self._compare(kind, bytearray(self.words.tobytes()[: RECORDS[kind].itemsize]))
-
-    def place_bar(self, known: int = 0) -> int:
-        """Return where a kernel may build the records of a closed bar in a row: at the beginning of `words`."""
-        self.dropping = known
-        return 0
-
-    def placed_bar(self, count: int) -> int:
-        """Compare the records of a closed bar that a kernel has built."""
-        at, seq = 0, self.seq
-        for kind in BAR_RUNS[self.dropping][count][0]:
-            seq = self._compare(kind, bytearray(self.words.tobytes()[at : at + RECORDS[kind].itemsize]))
-            at += SLOTS[kind] * SLOT_BYTES
-        return seq
 
     def _compare(self, kind: Kind, made: bytearray) -> int:
         self.pass_preamble()

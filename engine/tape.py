@@ -8,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.history import Grid
-from engine.journal import BAR_RUNS, BAR_SLOTS, Writer
-from kernels import journal as layout
+from engine.scratch import SCRATCH_WORDS, Scratch
 from kernels.quiet import MINUTE_MS
-from kernels.records import FEATURE_COUNT, INSTRUMENT, MAX_RECORD_BYTES, RECORDS, SLOT_BYTES, SLOTS, Kind
+from kernels.records import FEATURE_COUNT, INSTRUMENT, RECORDS, Kind
 
 KEPT_KINDS = (Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE)
 
 
-class Tape(Writer):
+class Tape(Scratch):
     """A journal in memory: what the result is made of, and nothing else. No file is opened."""
 
     def __init__(self, grid: Grid) -> None:
@@ -27,7 +26,7 @@ class Tape(Writer):
         self.sides = np.zeros((len(grid.symbols), grid.minutes), np.int8)
         self.gates = np.zeros((len(grid.symbols), grid.minutes), np.uint64)
         self._first_ms = grid.first_ms
-        self.words = np.zeros(max(MAX_RECORD_BYTES, BAR_SLOTS * SLOT_BYTES) // 8, np.uint64)
+        self.words = np.zeros(SCRATCH_WORDS, np.uint64)
         self._signal = self.words.view(np.uint8)[: RECORDS[Kind.SIGNAL].itemsize].view(RECORDS[Kind.SIGNAL])
 
     def write(self, kind: Kind, mono_ns: int, time_ms: int, *fields: Any) -> int:
@@ -37,10 +36,6 @@ class Tape(Writer):
         self.rows[kind].append((self.seq + 1, 0, int(kind), 0, 0, time_ms, *fields))
         return self._count(kind)
 
-    def place(self, kind: Kind) -> int:
-        """Return where a kernel may build a record: always at the beginning of `words`."""
-        return 0
-
     def placed(self, kind: Kind) -> int:
         """Keep the side and the gates of a decision; only one that enters takes a seq."""
         if kind is not Kind.SIGNAL:
@@ -49,20 +44,6 @@ class Tape(Writer):
         symbol, at = signal["symbol"], (int(signal["decision_ms"]) - self._first_ms) // MINUTE_MS - 1
         self.sides[symbol, at], self.gates[symbol, at] = signal["side"], signal["gates"]
         return self._count(kind) if not signal["gates"] else self.seq or 1
-
-    def place_bar(self, known: int = 0) -> int:
-        """Return where a kernel may build the records of a closed bar in a row: at the beginning of `words`."""
-        self.dropping = known
-        return 0
-
-    def placed_bar(self, count: int) -> int:
-        """Take the records of a closed bar that a kernel has built in a row."""
-        at, seq = 0, self.seq
-        for kind in BAR_RUNS[self.dropping][count][0]:
-            size = SLOTS[kind] * layout.WORDS_PER_SLOT
-            self.words[:size] = self.words[at : at + size]
-            seq, at = self.placed(kind), at + size
-        return seq
 
     def _count(self, kind: Kind) -> int:
         self.seq += 1
