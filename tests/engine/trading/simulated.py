@@ -65,7 +65,8 @@ class Simulated:
         base = f"127.0.0.1:{self.server.port}"
         return load(
             mode="live", data_dir=self.folder, live=self.live_settings, market={"symbols": self.symbols},
-            journal={"segment_mib": 1}, risk=self.risk, secrets={"api_key": KEY, "api_secret": SECRET},
+            journal={"segment_mib": 1}, risk=self.risk, costs={"max_slip_bps": 100.0},
+            secrets={"api_key": KEY, "api_secret": SECRET},
             exchange={
                 "rest_url": f"http://{base}", "ws_api_url": f"ws://{base}/ws-fapi/v1",
                 "stream_url": f"ws://127.0.0.1:{self.server.stream_port}",
@@ -128,12 +129,24 @@ class Simulated:
         venue = self.exchange.venue
         return venue.mark(self.number(symbol)) * 1e-8
 
+    def book(self, symbol: int) -> tuple[float, float, float, float]:
+        """Return bid, quantity, ask, quantity as the simulator's stream has them; the quantities allow any size.
+
+        Not something around the mark price: within a long wick the last price is further from it than an entry may
+        slip, and an order priced from the mark rightly expires unfilled. `config` lets entries slip further than a
+        path moves between this look and the match, too.
+        """
+        number, market = self.number(symbol), self.exchange.market
+        bid, _, ask, _, _ = self.exchange.venue.tape.best(number)
+        unit = int(market.units[number]) * 1e-8
+        return bid * unit, 1e6, ask * unit, 1e6
+
     def decide(self, symbol: int = 0, atr_share: float = 0.01) -> None:
         """Let the model ask for a long entry."""
         assert self.live is not None
         core, now_ms = self.live.parts.core, self.clock.now_ms()
         price = self.price(symbol)
-        core.books[symbol] = (price * 0.9999, 1e6, price * 1.0001, 1e6, 0, now_ms, 0, 1)
+        core.books[symbol] = (*self.book(symbol), 0, now_ms, 0, 1)
         self.mark(symbol)
         core.on_vector(
             Vector(symbol, now_ms, np.zeros(132), 7, price, price * atr_share, False, False, True, False, (0, 0, 0)), 1
