@@ -13,13 +13,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response
-
-if TYPE_CHECKING:
-    from control.services import Services
 
 KEPT = 1_024  # answers
 KEPT_BYTES = 64 << 20
@@ -111,13 +108,13 @@ def _retrieve(task: asyncio.Task[Answer]) -> None:
         task.exception()  # told to whoever waited; a renewal that failed leaves the old answer until it is too old
 
 
-async def answered(request: Request[Any, Any, Any], services: Services, make: Make, life: Life = RECENT) -> Any:
+async def answered(request: Request[Any, Any, Any], answers: Answers, make: Make, life: Life = RECENT) -> Any:
     """Answer a read with the kept body of its path and query, an ETag, or 304 when the caller has this content.
 
     `make` may depend on path and query alone: what it returns is given to every caller who may read.
     """
     key = f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
-    answer = await services.answers.get(key, life, make)
+    answer = await answers.get(key, life, make)
     headers = {"ETag": answer.etag, "Cache-Control": "private, no-cache"}
     if answer.etag in request.headers.get("if-none-match", ""):
         return Response(None, status_code=304, headers=headers)

@@ -29,7 +29,7 @@ class NewJob(msgspec.Struct, forbid_unknown_fields=True):
 @get("/api/jobs", tags=["jobs"], summary="Jobs, newest first", responses=documented(401, 429, 503))
 async def jobs(request: Request[Any, Any, Any], services: Services) -> Response[Jobs]:
     """Return jobs of this control process and, from the store, those of earlier ones and of the command line."""
-    return await answered(request, services, lambda: _jobs(services))
+    return await answered(request, services.answers, lambda: _jobs(services))
 
 
 async def _jobs(services: Services) -> Jobs:

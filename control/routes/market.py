@@ -59,7 +59,9 @@ async def candles(
     limit: CandleLimit = 500,
 ) -> Response[Candles]:
     """Return the newest `limit` closed candles of the range, oldest first; `open_ms` is the open time."""
-    return await answered(request, services, lambda: _candles(services, symbol, timeframe, from_ms, to_ms, limit))
+    return await answered(
+        request, services.answers, lambda: _candles(services, symbol, timeframe, from_ms, to_ms, limit)
+    )
 
 
 async def _candles(
@@ -73,13 +75,13 @@ async def _candles(
 @get("/api/market", tags=["market"], summary="How the market data arrives", responses=documented(400, 401, 429, 503))
 async def market(request: Request[Any, Any, Any], services: Services) -> Response[dict[str, Any]]:
     """Return the league of connections, counts of frames and faults, repairs, late closes and the exchange's clock."""
-    return await answered(request, services, lambda: question(services, "market"), ASKED)
+    return await answered(request, services.answers, lambda: question(services, "market"), ASKED)
 
 
 @get("/api/features/{symbol:str}", tags=["market"], summary="Newest feature vectors", responses=PROBLEMS)
 async def features(request: Request[Any, Any, Any], services: Services, symbol: SymbolPath) -> Response[Features]:
     """Return the newest stored 44 features of each timeframe; empty unless `market.store_features` names the symbol."""
-    return await answered(request, services, lambda: _features(services, symbol))
+    return await answered(request, services.answers, lambda: _features(services, symbol))
 
 
 async def _features(services: Services, symbol: str) -> Features:
@@ -126,7 +128,7 @@ async def feature_series(
         points = [(int(row["close_ms"]), row["value"]) for row in rows[::-1]]
         return FeatureSeries(symbol, timeframe, feature, points)
 
-    return await answered(request, services, make)
+    return await answered(request, services.answers, make)
 
 
 @get("/api/data/coverage", tags=["data"], summary="How complete the candles are", responses=PROBLEMS)
@@ -145,7 +147,7 @@ async def coverage(
         rows = await services.reader.rows(sql)
         return Coverages(timeframe, msgspec.convert(rows, list[Coverage], strict=False))
 
-    return await answered(request, services, make, SLOW)
+    return await answered(request, services.answers, make, SLOW)
 
 
 @get("/api/data/gaps", tags=["data"], summary="Holes, repairs and revisions", responses=PROBLEMS)
@@ -160,7 +162,7 @@ async def gaps(
 ) -> Response[Page[Gap]]:
     """Return what was missing and what became of it, newest first."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol})
-    return await answered(request, services, lambda: services.page(GAPS, query))
+    return await answered(request, services.answers, lambda: services.page(GAPS, query))
 
 
 @get("/api/audit", tags=["data"], summary="Feature-parity audits", responses=PROBLEMS)
@@ -179,7 +181,7 @@ async def audit(
     async def make() -> Audits:
         return Audits(msgspec.convert(await services.reader.rows(sql, parameters), list[Audit], strict=False))
 
-    return await answered(request, services, make)
+    return await answered(request, services.answers, make)
 
 
 HANDLERS = [market, candles, features, feature_series, coverage, gaps, audit]

@@ -68,7 +68,7 @@ def _document(text: str) -> dict[str, Any]:
 @get("/api/models", tags=["models"], summary="Registered models, newest first", responses=documented(401, 429, 503))
 async def models(request: Request[Any, Any, Any], services: Services) -> Response[Models]:
     """Return registered models with state and metrics; `active` is the one the engine decides with now."""
-    return await answered(request, services, lambda: _models(services))
+    return await answered(request, services.answers, lambda: _models(services))
 
 
 async def _models(services: Services) -> Models:
@@ -97,7 +97,7 @@ async def _models(services: Services) -> Models:
 )
 async def model(request: Request[Any, Any, Any], services: Services, model_id: ModelId) -> Response[ModelDetail]:
     """Return a model's state, manifest (data, parameters, costs, verification) and metrics."""
-    return await answered(request, services, lambda: _model(services, model_id))
+    return await answered(request, services.answers, lambda: _model(services, model_id))
 
 
 async def _model(services: Services, model_id: str) -> ModelDetail:
@@ -134,7 +134,7 @@ async def calibration(request: Request[Any, Any, Any], services: Services, model
         items = msgspec.json.decode(b"[" + b",".join(lines) + b"]", type=list[CalibrationDecile], strict=False)
         return Calibration(model_id, items)
 
-    return await answered(request, services, make, SLOW)
+    return await answered(request, services.answers, make, SLOW)
 
 
 @get(

@@ -85,7 +85,7 @@ async def trades(
     """Return closed round trips with result, fees, funding and the reason of the exit; times are exit times."""
     equals = {"symbol": symbol, "model_id": model_id, "reason": reason, "side": side}
     query = Query(limit, before, from_ms, to_ms, equals)
-    return await answered(request, services, lambda: services.page(TRADES, query))
+    return await answered(request, services.answers, lambda: services.page(TRADES, query))
 
 
 @get("/api/orders", tags=["trading"], summary="Order events, newest first", responses=PROBLEMS)
@@ -100,7 +100,7 @@ async def orders(
 ) -> Response[Page[Order]]:
     """Return each step of each order: intent, sent, acknowledged, filled, rejected."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
-    return await answered(request, services, lambda: services.page(ORDERS, query))
+    return await answered(request, services.answers, lambda: services.page(ORDERS, query))
 
 
 @get("/api/fills", tags=["trading"], summary="Executions, newest first", responses=PROBLEMS)
@@ -115,7 +115,7 @@ async def fills(
 ) -> Response[Page[Fill]]:
     """Return executions with price, fee and slip."""
     query = Query(limit, before, from_ms, to_ms, {"symbol": symbol}, newest_ms=newest_ms(services))
-    return await answered(request, services, lambda: services.page(FILLS, query))
+    return await answered(request, services.answers, lambda: services.page(FILLS, query))
 
 
 @get("/api/signals", tags=["signals"], summary="Decisions, newest first", responses=PROBLEMS)
@@ -139,7 +139,7 @@ async def signals(
         conditions.append(f"bitTest(gates, {GATES.index(gate)})" if gate in GATES else "0")
     equals = {"symbol": symbol, "model_id": model_id}
     query = Query(limit, before, from_ms, to_ms, equals, tuple(conditions), newest_ms(services))
-    return await answered(request, services, lambda: services.page(SIGNALS, query))
+    return await answered(request, services.answers, lambda: services.page(SIGNALS, query))
 
 
 @get(
@@ -162,7 +162,7 @@ async def commands(
     """Return the operators' log: command, actor, arguments, phase and result, as the engine journalled them."""
     equals = {"verb": verb, "command_id": command_id}
     query = Query(limit, before, from_ms, to_ms, equals)
-    return await answered(request, services, lambda: services.page(COMMANDS, query))
+    return await answered(request, services.answers, lambda: services.page(COMMANDS, query))
 
 
 HANDLERS = [trades, orders, fills, signals, commands]

@@ -27,7 +27,7 @@ class TradeSummaries(msgspec.Struct):
 @get("/api/equity", tags=["reports"], summary="Equity curve", responses=PROBLEMS)
 async def equity(request: Request[Any, Any, Any], services: Services, from_ms: FromMs = None) -> Response[Equity]:
     """Return the account's equity over time, thinned to at most 1,000 points: the last of each interval."""
-    return await answered(request, services, lambda: services.equity.read(services.reader, from_ms or 0))
+    return await answered(request, services.answers, lambda: services.equity.read(services.reader, from_ms or 0))
 
 
 @get("/api/trades/summary", tags=["reports"], summary="Results by exit reason", responses=PROBLEMS)
@@ -52,7 +52,7 @@ async def trade_summary(
             [TradeSummary(r["why"], int(r["number"]), int(r["wins"]), r["net"], r["fees"]) for r in rows]
         )
 
-    return await answered(request, services, make)
+    return await answered(request, services.answers, make)
 
 
 @get("/api/signals/why-not", tags=["reports"], summary="Why no trade?", responses=PROBLEMS)
@@ -63,7 +63,7 @@ async def why_not(
     window: Annotated[int, Parameter(query="window", ge=1, le=100_000, description="newest signals counted")] = 10_000,
 ) -> Response[WhyNot]:
     """Return how often each gate refused among the newest signals; a signal may be refused by several gates."""
-    return await answered(request, services, lambda: _why_not(services, symbol, window))
+    return await answered(request, services.answers, lambda: _why_not(services, symbol, window))
 
 
 async def _why_not(services: Services, symbol: str | None, window: int) -> WhyNot:
@@ -100,7 +100,7 @@ async def latency(request: Request[Any, Any, Any], services: Services) -> Respon
             return Latency(None, False, [])
         return Latency(str(view.status["run_id"][0]), view.alive, present.latency(view), present.disturbances(view))
 
-    return await answered(request, services, make, SNAPSHOT)
+    return await answered(request, services.answers, make, SNAPSHOT)
 
 
 @get("/api/settings", tags=["reports"], summary="The configuration in force", responses=documented(401, 429))

@@ -26,7 +26,7 @@ async def status(request: Request[Any, Any, Any], services: Services) -> Respons
     async def make() -> Status:
         return current_status(services)
 
-    return await answered(request, services, make, SNAPSHOT)
+    return await answered(request, services.answers, make, SNAPSHOT)
 
 
 def current_status(services: Services) -> Status:
@@ -89,7 +89,7 @@ async def latest_signals(
             return Signals([])
         return Signals(services.latest.read(view) if symbol is None else present.latest_signals(view, symbol))
 
-    return await answered(request, services, make, LATEST)
+    return await answered(request, services.answers, make, LATEST)
 
 
 @get("/api/positions", tags=["trading"], summary="Open positions and their guards", responses=documented(400, 401, 429))
@@ -100,7 +100,7 @@ async def positions(request: Request[Any, Any, Any], services: Services) -> Resp
         view = services.engine.snapshot()
         return Positions([] if view is None else present.positions(view))
 
-    return await answered(request, services, make, SNAPSHOT)
+    return await answered(request, services.answers, make, SNAPSHOT)
 
 
 HANDLERS = [status, latest_signals, positions]

@@ -172,7 +172,7 @@ async def kill_report(request: Request[Any, Any, Any], services: Services) -> Re
     async def make() -> KillReport:
         return msgspec.convert(await question(services, "kill_report"), KillReport)
 
-    return await answered(request, services, make, SNAPSHOT)
+    return await answered(request, services.answers, make, SNAPSHOT)
 
 
 @get(
@@ -186,7 +186,7 @@ async def order_side(request: Request[Any, Any, Any], services: Services) -> Res
     view = services.engine.snapshot()
     if view is not None and present.engine_status(view).mode == "shadow":
         raise ApiError(404, "not-live", "the engine runs in shadow mode: it has no orders on an exchange")
-    return await answered(request, services, lambda: question(services, "trading"), ASKED)
+    return await answered(request, services.answers, lambda: question(services, "trading"), ASKED)
 
 
 HANDLERS = [start, stop, reduce_only, flatten, halt, close, kill, kill_report, order_side]
