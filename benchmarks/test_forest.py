@@ -173,8 +173,8 @@ def test_batch_of_600_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> 
     benchmark.pedantic(lambda: [s.run(None, {"x": rig.rows}) for s in sessions], rounds=10, warmup_rounds=1)
 
 
-def test_the_longest_step_of_a_swap(benchmark, rig: Rig, expected: np.ndarray) -> None:
-    """What a promotion holds the engine's loop for: proving a few golden rows. The predictor is built in a thread."""
+def test_all_steps_of_a_swap(benchmark, rig: Rig, expected: np.ndarray) -> None:
+    """A promotion: the predictor is built in a thread, then the loop is held for a step, a few golden rows, at a time."""
     benchmark.group = "all steps of a swap"
     rig.packed.arrays["golden_rows"], rig.packed.arrays["golden_predictions"] = rig.rows[:32], expected[:32]
     longest = []
@@ -189,7 +189,8 @@ def test_the_longest_step_of_a_swap(benchmark, rig: Rig, expected: np.ndarray) -
         longest.append(max(steps))
 
     benchmark.pedantic(swap, rounds=30)
-    print(f"longest step of a swap: {np.median(longest) * 1e3:.2f} ms (best {min(longest) * 1e3:.2f})")
+    benchmark.extra_info["longest_step_ms"] = round(min(longest) * 1e3, 3)
+    benchmark.extra_info["longest_step_median_ms"] = round(float(np.median(longest)) * 1e3, 3)
     assert min(longest) <= SWAP_LIMIT_S
 
 
