@@ -15,7 +15,7 @@ from yarl import URL
 from engine.simulator.server import Server
 
 
-async def until(read: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(read: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not read():
@@ -83,4 +83,4 @@ class Client:
     async def buy_by_socket(self, socket: aiohttp.ClientWebSocketResponse) -> Any:
         """Buy 0.01 BTC at market over the WS API; the answer."""
         await self.ask(socket, "order.place", symbol="BTCUSDT", side="BUY", type="MARKET", quantity="0.01")
-        return (await asyncio.wait_for(socket.receive(), 5)).json()
+        return (await asyncio.wait_for(socket.receive(), 60)).json()

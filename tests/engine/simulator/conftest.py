@@ -48,7 +48,7 @@ def simulator() -> Iterator[SimpleNamespace]:
     facts.accounts = ACCOUNTS
     yield facts
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture

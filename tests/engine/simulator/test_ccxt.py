@@ -37,7 +37,7 @@ def client(simulator: SimpleNamespace) -> Any:
     return exchange
 
 
-def until(read: Callable[[], Any], accept: Callable[[Any], bool], seconds: float = 10.0) -> Any:
+def until(read: Callable[[], Any], accept: Callable[[Any], bool], seconds: float = 60.0) -> Any:
     """Read until accepted: queries lag behind by design."""
     deadline = time.monotonic() + seconds
     while True:
@@ -57,7 +57,8 @@ def test_market_data(client: Any) -> None:
     assert book["bids"][0][0] < book["asks"][0][0]
     assert client.fetch_funding_rate(BTC)["fundingRate"] is not None
     assert client.fetch_ticker(BTC)["last"] > 0
-    assert abs(client.fetch_time() - time.time() * 1_000) < 2_000
+    before_ms, told_ms, after_ms = time.time() * 1_000, client.fetch_time(), time.time() * 1_000
+    assert before_ms - 1 <= told_ms <= after_ms
 
 
 def test_a_round_trip_costs_spread_and_fees(client: Any) -> None:
@@ -154,26 +155,26 @@ async def test_streams(simulator: SimpleNamespace) -> None:
     exchange = point(ccxt.pro.binanceusdm(keys(simulator, "keytwo")), simulator)
     try:
         await exchange.load_markets()
-        ticker = await asyncio.wait_for(exchange.watch_ticker(BTC), 20)
+        ticker = await asyncio.wait_for(exchange.watch_ticker(BTC), 60)
         assert ticker["last"] > 0
-        candles = await asyncio.wait_for(exchange.watch_ohlcv(BTC, "1m"), 20)
+        candles = await asyncio.wait_for(exchange.watch_ohlcv(BTC, "1m"), 60)
         assert candles[-1][0] % 60_000 == 0
-        trades = await asyncio.wait_for(exchange.watch_trades(BTC), 20)
+        trades = await asyncio.wait_for(exchange.watch_trades(BTC), 60)
         assert trades[-1]["price"] > 0
-        book = await asyncio.wait_for(exchange.watch_order_book(BTC), 20)
+        book = await asyncio.wait_for(exchange.watch_order_book(BTC), 60)
         assert book["bids"][0][0] < book["asks"][0][0]
-        mark = await asyncio.wait_for(exchange.watch_mark_price(BTC), 20)
+        mark = await asyncio.wait_for(exchange.watch_mark_price(BTC), 60)
         assert mark["markPrice"] > 0
         watching = asyncio.ensure_future(exchange.watch_orders(BTC))
         url = f"{simulator.stream_url}/private"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not any(key.startswith(url) and client.isConnected for key, client in exchange.clients.items()):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
         placed = await exchange.create_order(
             BTC, "limit", "buy", 0.01, exchange.price_to_precision(BTC, ticker["last"] * 0.97)
         )
-        orders = await asyncio.wait_for(watching, 20)
+        orders = await asyncio.wait_for(watching, 60)
         assert orders[-1]["id"] == placed["id"]
         cancelled = await exchange.cancel_order_ws(placed["id"], BTC)
         assert cancelled["id"] == placed["id"]

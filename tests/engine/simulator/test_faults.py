@@ -40,14 +40,19 @@ async def private(client: Client) -> aiohttp.ClientWebSocketResponse:
     return await client.listen(f"/private/ws?listenKey={body['listenKey']}&events=ORDER_TRADE_UPDATE/ACCOUNT_UPDATE")
 
 
-async def events(socket: aiohttp.ClientWebSocketResponse, seconds: float = 0.6) -> list[str]:
-    found = []
+async def event(socket: aiohttp.ClientWebSocketResponse, seconds: float = 60.0) -> str:
+    """The next event's name, and of an order's event what happened to it."""
+    message = await asyncio.wait_for(socket.receive(), seconds)
+    assert message.type == aiohttp.WSMsgType.TEXT
+    body = orjson.loads(message.data)
+    return str(body["o"]["x"] if body["e"] == "ORDER_TRADE_UPDATE" else body["e"])
+
+
+async def events(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[str]:
+    """So many events, however long a slow machine takes for them, and none that follows them."""
+    found = [await event(socket) for _ in range(count)]
     with pytest.raises(asyncio.TimeoutError):
-        while True:
-            message = await asyncio.wait_for(socket.receive(), seconds)
-            assert message.type == aiohttp.WSMsgType.TEXT
-            body = orjson.loads(message.data)
-            found.append(body["o"]["x"] if body["e"] == "ORDER_TRADE_UPDATE" else body["e"])
+        found.append(await event(socket, 0.5))
     return found
 
 
@@ -67,45 +72,46 @@ async def test_private_events(client: Client, fault: dict[str, Any], expected: l
     if fault:
         client.server.faults.begin(**fault)
     await client.buy()
-    assert sorted(await events(socket)) == expected
+    assert sorted(await events(socket, len(expected))) == expected
     assert client.qty() == 10
 
 
 async def test_late_events_arrive_late(client: Client) -> None:
     socket = await private(client)
     client.server.faults.begin("late_event", events="ORDER_TRADE_UPDATE", late_ms=900)
+    asked_s = time.monotonic()
     await client.buy()
-    assert await events(socket, 0.4) == ["ACCOUNT_UPDATE"]
-    assert (await asyncio.wait_for(socket.receive(), 2)).json()["o"]["x"] == "NEW"
+    assert [await event(socket), await event(socket)] == ["ACCOUNT_UPDATE", "NEW"]
+    assert time.monotonic() - asked_s > 0.9
 
 
 async def test_a_listen_key_that_expires_says_so_and_the_socket_stays(client: Client) -> None:
     socket = await private(client)
     client.server.faults.begin("listen_key_expires")
-    assert (await asyncio.wait_for(socket.receive(), 2)).json()["e"] == "listenKeyExpired"
+    assert (await asyncio.wait_for(socket.receive(), 60)).json()["e"] == "listenKeyExpired"
     await client.buy()
-    assert await events(socket, 0.3) == []
+    assert await events(socket, 0) == []
     status, body = await client.call("PUT", "/fapi/v1/listenKey")
     assert (status, body["code"]) == (400, -1125)
 
 
 async def test_frames_dropped_truncated_garbled_and_doubled(client: Client) -> None:
     socket = await client.listen("/public/ws/btcusdt@bookTicker")
-    await asyncio.wait_for(socket.receive(), 5)
+    await asyncio.wait_for(socket.receive(), 60)
     faults = client.server.faults
     for name in ("truncate_frame", "garbage_frame"):
         faults.begin(name)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         broken = False
         while not broken:
             assert time.monotonic() < deadline
-            data = (await asyncio.wait_for(socket.receive(), 5)).data
+            data = (await asyncio.wait_for(socket.receive(), 60)).data
             try:
                 orjson.loads(data)
             except orjson.JSONDecodeError:
                 broken = True
     faults.begin("duplicate_frame", count=3)
-    seen = [(await asyncio.wait_for(socket.receive(), 5)).json()["u"] for _ in range(8)]
+    seen = [(await asyncio.wait_for(socket.receive(), 60)).json()["u"] for _ in range(8)]
     assert len(set(seen)) < len(seen)
     faults.begin("drop_frame", count=2)
     await until(lambda: faults.done.get("drop_frame") == 2)
@@ -114,28 +120,29 @@ async def test_frames_dropped_truncated_garbled_and_doubled(client: Client) -> N
         while True:
             await asyncio.wait_for(socket.receive(), 0.6)
     faults.end()
-    assert (await asyncio.wait_for(socket.receive(), 5)).json()["s"] == "BTCUSDT"
+    assert (await asyncio.wait_for(socket.receive(), 60)).json()["s"] == "BTCUSDT"
 
 
 async def test_frames_held_back_come_late_and_reversed(client: Client) -> None:
     socket = await client.listen("/public/ws/btcusdt@bookTicker")
-    await asyncio.wait_for(socket.receive(), 5)
+    await asyncio.wait_for(socket.receive(), 60)
     client.server.faults.begin("hold_frames", count=3)
-    seen = [(await asyncio.wait_for(socket.receive(), 5)).json()["u"] for _ in range(8)]
+    seen = [(await asyncio.wait_for(socket.receive(), 60)).json()["u"] for _ in range(8)]
     assert seen != sorted(seen)
 
 
 async def test_a_connection_storm_cuts_everybody_and_refuses_for_a_while(client: Client) -> None:
     sockets = [await client.listen("/market/ws/btcusdt@markPrice@1s") for _ in range(3)]
-    client.server.faults.begin("connection_storm", seconds=0.5)
+    client.server.faults.begin("connection_storm", seconds=60)
     for socket in sockets:
-        message = await asyncio.wait_for(socket.receive(), 5)
+        message = await asyncio.wait_for(socket.receive(), 60)
         while message.type == aiohttp.WSMsgType.TEXT:
-            message = await asyncio.wait_for(socket.receive(), 5)
+            message = await asyncio.wait_for(socket.receive(), 60)
         assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR, aiohttp.WSMsgType.CLOSE)
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await client.listen("/market/ws/btcusdt@markPrice@1s")
-    deadline = time.monotonic() + 5
+    client.server.faults.begin("connection_storm", seconds=0.3)
+    deadline = time.monotonic() + 60
     while True:
         try:
             await client.listen("/market/ws/btcusdt@markPrice@1s")
@@ -163,7 +170,7 @@ async def test_listings_change_under_way(client: Client) -> None:
     assert filters[0]["tickSize"] == "10.00"
     client.server.faults.begin("settlement", symbol="BTCUSDT")
     assert (await client.buy())[1]["code"] == -4141
-    first, second = [(await asyncio.wait_for(socket.receive(), 5)).json() for _ in range(2)]
+    first, second = [(await asyncio.wait_for(socket.receive(), 60)).json() for _ in range(2)]
     assert (first["cs"], second["cs"]) == ("TRADING", "SETTLING")
 
 

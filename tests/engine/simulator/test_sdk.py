@@ -15,7 +15,7 @@ from binance_common.configuration import (
 from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import DerivativesTradingUsdsFutures
 
 
-def until(read: Any, accept: Any, seconds: float = 10.0) -> Any:
+def until(read: Any, accept: Any, seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while True:
         value = read()
@@ -74,7 +74,7 @@ def test_sdk_rest(sdk: DerivativesTradingUsdsFutures) -> None:
 
 def until_accepted(call: Any) -> Any:
     """Repeat while the algo service has not seen the position (−4509): the exchange's own race."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             return call()
@@ -113,14 +113,14 @@ async def test_sdk_streams(sdk: DerivativesTradingUsdsFutures) -> None:
         (await connection.individual_symbol_book_ticker_streams(symbol="btcusdt")).on("message", take("b"))
         key = sdk.rest_api.start_user_data_stream().data().listen_key
         (await connection.user_data(key)).on("message", take("u"))
-        assert (await asyncio.wait_for(got["k"], 20)).s == "BTCUSDT"
-        assert float((await asyncio.wait_for(got["m"], 20)).p) > 0
-        assert float((await asyncio.wait_for(got["b"], 20)).b) > 0
+        assert (await asyncio.wait_for(got["k"], 60)).s == "BTCUSDT"
+        assert float((await asyncio.wait_for(got["m"], 60)).p) > 0
+        assert float((await asyncio.wait_for(got["b"], 60)).b) > 0
         price = float(sdk.rest_api.symbol_price_ticker_v2("BTCUSDT").data().actual_instance.price)
         order = sdk.rest_api.new_order(
             "BTCUSDT", "BUY", "LIMIT", time_in_force="GTC", quantity=0.01, price=round(price * 0.97, 1)
         ).data()
-        assert await asyncio.wait_for(got["u"], 20)
+        assert await asyncio.wait_for(got["u"], 60)
         sdk.rest_api.cancel_order("BTCUSDT", order_id=order.order_id)
     finally:
         await connection.close_connection(close_session=True)
@@ -176,7 +176,7 @@ async def test_python_binance_streams(simulator: SimpleNamespace, monkeypatch: p
     try:
         manager = BinanceSocketManager(client)
         async with manager.futures_multiplex_socket(["btcusdt@kline_1m"]) as socket:
-            frame = await asyncio.wait_for(socket.recv(), 20)
+            frame = await asyncio.wait_for(socket.recv(), 60)
             assert frame["data"]["e"] == "kline"
         async with manager.futures_user_socket() as socket:
             price = float((await client.futures_symbol_ticker(symbol="BTCUSDT"))["price"])
@@ -188,7 +188,7 @@ async def test_python_binance_streams(simulator: SimpleNamespace, monkeypatch: p
                 quantity=0.01,
                 price=round(price * 0.97, 1),
             )
-            event = await asyncio.wait_for(socket.recv(), 20)
+            event = await asyncio.wait_for(socket.recv(), 60)
             assert event["o"]["i"] == order["orderId"]
             await client.futures_cancel_order(symbol="BTCUSDT", orderId=order["orderId"])
     finally:

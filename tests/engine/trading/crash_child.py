@@ -95,6 +95,7 @@ async def run(folder: Path, rest_url: str, stream_url: str, ws_api_url: str, hol
     say(pid=os.getpid())
     config = load(
         mode="live", data_dir=folder, market={"symbols": SYMBOLS}, journal={"segment_mib": 1},
+        costs={"max_slip_bps": 100.0},  # decisions are priced at the start, and the path goes on
         risk={"cooldown_minutes": 0, "max_losing_streak": 10_000, "max_day_loss": 1.0, "max_drawdown": 1.0},
         secrets={"api_key": "test-key", "api_secret": "test-secret"},
         exchange={"rest_url": rest_url, "ws_api_url": ws_api_url, "stream_url": stream_url},

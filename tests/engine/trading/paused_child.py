@@ -33,6 +33,7 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 async def main(folder: Path, rest_url: str, stream_url: str, ws_api_url: str) -> None:
     config = load(
         mode="live", data_dir=folder, market={"symbols": SYMBOLS}, journal={"segment_mib": 1},
+        costs={"max_slip_bps": 100.0},  # decisions are priced at the start, and the path goes on
         secrets={"api_key": "test-key", "api_secret": "test-secret"},
         exchange={"rest_url": rest_url, "ws_api_url": ws_api_url, "stream_url": stream_url},
     )  # fmt: skip

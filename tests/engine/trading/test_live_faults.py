@@ -344,10 +344,11 @@ async def test_a_changed_step_leaves_an_odd_lot_that_a_person_must_see(tmp_path:
         await opened(sim)
         venue, s = sim.exchange.venue, sim.number(0)
         account, desk = venue.ledger.accounts[KEY], live.parts.core.desk
-        sim.server.faults.begin("filter_change", symbol="BTCUSDT", tick_factor=1, step_factor=7)
-        odd = account.position(s, "BOTH").qty % 7
-        assert odd, "the position is no multiple of the new step"
-        live.trading.gateway.steps[0] = (live.trading.gateway.steps[0][0], Step(0.007))
+        held = account.position(s, "BOTH").qty
+        factor = next(n for n in (7, 11, 13) if held % n)  # how much is held depends on the price of the day
+        sim.server.faults.begin("filter_change", symbol="BTCUSDT", tick_factor=1, step_factor=factor)
+        odd = held % factor
+        live.trading.gateway.steps[0] = (live.trading.gateway.steps[0][0], Step(factor / 1_000))
         sim.mark(0, float(desk.positions.rows[0]["sl_price"]))
         await sim.until(lambda: amount(sim, 0) == odd, "all but the odd lot is out")
         await sim.until(lambda: 0 in desk.account.halted_symbols, "the symbol takes no entries")
