@@ -174,7 +174,7 @@ def test_batch_of_600_onnxruntime(benchmark, rig: Rig, expected: np.ndarray) -> 
 
 
 def test_all_steps_of_a_swap(benchmark, rig: Rig, expected: np.ndarray) -> None:
-    """A promotion: the predictor is built in a thread, then the loop is held for a step, a few golden rows, at a time."""
+    """A promotion: the predictor is built in a thread, then the loop is held for a few golden rows at a time."""
     benchmark.group = "all steps of a swap"
     rig.packed.arrays["golden_rows"], rig.packed.arrays["golden_predictions"] = rig.rows[:32], expected[:32]
     longest = []
