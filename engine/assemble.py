@@ -17,6 +17,7 @@ from engine.config import Config
 from engine.core import Core
 from engine.journal import Writer, new_run_id
 from engine.latency import Latencies
+from engine.market.routes import account_of
 from engine.restore import Restored, pack_state, reopen, restore, write_snapshot
 from engine.timers import Hold, Timer
 from engine.trading.account import Account
@@ -58,9 +59,12 @@ def assemble(
 
     live: the gateway to a real account; without it orders are filled in shadow, by a process that has no credentials.
 
-    Raises ValueError for a restored position whose symbol is not configured, DataError for an unreadable journal.
+    Raises ValueError for a restored position whose symbol is not configured, or that is on another account; DataError
+    for an unreadable journal.
     """
-    restored = restore(journal_folder, config.engine_id, symbols)
+    whose = account_of(config, config.mode == "live")
+    restored = restore(journal_folder, config.engine_id, symbols, whose)
+    restored.whose = whose
 
     def open_journal(preamble: Preamble) -> Writer:
         run_id = new_run_id(journal_folder)
@@ -103,7 +107,7 @@ def wire(
             touched_ms = {symbols[symbol]: ms for symbol, ms in desks[0].touched_ms.items()}
         return pack_state(
             account, positions, symbols, model["path"], session, open_orders, entries, twins, booked, touched_ms,
-            closing, untraded,
+            closing, untraded, restored.whose,
         )  # fmt: skip
 
     def preamble(writer: Writer) -> None:

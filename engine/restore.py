@@ -11,6 +11,7 @@ import orjson
 
 from engine import journal
 from engine.errors import DataError
+from engine.market.routes import PAPER
 from engine.trading.account import ALLOW, HALT, STOPPED, Account
 from engine.trading.positions import Positions, as_row
 from engine.trading.twin import LIVE_RESULT
@@ -46,6 +47,7 @@ class Restored:
 
     run_id: int = 0
     last_seq: int = 0
+    whose: str = ""  # the account that the run traded on: `engine.market.routes.account_of`
     account: Account | None = None
     positions: list[dict[str, Any]] = field(default_factory=list)
     open_orders: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def pack_state(
     touched_ms: dict[str, int],
     closing: dict[int, tuple[float, float]],
     untraded: dict[int, dict[str, Any]],
+    whose: str,
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
     names = POSITION.names or ()
@@ -92,7 +95,8 @@ def pack_state(
         {"format": SNAPSHOT_FORMAT, "account": state, "positions": rows, "model_path": model_path, "session": session,
          "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()},
          "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins,
-         "closing": {str(i): done for i, done in closing.items()}, "untraded": list(untraded.values())}
+         "closing": {str(i): done for i, done in closing.items()}, "untraded": list(untraded.values()),
+         "whose": whose}
     )  # fmt: skip
 
 
@@ -104,28 +108,36 @@ def write_snapshot(writer: journal.Writer, payload: bytes, mono_ns: int, now_ms:
         writer.write(Kind.SNAPSHOT, mono_ns, now_ms, len(piece), part, parts, piece)
 
 
-def restore(folder: Path, engine_id: str, symbols: list[str]) -> Restored:
+def restore(folder: Path, engine_id: str, symbols: list[str], whose: str = "") -> Restored:
     """Rebuild the state of the newest run from its newest segment that holds a whole snapshot.
 
-    A position or limit of a symbol that is no longer configured raises ValueError: it must not lose its guard silently.
-    DataError: the snapshot was written by a release whose snapshots this one cannot read.
+    whose: the newest run on this account ("": on whichever): paper positions are no real ones, nor is one exchange's
+    equity the peak of another's. A position or limit of a symbol that is no longer configured raises ValueError: it
+    must not lose its guard silently; so does a real position or order that an engine on another account would leave
+    behind. DataError: the snapshot was written by a release whose snapshots this one cannot read.
     """
     segments = journal.segments(folder, engine_id) if folder.is_dir() else []
-    result = Restored()
     index = {name: i for i, name in enumerate(symbols)}
+    others: set[int] = set()
     for segment in reversed(segments):
+        if segment.run_id in others:
+            continue
         records = journal.read_records(segment, APPLIED)
         payload = _snapshot(records)
         if payload is None:
             continue
-        result.run_id = segment.run_id
+        result = Restored(segment.run_id)
         _load(result, _readable(payload, str(segment.path)), index)
         records += _durable_beyond(folder, segment, records)
         _apply(result, records, index)
+        if whose and result.whose and result.whose != whose:
+            _require_flat(result, whose)
+            others.add(segment.run_id)
+            continue
         _require_known(result, index)
         _take_marks(result, segment, records)
         return result
-    return result
+    return Restored()
 
 
 def from_snapshot(records: list[tuple[Kind, np.void]], symbols: list[str]) -> Restored | None:
@@ -181,7 +193,7 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.account = Account.from_state(account)
     result.positions = state["positions"]
     result.model_path, result.session = state["model_path"], state["session"]
-    result.open_orders = state["open_orders"]
+    result.open_orders, result.whose = state["open_orders"], state.get("whose", "")
     result.entries = {int(i): values for i, values in state["entries"].items()}
     result.twins = {int(values["position_id"]): values for values in state["twins"]}
     result.booked = {int(i): set(ids) for i, ids in state["booked"].items()}
@@ -359,6 +371,16 @@ def _apply_account(account: Account, record: np.void) -> None:
     account.day_ms = int(record["day_start_ms"])
     account.losing_streak = int(record["losing_streak"])
     account.run_state = int(record["run_state"])
+
+
+def _require_flat(result: Restored, whose: str) -> None:
+    held = [*result.positions, *result.open_orders.values()]
+    if held and result.whose != PAPER:
+        names = ", ".join(sorted({values["symbol"] for values in held}))
+        raise ValueError(
+            f"the journal's newest run traded {result.whose} and holds {names}; an engine on {whose} would leave that "
+            f"unguarded: start {result.whose} again and close it first, or take another data folder"
+        )
 
 
 def _require_known(result: Restored, index: dict[str, int]) -> None:

@@ -25,7 +25,7 @@ from engine.exchange.requests import Call, Request
 from engine.exchange.signing import make_signer
 from engine.exchange.ws_api import Credentials
 from engine.log import get_logger
-from engine.market.routes import addresses
+from engine.market.routes import account_of, addresses
 from engine.restore import restore
 from engine.trading.connect import SPOT_API, is_production
 from engine.trading.lock import LEASE_NAME, Lease
@@ -147,7 +147,8 @@ class Watchdog:
 
     def _rescue(self, lease: Lease) -> Rescue:
         folder = self.config.data_dir
-        restored = restore(folder / "journal", self.config.engine_id, self.config.market.symbols)
+        whose = account_of(self.config, live=True)
+        restored = restore(folder / "journal", self.config.engine_id, self.config.market.symbols, whose)
         rows = by_name(filters.load(folder / "instruments.bin"))
         names = self.config.engine_id, restored.run_id
         return Rescue(self.rest, names, claims(restored), rows, lambda: not lease.lost())

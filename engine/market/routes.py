@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from engine.config import Config
 from kernels.records import TIMEFRAMES
@@ -14,6 +14,7 @@ KINDS: tuple[str, ...] = ("kline_1m", "kline_15m", "kline_1h", "markPrice@1s", "
 MARK_KIND = KINDS.index("markPrice@1s")
 BOOK_KIND = KINDS.index("bookTicker")
 PUBLIC, MARKET = "public", "market"
+PAPER = "shadow"  # the account of every shadow run
 ROUTE_OF_KIND: tuple[str, ...] = (MARKET, MARKET, MARKET, MARKET, PUBLIC)
 
 if KINDS[: len(TIMEFRAMES)] != tuple(f"kline_{name}" for name in TIMEFRAMES):
@@ -51,6 +52,11 @@ def addresses(config: Config) -> Addresses:
         (chosen.stream_url or named.stream_url).rstrip("/"),
         (chosen.ws_api_url or named.ws_api_url).rstrip("/"),
     )
+
+
+def account_of(config: Config, live: bool) -> str:
+    """Return whose money a run moves: paper, or that of an account on an exchange. Its keys may change."""
+    return f"live on {urlsplit(addresses(config).rest_url).hostname}" if live else PAPER
 
 
 @dataclass(frozen=True)
