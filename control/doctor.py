@@ -27,6 +27,7 @@ from store.schema import tables
 
 TIMEOUT_S = 5.0
 SKEW_WARN_MS, SKEW_FAIL_MS = 250, 1_000  # signed requests are refused when the clock is a second ahead
+CLOCK_TRIES = 5
 REPLAY_MS = 3_600_000  # no machine is so wrong: a simulator replays
 FREE_WARN_BYTES, FREE_SEGMENTS = 5 << 30, 4
 STALE_S = 300.0
@@ -134,10 +135,8 @@ def ports(config: Config) -> list[Line]:
 def exchange(config: Config) -> list[Line]:
     """Does the exchange answer, and does its clock agree with ours?"""
     base = addresses(config).rest_url
-    before = time.time()
-    reply = _get(f"{base}/fapi/v1/time")
-    after = time.time()
-    if reply is None:
+    found = _server_time(f"{base}/fapi/v1/time")
+    if found is None:
         return [
             Line(
                 "exchange",
@@ -147,10 +146,11 @@ def exchange(config: Config) -> list[Line]:
             ),
             Line("clock", "warn", "not compared: the exchange does not answer", "see the line `exchange`"),
         ]
+    server_ms, before, after = found
     lines = [Line("exchange", "ok", f"{base} answers in {(after - before) * 1e3:.0f} ms")]
     if config.exchange.clock == "replay":
         return [*lines, Line("clock", "ok", "replay: the simulator's market time is the clock")]
-    skew = json.loads(reply)["serverTime"] - (before + after) / 2 * 1e3
+    skew = server_ms - (before + after) / 2 * 1e3
     if config.exchange.name == "sim" and abs(skew) >= REPLAY_MS:
         text, remedy = f"the simulator's market is {skew / 8.64e7:+.0f} days away", 'set exchange.clock = "replay"'
         return [*lines, Line("clock", "fail", text, f"{remedy}; for live mode start it on the wall clock (--account)")]
@@ -268,6 +268,25 @@ def model(config: Config) -> list[Line]:
             Line("model", "fail", f"{entry.model_id} was trained on another feature schema", "train again: `ta train`")
         ]
     return [Line("model", "ok", f"{entry.model_id} is in production, for this feature schema")]
+
+
+def _server_time(url: str) -> tuple[int, float, float] | None:
+    """Return the exchange's time in ms and when it was asked and answered, in s: of the quickest of some answers.
+
+    What a busy machine or line held up says little about a clock.
+    """
+    best: tuple[int, float, float] | None = None
+    for _ in range(CLOCK_TRIES):
+        before = time.time()
+        reply = _get(url)
+        after = time.time()
+        if reply is None:
+            break
+        if best is None or after - before < best[2] - best[1]:
+            best = json.loads(reply)["serverTime"], before, after
+        if (after - before) * 1e3 < SKEW_WARN_MS / 5:
+            break
+    return best
 
 
 def _get(url: str) -> bytes | None:

@@ -56,7 +56,7 @@ def engine(data_dir: Path) -> Iterator[FakeEngine]:
 @pytest.fixture
 def services(data_dir: Path) -> Services:
     config = Config(data_dir=data_dir)
-    door = LinkedEngine(data_dir, timeout_s=0.3, keep_ns=0)
+    door = LinkedEngine(data_dir, timeout_s=60.0, keep_ns=0)
     book = TokenBook(data_dir / "tokens.json", hasher=CHEAP)
     gate = Gate(book, CookieSigner(data_dir / "cookie.key"))
     store = StoreHealth(ok=True, detail="test")

@@ -31,7 +31,7 @@ class FakeEngine:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(5)
+        assert ready.wait(60)
 
     def beat(self, age_ms: int = 0) -> None:
         """Set the heartbeat to `age_ms` ago; by default so far ahead that it stays fresh for the whole test."""
@@ -43,7 +43,7 @@ class FakeEngine:
     def close(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(60)
 
     def _fill(self, mode: Mode) -> None:
         view = self.snapshot.view

@@ -164,9 +164,9 @@ def test_a_refusal_is_a_conflict_with_the_engines_words(client: Any, engine: Any
     assert answer.status_code == 409 and answer.json()["detail"] == "no open position in BTCUSDT"
 
 
-def test_a_slow_engine_gives_pending_and_no_engine_503(client: Any, engine: Any, bearer: Any) -> None:
+def test_a_slow_engine_gives_pending_and_no_engine_503(client: Any, engine: Any, services: Any, bearer: Any) -> None:
     headers = bearer("trade")
-    engine.delay_s = 1.0
+    services.engine._timeout_s, engine.delay_s = 0.3, 30.0
     slow = client.post("/api/trading/stop", headers=headers)
     assert slow.status_code == 202 and slow.json()["state"] == "pending"
     engine.close()

@@ -31,12 +31,14 @@ MINUTE = 60_000
 
 @pytest.fixture
 def exchange() -> Iterator[dict]:
-    """An exchange whose clock is `skew_ms` ahead."""
-    state = {"skew_ms": 0.0}
+    """An exchange whose clock is `skew_ms` ahead, and whose next answer comes `late_s` after it was made."""
+    state = {"skew_ms": 0.0, "late_s": 0.0}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = json.dumps({"serverTime": int(time.time() * 1e3 + state["skew_ms"])}).encode()
+            time.sleep(state["late_s"])
+            state["late_s"] = 0.0
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -90,6 +92,11 @@ def test_a_clock_that_is_off(config: Config, exchange: dict) -> None:
         (_, line) = doctor.exchange(config)
         assert (line.check, line.state) == ("clock", state)
     assert "exchange is -" in line.detail and "NTP" in line.remedy
+
+
+def test_one_answer_that_was_held_up_says_nothing_about_the_clock(config: Config, exchange: dict) -> None:
+    exchange["late_s"] = 0.7
+    assert states(doctor.exchange(config)) == {"exchange": "ok", "clock": "ok"}
 
 
 def test_a_simulator_that_replays_is_told_from_a_clock_that_is_off(config: Config, exchange: dict) -> None:

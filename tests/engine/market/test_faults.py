@@ -55,7 +55,7 @@ def market() -> Iterator[SimpleNamespace]:
     )  # fmt: skip
     yield facts
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 class Chain:
@@ -87,7 +87,7 @@ class Chain:
         self.decoder.sink = self.sink
         self.rig.clock.observe(START_MS)
         self.streams.start(self.repairer.look_again)
-        await self.streams.wait_live(10)
+        await self.streams.wait_live(60)
         self.ticking = asyncio.create_task(self._tick())
 
     async def _tick(self) -> None:
@@ -103,7 +103,7 @@ class Chain:
     async def advance(self, minutes: int) -> int:
         """Wait until every series holds the bars of so many more minutes; return the last close time."""
         wanted = self.rig.clock.now_ms() // 60_000 * 60_000 + minutes * 60_000
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while any(  # noqa: ASYNC110 - the condition belongs to the code under test
                 newest + 60_000 < wanted for newest in self.panel.newest_open_ms[0]
             ):

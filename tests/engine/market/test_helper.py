@@ -144,7 +144,7 @@ async def test_a_killed_helper_is_replaced_and_asked_again(assistant: Assistant,
     question = asyncio.create_task(assistant.ask("time"))
     await asyncio.sleep(0)
     os.kill(process.pid, signal.SIGKILL)
-    assert (await asyncio.wait_for(question, 20))["server_ms"] == NOW
+    assert (await asyncio.wait_for(question, 60))["server_ms"] == NOW
     assert assistant.restarts == 1
 
 
