@@ -7,10 +7,19 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 OURS = ("TA_TEST_LONG", "TA_COMPILE_CACHE", "TA_CHROMIUM", "TA_CLICKHOUSE_URL")  # what a caller says to the tests
+
+
+# The same examples in each short run, others in each long one; how fast a machine makes or tries them proves nothing.
+settings.register_profile(
+    "ta", deadline=None, database=None, derandomize="TA_TEST_LONG" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.load_profile("ta")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ import pytest
 from kernels.records import GATES
 from store import queries, writer
 from store.client import Store, connect
-from tests.test_demo import free_port
+from tests.control.test_engine_killed import end
 
 DEADLINE_S = 120.0
 HALTED = 1 << GATES.index("symbol_halted") | 1 << GATES.index("audit_failed")
@@ -47,7 +47,7 @@ class Stage:
             "TA_EXCHANGE__NAME": "sim", "TA_EXCHANGE__CLOCK": "replay", "TA_MARKET__DEADLINE_MS": "60000",
             "TA_EXCHANGE__REST_URL": market["rest_url"], "TA_EXCHANGE__STREAM_URL": market["stream_url"],
             "TA_EXCHANGE__WS_API_URL": market["ws_api_url"], "TA_MARKET__SYMBOLS": json.dumps(market["symbols"]),
-            "TA_CONTROL__PORT": str(free_port()), "TA_MARKET__STORE_FEATURES": json.dumps(market["symbols"]),
+            "TA_CONTROL__PORT": "0", "TA_MARKET__STORE_FEATURES": json.dumps(market["symbols"]),
         }  # fmt: skip
         self._open(["control"], self.names)
         until((folder / "store" / "owner.json").is_file, self.processes)
@@ -55,7 +55,7 @@ class Stage:
 
     def _open(self, words: list[str], names: dict[str, str], **more: int) -> subprocess.Popen[str]:
         process = subprocess.Popen([*self.command, *words], env=names, text=True, **more)
-        self._stack.callback(lambda: (process.terminate(), process.wait(30)))
+        self._stack.callback(end, process)
         self.processes.append(process)
         return process
 
@@ -78,7 +78,7 @@ def gates(store: Store) -> dict[str, tuple[int, int]]:
     return {str(name): (int(count), int(bits)) for name, count, bits in store.rows(sql)}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_entries_of_a_symbol_that_fails_the_audit_stop_and_come_back_when_allowed(stage: Stage) -> None:
     with ExitStack() as stack:
         store: list[Store] = []

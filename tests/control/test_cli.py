@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,17 @@ def test_status_of_a_dead_or_missing_engine_exits_with_1(ta: Any, data_dir: Path
     assert json.loads(ta("status", "--json").output)["engine"] is None
 
 
+def seconds(state: str, shown: str) -> int:
+    """How long an engine is said to be in this state; a slow machine has it wait for longer."""
+    found = re.search(rf"{state} for (\d+) s", shown)
+    assert found is not None, shown
+    return int(found[1])
+
+
 def test_status_of_a_silent_engine_says_so(ta: Any, engine: Any) -> None:
     engine.beat(age_ms=9_000)
     shown = ta("status")
-    assert shown.exit_code == 1 and "NOT RUNNING for 9 s" in shown.output
+    assert shown.exit_code == 1 and seconds("NOT RUNNING", shown.output) >= 9
 
 
 def test_status_tells_a_starting_engine_from_one_that_hangs_and_one_that_is_gone(
@@ -68,7 +76,7 @@ def test_status_tells_a_starting_engine_from_one_that_hangs_and_one_that_is_gone
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write(str(pid))
         lock.flush()
-        assert "NOT ANSWERING for 9 s" in ta("status").output
+        assert seconds("NOT ANSWERING", ta("status").output) >= 9
         lock.seek(0)
         lock.write("999999999")
         lock.flush()

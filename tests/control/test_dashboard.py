@@ -46,9 +46,13 @@ class Stage:
             text=True,
         )
         assert self.process.stdout is not None
-        self.tokens: dict[str, str] = json.loads(self.process.stdout.readline())
-        self.url = wait_for(lambda: _address(data_dir))
-        wait_for(lambda: _ready(self.url))
+        try:
+            self.tokens: dict[str, str] = json.loads(self.process.stdout.readline())
+            self.url = wait_for(lambda: _address(data_dir))
+            wait_for(lambda: _ready(self.url))
+        except BaseException:  # nobody has it yet who could close it
+            self.process.kill()
+            raise
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None
@@ -83,7 +87,7 @@ def _ready(url: str) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], Any], within_s: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], within_s: float = 120) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"did not come true within {within_s} s"
@@ -93,7 +97,7 @@ def wait_for(condition: Callable[[], Any], within_s: float = 90) -> Any:
 
 def hold(page: Any, expression: str) -> None:
     """Wait until a JavaScript expression is true; the page's own policy forbids the browser tool's way of waiting."""
-    wait_for(lambda: page.evaluate(expression), 40)
+    wait_for(lambda: page.evaluate(expression), 90)
 
 
 QUIET = "!document.querySelector('main [aria-busy]')"
@@ -129,7 +133,7 @@ def open_page(browser: Any, stage: Stage) -> Iterator[Any]:
 
     def go(view: str = "overview", scope: str = "admin", **options: Any) -> Any:
         context = browser.new_context(viewport=options.pop("size", {"width": 1360, "height": 900}), **options)
-        context.set_default_timeout(40_000)  # an upper bound: a shared machine may be slow
+        context.set_default_timeout(90_000)  # an upper bound: a shared machine may be slow
         contexts.append(context)
         page = context.new_page()
         page.on("console", heard)
@@ -148,6 +152,7 @@ def open_page(browser: Any, stage: Stage) -> Iterator[Any]:
 
 def test_a_wrong_token_is_told_so_and_a_right_one_opens_the_overview(browser: Any, stage: Stage) -> None:
     page = browser.new_context().new_page()
+    page.set_default_timeout(90_000)
     page.goto(stage.url)
     page.fill("#token", "ta_00000000_wrong")
     page.keyboard.press("Enter")

@@ -18,6 +18,7 @@ from control import priority
 from control.jobs import models
 from control.jobs.runner import NICENESS
 from engine.config import Config
+from tests.control.test_dashboard import wait_for
 from tests.control.test_engine_killed import System
 
 OWN = Path("/proc/self/autogroup")
@@ -117,12 +118,13 @@ def process_of(job_id: str) -> int:
     return 0
 
 
+@pytest.mark.timeout(900)
 def test_engine_control_and_a_job_share_the_session_in_which_niceness_counts(tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     system = System(tmp_path / "var")
     try:
         control = json.loads((system.folder / "control.json").read_text())["pid"]
-        engine = system.status()["engine"]["pid"]
+        engine = wait_for(lambda: system.status().get("engine"))["pid"]
         request = urllib.request.Request(
             f"{system.url}/api/jobs", json.dumps({"kind": "collect", "options": {"days": 60}}).encode(),
             {"Authorization": f"Bearer {system.token}", "Content-Type": "application/json"},

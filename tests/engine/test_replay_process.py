@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from engine.config import load
 from engine.journal import read_records, segments
 from engine.link import SnapshotReader
@@ -30,6 +32,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout
         time.sleep(0.1)
 
 
+@pytest.mark.timeout(300 + 60 * MINUTES)
 def test_run_of_the_engine_process_replays_without_a_difference(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path)]
     options = ["--port", "0", "--hold", "--quiet", "--speed", "20", "--symbols", SYMBOLS]
@@ -52,10 +55,10 @@ def test_run_of_the_engine_process_replays_without_a_difference(tmp_path: Path) 
                     )
 
                 try:
-                    until(played, engine, 60.0 + 30 * MINUTES)
+                    until(played, engine, 180.0 + 30 * MINUTES)
                 finally:
                     engine.send_signal(signal.SIGTERM)
-                    engine.wait(30)
+                    engine.wait(120)
         finally:
             simulator.terminate()
     config = load(data_dir=tmp_path)

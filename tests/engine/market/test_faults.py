@@ -30,7 +30,8 @@ from tests.engine.simulator.conftest import spawn
 
 START_MS = 1_800_057_600_000  # behind the rig's clock
 SPEED = 120
-POLICY = Policy(message_gap_s=0.02, watch_s=0.1, dead_s=0.6, first_retry_s=0.05, quiet_s=(9.0, 9.0, 9.0, 0.5, 9.0))
+POLICY = Policy(message_gap_s=0.02, watch_s=0.1, dead_s=0.6, first_retry_s=0.05, longest_retry_s=1.0,
+                quiet_s=(9.0, 9.0, 9.0, 0.5, 9.0))  # fmt: skip
 FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("drop_frame", {"count": 40}),
     ("truncate_frame", {"count": 20}),

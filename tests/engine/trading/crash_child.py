@@ -33,7 +33,7 @@ from engine.trading.start import Live, open_live
 from kernels.records import RunState
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 LEAVE_EVERY = 7  # turns of 10 ms: how often a held position meets its stop or its target
 
 

@@ -46,7 +46,7 @@ class EngineProcess:
                 return message
         return None
 
-    def wait_for(self, key: str, seconds: float = 60.0) -> float:
+    def wait_for(self, key: str, seconds: float = 180.0) -> float:
         """Wait until the engine has said `key`; return the seconds from its spawn. Blocking."""
         while self.said(key) is None:
             assert self.process.poll() is None, self.log()
@@ -56,7 +56,7 @@ class EngineProcess:
 
     def ask(self, verb: str) -> dict[str, Any]:
         """Return the answer to a question. Blocking."""
-        answer: dict[str, Any] = command(self.folder, verb, actor="test")["result"]
+        answer: dict[str, Any] = command(self.folder, verb, actor="test", timeout_s=60.0)["result"]
         return answer
 
     def log(self) -> str:

@@ -62,7 +62,7 @@ class Engines:
     async def line(self, wanted: str) -> dict[str, Any]:
         """Wait for the engine's next line with this key. A `fault` fails the test."""
         assert self._process is not None and self._process.stdout is not None
-        while line := await asyncio.wait_for(self._process.stdout.readline(), 30):
+        while line := await asyncio.wait_for(self._process.stdout.readline(), 120):
             with contextlib.suppress(orjson.JSONDecodeError):  # log lines go to the same stream
                 found: dict[str, Any] = orjson.loads(line)
                 assert "fault" not in found, found["fault"]

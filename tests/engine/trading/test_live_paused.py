@@ -67,7 +67,7 @@ async def engine(sim: Simulated, folder: Path) -> AsyncIterator[Child]:
         await listening
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("closed_meanwhile", [True, False])
 async def test_a_stopped_engine_reads_everything_before_it_enters_again(tmp_path: Path, closed_meanwhile: bool) -> None:
     async with Simulated(tmp_path) as sim, engine(sim, tmp_path) as child:

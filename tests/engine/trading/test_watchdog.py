@@ -120,7 +120,7 @@ async def test_what_cannot_be_protected_is_flattened_and_nothing_else(tmp_path: 
 async def test_an_engine_that_said_goodbye_is_left_in_peace(tmp_path: Path) -> None:
     lease = Lease(tmp_path / "key.lease")
     assert lease.take() == 1
-    assert lease.silent_s() < 1.0
+    assert lease.silent_s() < 60.0
     lease.goodbye()
     assert lease.silent_s() is None
     other = Lease(tmp_path / "key.lease")
@@ -128,7 +128,7 @@ async def test_an_engine_that_said_goodbye_is_left_in_peace(tmp_path: Path) -> N
     assert lease.lost()
     assert not other.lost()
     lease.beat()  # a fenced engine's heartbeat counts for nothing
-    assert other.silent_s() < 1.0
+    assert other.silent_s() < 60.0
     other.close()
     lease.close()
     assert lease.lost()
