@@ -45,6 +45,39 @@ class Result:
     open_positions: int
     minutes_on_last_price: int
     minutes_strided: int
+    learned_from_ms: int = 0  # what the model learned from, as far as it is known: its first decision ...
+    unseen_from_ms: int = 0  # ... and the first decision that is no neighbour of its last label
+
+    def learned(self) -> dict[str, Any]:
+        """Return how much of this period the model had learned from, and what the rest alone brought.
+
+        share: in [0, 1], of the minutes; unseen_days, unseen_trades, unseen_net_usdt: after `unseen_from_ms`. Figures
+        of a period that a model has seen measure its memory: they say nothing about what it will earn.
+        """
+        last_ms = self.first_ms + MINUTE_MS * len(self.equity_usdt)
+        overlap = min(last_ms, self.unseen_from_ms) - max(self.first_ms, self.learned_from_ms)
+        unseen = self.trades[self.trades["opened_ms"] >= self.unseen_from_ms]
+        return {
+            "from_ms": self.learned_from_ms,
+            "unseen_from_ms": self.unseen_from_ms,
+            "share": max(0, overlap) / (last_ms - self.first_ms),
+            "unseen_days": max(0, last_ms - max(self.first_ms, self.unseen_from_ms)) / DAY_MS,
+            "unseen_trades": len(unseen),
+            "unseen_net_usdt": float(unseen["net_usdt"].sum()),
+        }
+
+    def warning(self) -> str:
+        """Return what a reader of the figures must know first: that the model had seen the period; "" if it had not."""
+        found = self.learned()
+        if not found["share"]:
+            return ""
+        begin, end = moment(self.learned_from_ms), moment(self.unseen_from_ms)
+        return (
+            f"IN SAMPLE: the model learned from {begin} to {end} UTC (its last label and a day), {found['share']:.0%} "
+            "of this period; the figures show its memory, not what it will earn. "
+            f"Of the rest: {found['unseen_days']:.1f} days after that, {found['unseen_trades']} trades, "
+            f"net {found['unseen_net_usdt']:,.2f} USDT"
+        )
 
     def hash(self) -> str:
         """Return the hex SHA-256 over model, configuration, trades, fills, equity and every decision."""
@@ -121,6 +154,7 @@ class Result:
             "hash": self.hash(), "statistics": self.statistics(), "by_symbol": self.by_symbol(),
             "by_month": self.by_month(), "refusals": self.refusals(), "open_positions": self.open_positions,
             "minutes_on_last_price": self.minutes_on_last_price, "minutes_strided": self.minutes_strided,
+            "learned": self.learned(), "start_equity_usdt": self.start_equity_usdt,
         }  # fmt: skip
 
     def save(self, folder: Path) -> None:
@@ -141,6 +175,11 @@ class Result:
             values["model_id"] = values["model_id"].decode()
             lines.append(",".join(str(values[name]) for name in names))
         return "\n".join(lines) + "\n"
+
+
+def moment(time_ms: int) -> str:
+    """Return a UTC time to the minute, for people."""
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _sums(trades: Array) -> dict[str, Any]:

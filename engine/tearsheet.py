@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import io
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engine.results import DAY_MS, Result
+from engine.results import DAY_MS, Result, moment
 from kernels import metrics
 from kernels.records import Reason
 
@@ -32,7 +31,7 @@ def save(result: Result, folder: Path) -> Path:
 
 def render(result: Result) -> str:
     """Return the page of one backtest."""
-    begin, end = _day(result.first_ms), _day(result.first_ms + 60_000 * len(result.equity_usdt))
+    begin, end = moment(result.first_ms), moment(result.first_ms + 60_000 * len(result.equity_usdt))
     refusals = result.refusals()
     gates = sorted({name for counts in refusals.values() for name in counts})
     exits = {Reason(int(r)).name.lower(): int(n) for r, n in zip(*_counts(result.trades["reason"]), strict=True)}
@@ -41,6 +40,7 @@ def render(result: Result) -> str:
         f"<style>{STYLE}</style><h1>Backtest {begin} to {end}</h1>",
         f"<p>{html.escape(', '.join(result.symbols))}; model {html.escape(result.model_id)}; configuration "
         f"{result.config_hash[:12]}; result hash <code>{result.hash()}</code></p>",
+        f"<p><strong>{html.escape(result.warning())}</strong></p>" if result.warning() else "",
         _notes(result),
         "<h2>Figures</h2>",
         _table(["figure", "value"], [[name, value] for name, value in result.statistics().items()]),
@@ -70,10 +70,6 @@ def _notes(result: Result) -> str:
 
 def _counts(values: Any) -> tuple[Any, Any]:
     return np.unique(values, return_counts=True)
-
-
-def _day(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _text(value: Any) -> str:

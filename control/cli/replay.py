@@ -13,6 +13,17 @@ from control.cli.app import console, fail, settings
 from control.cli.data import open_store
 from control.cli.model import FOREVER_MS, From, Json, Symbols, To, moment_ms, progress_bar
 
+YEARLY = " (a year, from daily equities)"
+UNITS = {
+    "return": " of the start equity",
+    "max_drawdown": " of the peak",
+    "sharpe": YEARLY,
+    "sortino": YEARLY,
+    "win_rate": " of the trades",
+    "profit_factor": " USDT won per USDT lost",
+    "expectancy_usdt": " a trade",
+}
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -67,6 +78,7 @@ def backtest(
 ) -> None:
     """Trade the stored past with the engine's own core and the shadow gateway; writes result, trades, tear sheet."""
     from control.jobs import backtest as job
+    from engine.results import moment
 
     config = settings()
     if compare_run:
@@ -80,13 +92,19 @@ def backtest(
 
         print(orjson.dumps(result.as_dict() | {"tear_sheet": str(sheet)}).decode())  # NaN is null
         return
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    last_ms = result.first_ms + 60_000 * len(result.equity_usdt)
+    period = f"{moment(result.first_ms)} to {moment(last_ms)} UTC"
+    say(f"model {result.model_id}; {period}; start {result.start_equity_usdt:,.0f} USDT")
     for name, value in result.statistics().items():
-        console.print(f"{name:<20} {value:,.6g}", highlight=False)
+        say(f"{name:<20} {value:,.6g}{UNITS.get(name, '')}")
     for row in result.by_symbol():
-        console.print(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
+        say(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT")
     for row in result.by_month():
-        console.print(f"{row['month']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT", highlight=False)
-    console.print(f"result {result.hash()}; tear sheet {sheet}", highlight=False, soft_wrap=True)
+        say(f"{row['month']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT")
+    if warning := result.warning():
+        say(warning, style="yellow")
+    say(f"result {result.hash()}; tear sheet {sheet}")
 
 
 def _compare(run: str, from_ms: int, to_ms: int, bundle: Path | None, out: Path | None, json: bool) -> None:

@@ -16,6 +16,8 @@ from engine.config import Config
 from engine.errors import DataError
 from engine.history import Progress
 from engine.model import load
+from engine.model.gate import unseen_from
+from engine.model.opening import read_manifest
 from engine.model.registry import open_registry
 from store import queries
 from store.client import Store
@@ -40,7 +42,8 @@ def run(
 
     Raises DataError when nothing is stored, or no model is there to trade with.
     """
-    model = load(request.bundle) if request.bundle else load(_registered(config, request.model))
+    bundle = request.bundle or _registered(config, request.model)
+    model = load(bundle)
     symbols = choose_symbols(store, config, request.symbols)
     histories = [history(store, symbol, request.to_ms) for symbol in symbols]
     btc_symbol = config.market.btc_symbol
@@ -51,6 +54,8 @@ def run(
         config, histories, model, instruments(store, symbols), btc=btc, from_ms=request.from_ms, to_ms=request.to_ms,
         progress=progress,
     )  # fmt: skip
+    manifest = read_manifest(bundle)
+    result.learned_from_ms, result.unseen_from_ms = int(manifest["from_ms"]), unseen_from([manifest])
     name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{result.hash()[:8]}"
     return result, tearsheet.save(result, folder or config.data_dir / "backtests" / name)
 

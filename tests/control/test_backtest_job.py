@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -47,8 +48,35 @@ def test_backtest_command_trades_the_store(tmp_path: Path, trained: Trained) -> 
     assert row["decisions"] > MINUTES - 1_000
     assert found["refusals"]["ETHUSDT"]["not_ready"] == row["decisions"]  # 50 hours are no warm-up for the 1h features
     assert Path(found["tear_sheet"]).read_text().startswith("<!doctype html>")
+    manifest = json.loads((trained.bundle / "manifest.json").read_text())
+    learned = found["learned"]
+    assert learned["from_ms"] == manifest["from_ms"]
+    assert learned["unseen_from_ms"] == manifest["labels_to_ms"] + 86_400_000  # a day's distance, as for the gate
     refused = subprocess.run([*command, "--symbol", "ETHUSDT"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "no production model" in refused.stderr
+
+
+@pytest.mark.parametrize("hours", [0, 10, 50])
+def test_a_backtest_on_days_the_model_learned_from_says_so_first(tmp_path: Path, trained: Trained, hours: int) -> None:
+    """The bundle is made to have learned from the first `hours` of the stored 50."""
+    stock(tmp_path)
+    bundle = shutil.copytree(trained.bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    first_ms = int(generated_bars(1, 0)["open_ms"][0])
+    end_ms = first_ms + hours * 3_600_000
+    manifest |= {"from_ms": first_ms - 86_400_000, "labels_to_ms": end_ms - 86_400_000}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path), "backtest", "--bundle", str(bundle)]
+    options = ["--symbol", "ETHUSDT", "--out", str(tmp_path / "out")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = " ".join((done.stdout + done.stderr).split())
+    sheet = (tmp_path / "out" / "tear_sheet.html").read_text()
+    assert ("IN SAMPLE" in said) == ("IN SAMPLE" in sheet) == bool(hours)
+    found = json.loads((tmp_path / "out" / "result.json").read_text())["learned"]
+    assert found["share"] == pytest.approx(hours / 50) and found["unseen_days"] == pytest.approx((50 - hours) / 24)
+    if hours:
+        assert f"{hours / 50:.0%} of this period" in said and f"{(50 - hours) / 24:.1f} days after" in said
 
 
 async def test_backtest_runs_as_a_job_of_control_with_progress_and_a_result(tmp_path: Path, trained: Trained) -> None:
