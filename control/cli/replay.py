@@ -78,7 +78,7 @@ def backtest(
 ) -> None:
     """Trade the stored past with the engine's own core and the shadow gateway; writes result, trades, tear sheet."""
     from control.jobs import backtest as job
-    from engine.results import moment
+    from engine.backtest.results import moment
 
     config = settings()
     if compare_run:
@@ -109,7 +109,7 @@ def backtest(
 
 def _compare(run: str, from_ms: int, to_ms: int, bundle: Path | None, out: Path | None, json: bool) -> None:
     from control.jobs import compare as job
-    from engine.comparison import CAUSES
+    from engine.backtest.comparison import CAUSES
 
     with open_store() as store, progress_bar("backtest") as progress:
         compared = job.run(store, settings(), job.Request(run, from_ms, to_ms, bundle), out, progress)

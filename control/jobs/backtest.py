@@ -10,11 +10,11 @@ from typing import Any
 import numpy.typing as npt
 
 from control.jobs.inputs import choose_symbols, history
-from engine import backtest, tearsheet
-from engine.backtest import Result
+from engine import backtest
+from engine.backtest import Result, tearsheet
+from engine.backtest.history import Progress
 from engine.config import Config
 from engine.errors import DataError
-from engine.history import Progress
 from engine.model import load
 from engine.model.gate import unseen_from
 from engine.model.opening import read_manifest

@@ -14,16 +14,15 @@ import orjson
 
 from control.jobs import backtest as job
 from control.jobs import inputs
-from engine import tearsheet
-from engine.backtest import Driver, History
-from engine.comparison import DECISION, ROUND, Comparison, Recorded, compare
+from engine.backtest import Driver, History, tearsheet
+from engine.backtest.comparison import DECISION, ROUND, Comparison, Recorded, compare
+from engine.backtest.results import Result
+from engine.backtest.ticks import mark_bars
 from engine.config import Config
 from engine.errors import DataError
 from engine.model import load
 from engine.model.registry import open_registry
-from engine.results import Result
 from engine.start import Start, start_path
-from engine.ticks import mark_bars
 from kernels.records import BAR
 from kernels.schema import TARGETS
 from store.client import Store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from control.jobs.backtest import instruments
 from control.jobs.inputs import choose_symbols, history
+from engine.backtest.history import Progress
 from engine.config import Config
-from engine.history import Progress
 from engine.model import load
 from engine.model.gate import Verdict, judge, unseen_from
 from engine.model.opening import read_manifest

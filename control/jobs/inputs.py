@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.backtest.history import History
 from engine.config import Config
 from engine.errors import DataError
-from engine.history import History
 from engine.model.labels import LabelSettings
 from engine.model.prepare import Vectors, fold
 from kernels.records import SAMPLE

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control.jobs.inputs import choose_symbols, history, label_settings, read_symbol
+from engine.backtest.history import History
 from engine.config import Config
 from engine.errors import DataError
-from engine.history import History
 from engine.model.cluster import Cluster
 from engine.model.dataset import average_uniqueness
 from engine.model.labels import Labels

@@ -14,9 +14,9 @@ from typing import Any
 
 from control.priority import lower_session
 from engine import model as models_door
+from engine.backtest.history import Progress
 from engine.config import Config
 from engine.errors import DataError
-from engine.history import Progress
 from engine.link import command
 from engine.model.building import COMPILER
 from engine.model.compiled import COMPILED_FOLDER

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.history import History
+from engine.backtest.history import History
 from engine.model.checkpoints import Checkpoints
 from engine.model.dataset import Dataset, weigh
 from engine.model.distributed import Distributed

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.history import History
+from engine.backtest.history import History
 from engine.model.dataset import Dataset
 from engine.model.labels import Labels
 from engine.model.prepare import Vectors

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import backtest
+from engine.backtest.history import Batch, Given, History, Progress
 from engine.config import Config
-from engine.history import Batch, Given, History, Progress
 from engine.model.dataset import Dataset
 
 Array = npt.NDArray[Any]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.backtest.history import History
 from engine.errors import DataError
-from engine.history import History
 from engine.model.labels import Labels, LabelSettings, label
 from kernels.features import fold_vectors
 from kernels.schema import INDEX

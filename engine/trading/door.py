@@ -1,7 +1,7 @@
 """The door of live trading: whatever reaches the order side from outside is journalled here before its effect.
 
 A replay hands the same inputs in again, at the same places among the market's, and compares what comes of them
-(`engine/replay_live.py`). What is asked of the exchange is journalled as it left, without timestamp and signature: the
+(`engine/replay/live.py`). What is asked of the exchange is journalled as it left, without timestamp and signature: the
 record follows the send, so it costs an order nothing. No record holds a key, a signature or a listen key.
 """
 

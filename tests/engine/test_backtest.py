@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import tearsheet
-from engine.backtest import KNOTS_MS, Driver, History, run
+from engine.backtest import KNOTS_MS, Driver, History, run, tearsheet
+from engine.backtest.results import Result
 from engine.config import Config, load
 from engine.errors import DataError
 from engine.market.panel import Panel
 from engine.market.rings import BarFile, bar_path
-from engine.results import Result
 from engine.sink import MarketSink
 from kernels.records import BAR, GATES, SAMPLE, TIMEFRAME_MS, Reason
 from kernels.schema import READY_BTC_BARS

@@ -10,10 +10,10 @@ import pytest
 
 from engine import journal
 from engine.backtest import Driver, History
-from engine.comparison import CAUSES, DECISION, ROUND, Comparison, Recorded, compare
+from engine.backtest.comparison import CAUSES, DECISION, ROUND, Comparison, Recorded, compare
+from engine.backtest.ticks import mark_bars
 from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.start import Start, start_path
-from engine.ticks import mark_bars
 from kernels.records import RECORDS, SAMPLE, Kind, PositionEvent
 from tests.conftest import long_run
 from tests.engine.recorded import MINUTE_MS, SYMBOLS, Day, Market, PickyModel, instruments

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import engine.model
+from engine.backtest.history import History
 from engine.config import load as load_config
 from engine.errors import DataError
-from engine.history import History
 from engine.model.bundle import write_bundle
 from engine.model.checkpoints import Checkpoints
 from engine.model.evaluate import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.history import History
+from engine.backtest.history import History
 from engine.model.checkpoints import NOTHING_KEPT, Checkpoints
 from engine.model.cluster import Cluster
 from engine.model.dataset import Dataset, build, weigh

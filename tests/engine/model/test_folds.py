@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.backtest.history import History
 from engine.errors import DataError
-from engine.history import History
 from engine.model import prepare
 from engine.model.dataset import Dataset, SymbolData, build, weigh
 from engine.model.folds import DAY_MS, EMBARGO_MS, MINUTE_MS, before_holdout, combinatorial, walk_forward

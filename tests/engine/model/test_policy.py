@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine import backtest
-from engine.history import Given, lay_out
+from engine.backtest.history import Given, lay_out
 from engine.model.dataset import Dataset
 from engine.model.evaluate import calibration, drift, pinball, policy_figures, training_bins
 from engine.model.policy import DAY_MS, Earned, Market, bootstrap, earn, out_of_fold

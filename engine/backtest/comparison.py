@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.results import Result
+from engine.backtest.results import Result
 from kernels.quiet import HIGH, LOW
 from kernels.records import GATES, TARGET_COUNT, OrderState, Reason
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.history import Grid
+from engine.backtest.history import Grid
 from engine.scratch import SCRATCH_WORDS, Scratch
 from kernels.quiet import MINUTE_MS
 from kernels.records import FEATURE_COUNT, INSTRUMENT, RECORDS, Kind

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.results import DAY_MS, Result, moment
+from engine.backtest.results import DAY_MS, Result, moment
 from kernels import metrics
 from kernels.records import Reason
 

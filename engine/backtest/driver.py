@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.assemble import Preamble, wire
+from engine.backtest.history import Batch, History, Progress, lay_out
+from engine.backtest.results import Result
+from engine.backtest.tape import Given, Tape, instrument_rows
 from engine.clock import EventClock
 from engine.config import Config
 from engine.core import Core, Vector, constants
-from engine.history import Batch, History, Progress, lay_out
 from engine.market.events import BOOK_ROW
 from engine.restore import Restored
-from engine.results import Result
-from engine.tape import Given, Tape, instrument_rows
 from engine.trading.account import Account
 from engine.trading.limits import limits_row
 from engine.trading.shadow import ShadowGateway

@@ -19,7 +19,7 @@ from engine.config import Config
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.requests import Request
 from engine.exchange.ws_api import Done
-from engine.recording import Comparator, Ended
+from engine.replay.recording import Comparator, Ended
 from engine.timers import Hold
 from engine.trading.account_watch import AccountWatch
 from engine.trading.door import Source, read_reply, write_request

@@ -29,8 +29,8 @@ from engine.market.samples import FUNDING, OPEN_INTEREST
 from engine.model.opening import open_packed
 from engine.model.registry import open_registry
 from engine.operator import CLEAR_HALT, Operator
-from engine.recording import Comparator, Difference, Differs, Ended, Recording, of_preamble
-from engine.replay_live import LiveSide
+from engine.replay.live import LiveSide
+from engine.replay.recording import Comparator, Difference, Differs, Ended, Recording, of_preamble
 from engine.restore import from_snapshot
 from engine.sink import MarketSink
 from engine.start import Start, start_path
