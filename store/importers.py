@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.records import SAMPLE, TIMEFRAME_MS, TIMEFRAMES, BarFlag, GapKind
+from kernels.settlements import settlement_hours
 from store import formats, quality, queries, writer
 from store.client import Store
 from store.errors import ImportRefused
@@ -133,11 +134,8 @@ def samples_of(series: Series, values: npt.NDArray) -> npt.NDArray:
 def funding_samples(series: Series) -> tuple[npt.NDArray, npt.NDArray]:
     """Return (SAMPLE[n] of rates scaled to 8 h, the interval of each in hours)."""
     told = series.columns.get("interval_hours")
-    if told is None:
-        step = np.diff(series.times_ms)
-        hours = round(float(np.median(step)) / 3_600_000) if len(step) else 8
-        told = np.full(len(series.times_ms), hours if hours in (1, 2, 4, 8) else 8)
-    return samples_of(series, series.columns["rate"] * 8 / told), told.astype(np.int64)
+    hours = settlement_hours(series.times_ms, 8) if told is None else told.astype(np.int64)
+    return samples_of(series, series.columns["rate"] * 8 / hours), hours
 
 
 def _references(store: Store, series: Series) -> tuple[npt.NDArray, npt.NDArray]:

@@ -47,6 +47,8 @@ class FakeExchange:
         self.handshakes = 0
         self.refuse = 0
         self.silent_streams: set[str] = set()
+        self.settlements: list[int] = []  # when funding was settled; empty: every 8 hours
+        self.funding_hours: dict[str, int] = {}
 
     async def start(self) -> None:
         app = web.Application()
@@ -108,11 +110,13 @@ class FakeExchange:
                 [row[0], *four, "0", row[6], "0", 12, "0", "0", "0"] for row, four in zip(rows, scaled, strict=True)
             ]
         if path == "/fapi/v1/fundingInfo":
-            return []
+            return [{"symbol": s, "fundingIntervalHours": hours} for s, hours in self.funding_hours.items()]
         if path == "/fapi/v1/fundingRate":
             first = -(-int(query["startTime"]) // 28_800_000) * 28_800_000
             last = min(self.now_ms, int(query.get("endTime", self.now_ms)))
-            times = range(first, last + 1, 28_800_000)
+            times: Any = range(first, last + 1, 28_800_000)
+            if self.settlements:
+                times = [t for t in self.settlements if int(query["startTime"]) <= t <= last]
             return [{"symbol": query["symbol"], "fundingRate": "0.0001", "fundingTime": t + 3} for t in times][:1000]
         if path == "/futures/data/openInterestHist":
             last = min(self.now_ms, int(query.get("endTime", self.now_ms))) // 300_000 * 300_000

@@ -18,7 +18,6 @@ from engine.exchange import filters
 from engine.exchange.budget import WeightBudget
 from engine.exchange.rest import (
     CLOSED_AFTER_MS,
-    FUNDING_PAGE,
     LAST_PRICE,
     MARK_PRICE,
     OPEN_INTEREST_DAYS,
@@ -30,12 +29,13 @@ from engine.exchange.rest import (
     closed,
 )
 from kernels.records import TIMEFRAME_MS, TIMEFRAMES
-from store import queries, writer
+from store import writer
 from store.client import Store
 
 PAGES_PER_INSERT = 24  # about 12,000 candles: an insert costs 5 ms plus 2 µs a row
 SERIES_AT_ONCE = 6
 DAY_MS = 86_400_000
+MINUTE_MS, HOUR_MS = TIMEFRAME_MS[0], TIMEFRAME_MS[2]
 WEIGHT_SHARE = 0.5
 INSERTS = {MARK_PRICE: writer.insert_mark_bars, PREMIUM_INDEX: writer.insert_premium_bars}
 
@@ -156,20 +156,15 @@ class Collector:
             await self._in_store(partial(insert, bars, "rest"))
             self._advance(len(some), name, len(bars), symbol)
 
-    async def _funding(self, symbol: str, from_ms: int, to_ms: int, hours: int) -> None:
-        first_ms = from_ms + hours * 3_600_000  # by then one rate has been settled
-        newest = await self._in_store(lambda: _newest(self._store, "funding", symbol, first_ms))
-        start = newest + 1 if newest else from_ms
-        while start < to_ms:
-            self._planned += 1
-            samples = await self._rest.funding(symbol, start, to_ms, hours)
-            if len(samples):
-                insert = partial(writer.insert_funding, self._store, symbol, samples, interval_hours=hours)
-                await self._in_store(insert)
-            self._advance(1, "funding", len(samples), symbol)
-            if len(samples) < FUNDING_PAGE:
-                break
-            start = int(samples["stamp_ms"][-1]) + 60_000
+    async def _funding(self, symbol: str, from_ms: int, to_ms: int, listed_hours: int) -> None:
+        start = await self._in_store(lambda: _first_unsettled(self._store, symbol, from_ms, to_ms, listed_hours))
+        if start >= to_ms:
+            return
+        self._planned += 1
+        samples, hours = await self._rest.funding(symbol, start, to_ms, listed_hours)
+        if len(samples):
+            await self._in_store(partial(writer.insert_funding, self._store, symbol, samples, interval_hours=hours))
+        self._advance(1, "funding", len(samples), symbol)
 
     async def _open_interest(self, symbol: str, from_ms: int, to_ms: int) -> None:
         from_ms = -(-from_ms // OPEN_INTEREST_MS) * OPEN_INTEREST_MS
@@ -239,10 +234,20 @@ def _times(
     return np.frombuffer(store.raw(sql, "RowBinary", values), "<i8").copy()
 
 
-def _newest(store: Store, table: str, symbol: str, first_ms: int) -> int:
-    """Return the newest stamp if the series begins at `first_ms` or before, else 0."""
-    stamps = _stamps(store, table, symbol, 0, queries.EVER_MS)
-    return int(stamps[-1]) if len(stamps) and stamps[0] <= first_ms else 0
+def _first_unsettled(store: Store, symbol: str, from_ms: int, to_ms: int, listed_hours: int) -> int:
+    """Return the time from which settled rates are to be asked for: behind the last one before the first hole."""
+    rows = store.rows(
+        "SELECT toUnixTimestamp64Milli(stamp_time), interval_hours FROM funding WHERE symbol = {symbol:String} "
+        "AND stamp_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
+        "AND stamp_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') ORDER BY stamp_time",
+        {"symbol": symbol, "from_ms": from_ms, "to_ms": to_ms},
+    )
+    known_ms = from_ms - MINUTE_MS
+    for number, (stamp_ms, hours) in enumerate(rows):
+        if stamp_ms - known_ms > max(hours, 0 if number else listed_hours) * HOUR_MS + MINUTE_MS:
+            break
+        known_ms = stamp_ms
+    return int(known_ms) + MINUTE_MS
 
 
 async def collect(

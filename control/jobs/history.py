@@ -14,6 +14,7 @@ from engine.exchange.filters import BRACKETS_NAME
 from engine.market.rings import BarFile, bar_path
 from engine.market.samples import MINUTE_MS, read_held, sample_path
 from kernels.records import BAR, TIMEFRAMES
+from kernels.settlements import settlement_hours
 from store import queries, writer
 from store.client import Store
 from store.native import Values
@@ -45,20 +46,14 @@ def adopt(store: Store, config: Config) -> int:
 
 
 def _adopt_samples(store: Store, config: Config, symbol: str) -> int:
-    open_interest, funding = (
-        _missing(held, stored(store, symbol))
-        for held, stored in zip(
-            read_held(sample_path(config.data_dir / "bars", symbol)),
-            (queries.open_interest, queries.funding),
-            strict=True,
-        )
-    )
+    held_interest, held_funding = read_held(sample_path(config.data_dir / "bars", symbol))
+    open_interest = _missing(held_interest, queries.open_interest(store, symbol))
+    funding = _missing(held_funding, queries.funding(store, symbol))
     if len(open_interest):
         writer.insert_open_interest(store, symbol, open_interest, "engine")
     if len(funding):
-        apart = np.diff(funding["stamp_ms"]) // MINUTE_MS / 60
-        hours = np.clip(np.rint(np.append(apart[:1], apart)), 1, 8) if len(apart) else np.full(1, 8.0)
-        writer.insert_funding(store, symbol, funding, "engine", interval_hours=hours.astype(np.int64))
+        hours = settlement_hours(held_funding["stamp_ms"], 8)[np.isin(held_funding["stamp_ms"], funding["stamp_ms"])]
+        writer.insert_funding(store, symbol, funding, "engine", interval_hours=hours)
     return len(open_interest) + len(funding)
 
 

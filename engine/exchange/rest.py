@@ -19,6 +19,8 @@ from kernels.records import TIMEFRAME_MS, TIMEFRAMES
 PAGE_BARS = 499  # weight 2: the most candles per unit of weight
 LAST_PRICE, MARK_PRICE, PREMIUM_INDEX = "klines", "markPriceKlines", "premiumIndexKlines"
 FUNDING_PAGE = 1_000
+LONGEST_FUNDING_MS = 8 * 3_600_000
+MINUTE_MS = TIMEFRAME_MS[0]
 OPEN_INTEREST_PAGE = 500
 OPEN_INTEREST_MS = 300_000
 OPEN_INTEREST_DAYS = 29  # the exchange keeps about a month
@@ -144,8 +146,12 @@ class MarketRest:
         try:
             listed = await self.get("/fapi/v1/fundingInfo", 0, FUNDING_POOL)
             return {row["symbol"]: int(row["fundingIntervalHours"]) for row in listed}
-        except (ExchangeError, KeyError, TypeError, ValueError):
+        except ExchangeError as error:
+            if error.status != 404:  # an outage says nothing: 8 h for all would be wrong for half of the contracts
+                raise
             return {}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExchangeError(200, 0, f"fundingInfo: unexpected row: {error!r}") from error
 
     async def klines(
         self,
@@ -191,19 +197,31 @@ class MarketRest:
         return whole[first]
 
     async def funding(
-        self, symbol: str, from_ms: int | None, to_ms: int | None, interval_hours: int = 8
-    ) -> npt.NDArray[Any]:
-        """Return one page of settled funding rates as SAMPLE[n] (ascending, at most 1,000)."""
-        raw = await self.get(
-            "/fapi/v1/fundingRate",
-            0,
-            FUNDING_POOL,
-            symbol=symbol,
-            startTime=from_ms,
-            endTime=to_ms,
-            limit=FUNDING_PAGE,
-        )
-        return rows.funding(raw, interval_hours)
+        self, symbol: str, from_ms: int, to_ms: int | None = None, listed_hours: int = 8
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return the rates settled in [from_ms, to_ms] as (SAMPLE[n], hours int64[n] that each ran), ascending.
+
+        It is asked from one interval earlier on: how long a rate ran is known from the one before.
+        """
+        found: list[Any] = []
+        start_ms, full = from_ms - LONGEST_FUNDING_MS - MINUTE_MS, True
+        while full:
+            page = await self.get(
+                "/fapi/v1/fundingRate",
+                0,
+                FUNDING_POOL,
+                symbol=symbol,
+                startTime=start_ms,
+                endTime=to_ms,
+                limit=FUNDING_PAGE,
+            )
+            newest, _ = rows.funding(page, listed_hours)
+            found += page
+            full = len(page) >= FUNDING_PAGE and len(newest) > 0 and int(newest["stamp_ms"][-1]) >= start_ms
+            start_ms = int(newest["stamp_ms"][-1]) + MINUTE_MS if full else start_ms
+        samples, hours = rows.funding(found, listed_hours)
+        wanted = samples["stamp_ms"] >= from_ms // MINUTE_MS * MINUTE_MS
+        return samples[wanted], hours[wanted]
 
     async def open_interest(
         self, symbol: str, from_ms: int | None = None, to_ms: int | None = None, limit: int = OPEN_INTEREST_PAGE

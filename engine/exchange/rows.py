@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from engine.errors import ExchangeError
 from kernels.records import BAR, SAMPLE, TIMEFRAME_MS, BarFlag
+from kernels.settlements import settlement_hours
 
 FUNDING_DELAY_MS = OPEN_INTEREST_DELAY_MS = 300_000  # as-of rule: usable from its stamp + 300 s
 MINUTE_MS = 60_000
@@ -53,15 +54,21 @@ def bars(rows: Any, timeframe: int, signed: bool = False) -> npt.NDArray[Any]:
     return result
 
 
-def funding(rows: Any, interval_hours: int) -> npt.NDArray[Any]:
-    """Turn fundingRate rows into SAMPLE[n]: settled Regular rates scaled to 8 h, stamps floored to the minute."""
+def funding(rows: Any, listed_hours: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Turn fundingRate rows into (SAMPLE[n], int64[n] hours): settled Regular rates scaled to 8 h by the interval that
+    each ended, stamps floored to the minute. listed_hours: the interval of the first row, which the rows do not tell.
+    """
     try:
         kept = [row for row in rows if row.get("rateType", "Regular") == "Regular"]
         stamps = [int(row["fundingTime"]) for row in kept]
-        values = [float(row["fundingRate"]) * 8.0 / interval_hours for row in kept]
+        values = [float(row["fundingRate"]) for row in kept]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ExchangeError(200, 0, f"fundingRate: unexpected row: {error!r}") from error
-    return _samples(stamps, values, FUNDING_DELAY_MS)
+    samples = _samples(stamps, values, FUNDING_DELAY_MS)
+    hours = settlement_hours(samples["stamp_ms"], listed_hours)
+    samples["value"] *= 8.0
+    samples["value"] /= hours
+    return samples, hours
 
 
 def open_interest(rows: Any) -> npt.NDArray[Any]:

@@ -147,7 +147,7 @@ class Worker:
         hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
         now_ms, path = await self._recent_ms(), folder / f"{symbol}.funding"
         if not _covers(path, now_ms, hours):
-            _write(path, await self._rest.funding(symbol, now_ms - FUNDING_DAYS * 86_400_000, None, hours))
+            _write(path, (await self._rest.funding(symbol, now_ms - FUNDING_DAYS * 86_400_000, None, hours))[0])
         if open_interest and not _holds(kept, now_ms):
             _write(folder / f"{symbol}.open_interest", await self._rest.open_interest(symbol, limit=open_interest))
 
@@ -169,25 +169,30 @@ class Worker:
 
         return {"server_ms": server_ms, "bars": await asyncio.gather(*(one(*part) for part in ranges))}
 
-    async def samples(self, kind: str, symbols: list[str], from_ms: int) -> dict[str, Any]:
-        """Fetch samples stamped from `from_ms` on; each symbol's rows leave as a `sample` event at once."""
+    async def samples(self, kind: str, symbols: list[str], from_ms: list[int]) -> dict[str, Any]:
+        """Fetch samples stamped from `from_ms` of each symbol on; its rows leave as a `sample` event at once.
+
+        The event's `hours` are those that each funding rate ran; 0 for open interest.
+        """
         counts = {"symbols": 0, "rows": 0, "faults": 0}
 
-        async def one(symbol: str) -> None:
-            hours = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
+        async def one(symbol: str, since_ms: int) -> None:
             try:
                 if kind == "funding":
-                    rows = await self._rest.funding(symbol, from_ms, None, hours)
+                    listed = self._hours.get(symbol, filters.DEFAULT_FUNDING_HOURS)
+                    rows, hours = await self._rest.funding(symbol, since_ms, None, listed)
                 else:
-                    rows = await self._rest.open_interest(symbol, from_ms, None)
+                    rows = await self._rest.open_interest(symbol, since_ms, None)
+                    hours = np.zeros(len(rows), np.int64)
             except ExchangeError:
                 counts["faults"] += 1
                 return
             counts["symbols"] += 1
             counts["rows"] += len(rows)
-            self._emit({"event": "sample", "kind": kind, "symbol": symbol, "rows": rows.tolist(), "hours": hours})
+            told = {"rows": rows.tolist(), "hours": hours.tolist()}
+            self._emit({"event": "sample", "kind": kind, "symbol": symbol} | told)
 
-        await asyncio.gather(*(one(symbol) for symbol in symbols))
+        await asyncio.gather(*(one(*asked) for asked in zip(symbols, from_ms, strict=True)))
         return counts
 
 

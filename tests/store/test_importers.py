@@ -294,6 +294,17 @@ def test_funding_as_percent_or_price_is_refused(store: Store, tmp_path: Path) ->
     assert "expected a rate as a fraction" in refusal(store, path)
 
 
+def test_rates_without_an_interval_have_that_of_their_times(store: Store, tmp_path: Path) -> None:
+    hours = [8] * 30 + [4] * 10 + [1] * 50
+    times = 1_700_006_400_000 + 3_600_000 * np.cumsum(hours)
+    frame = pl.DataFrame({"date": times + 3, "open": np.full(len(hours), 1e-4)})
+    path = tmp_path / "ETH_USDT_USDT-8h-funding_rate.feather"
+    frame.write_ipc(path)
+    assert one(store, path).state == "stored"
+    stored = queries.funding(store, "ETHUSDT")
+    np.testing.assert_array_equal(stored["value"], 1e-4 * 8 / np.array(hours))
+
+
 @pytest.mark.shared_data
 def test_the_real_feather_files(store: Store, shared_data: Path) -> None:
     outcomes = import_files(store, formats.find_files(shared_data / "klines"))

@@ -12,11 +12,13 @@ from aiohttp import web
 
 from control.jobs.collect import DAY_MS, Order, Summary, collect, missing_pages
 from control.jobs.history import adopt_brackets
+from control.jobs.inputs import settled_rates
 from engine.config import load
 from engine.errors import DataError
 from engine.exchange.filters import BRACKETS_NAME
 from engine.trading.margin import Tier, keep_brackets
-from store import queries
+from kernels.records import SAMPLE
+from store import queries, writer
 from store.client import Store, connect
 from tests.fake_exchange import FakeExchange, candle
 
@@ -90,6 +92,31 @@ async def test_an_interrupted_run_resumes_where_it_stopped(exchange: FakeExchang
     await run(exchange, store, from_ms=NOW - DAY_MS, symbols=["BTCUSDT"], mark=False, timeframes=[0])
     assert 0 < first < len(queries.bars(store, "BTCUSDT", 0)) == 1_439
     assert sum(path == "/fapi/v1/klines" for path, _ in exchange.calls) == 2  # of three pages
+
+
+async def test_a_hole_between_stored_rates_is_filled(exchange: FakeExchange, store: Store) -> None:
+    """A month imported, and the engine's own rates of today: what lies between must be asked for."""
+    order = {"symbols": ["BTCUSDT"], "mark": False, "timeframes": [], "open_interest": False}
+    await run(exchange, store, from_ms=NOW - 30 * DAY_MS, to_ms=NOW - 20 * DAY_MS, **order)
+    newest = np.zeros(6, SAMPLE)
+    newest["stamp_ms"] = NOW // 28_800_000 * 28_800_000 - 28_800_000 * np.arange(6)[::-1]
+    newest["usable_ms"], newest["value"] = newest["stamp_ms"] + 300_000, 0.0001
+    writer.insert_funding(store, "BTCUSDT", newest, "engine")
+    await run(exchange, store, from_ms=NOW - 30 * DAY_MS, **order)
+    stamps = queries.funding(store, "BTCUSDT")["stamp_ms"]
+    assert len(stamps) == 90 and (np.diff(stamps) == 28_800_000).all()
+
+
+async def test_rates_keep_the_interval_that_each_ended(exchange: FakeExchange, store: Store) -> None:
+    first = NOW // DAY_MS * DAY_MS - 3 * DAY_MS
+    hours = [8, 8, 8, 4, 4, 4]
+    exchange.settlements = [first + 3_600_000 * sum(hours[: k + 1]) for k in range(len(hours))]
+    exchange.funding_hours = {"BTCUSDT": 4}
+    order = {"symbols": ["BTCUSDT"], "mark": False, "timeframes": [], "open_interest": False}
+    await run(exchange, store, from_ms=first, **order)
+    paid = [row[2] for row in settled_rates(store, "BTCUSDT", NOW).tolist()]
+    np.testing.assert_allclose(paid, 0.0001, rtol=1e-15)
+    np.testing.assert_allclose(queries.funding(store, "BTCUSDT")["value"], 0.0001 * 8 / np.array(hours), rtol=1e-15)
 
 
 async def test_a_series_that_fails_does_not_stop_the_others(exchange: FakeExchange, store: Store) -> None:

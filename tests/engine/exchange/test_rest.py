@@ -51,10 +51,36 @@ async def test_mark_candles_know_no_volume(exchange: FakeExchange) -> None:
 
 async def test_samples_are_floored_scaled_and_usable_five_minutes_later(exchange: FakeExchange) -> None:
     async with MarketRest(exchange.rest_url, WeightBudget()) as rest:
-        rates = await rest.funding("BTCUSDT", NOW - 86_400_000, None, 4)
+        rates, _ = await rest.funding("BTCUSDT", NOW - 86_400_000)
         interest = await rest.open_interest("BTCUSDT", limit=12)
-    assert len(rates) == 3 and (rates["stamp_ms"] % 28_800_000 == 0).all() and (rates["value"] == 0.0002).all()
+    assert len(rates) == 3 and (rates["stamp_ms"] % 28_800_000 == 0).all() and (rates["value"] == 0.0001).all()
     assert len(interest) == 12 and (interest["usable_ms"] - interest["stamp_ms"] == 300_000).all()
+
+
+async def test_a_rate_is_scaled_by_the_interval_that_it_ended(exchange: FakeExchange) -> None:
+    """Contracts change from 8 to 4 and 1 hours and back: today's listing says nothing about last month's rates."""
+    day = NOW // 86_400_000 * 86_400_000 - 70 * 86_400_000
+    hours = [8] * 6 + [4] * 12 + [1] * 1_200 + [4] * 6
+    exchange.settlements = [day + 3_600_000 * sum(hours[: k + 1]) for k in range(len(hours))]
+    exchange.now_ms = exchange.settlements[-1] + 30_000
+    async with MarketRest(exchange.rest_url, WeightBudget()) as rest:
+        whole, told = await rest.funding("BTCUSDT", exchange.settlements[1], None, 4)
+        newest, alone = await rest.funding("BTCUSDT", exchange.settlements[-1] - 60_000, None, 1)
+    assert whole["stamp_ms"].tolist() == exchange.settlements[1:]  # more than one page, none left out
+    assert told.tolist() == hours[1:]
+    np.testing.assert_array_equal(whole["value"], 0.0001 * 8.0 / np.array(hours[1:]))
+    assert newest.tolist() == whole[-1:].tolist() and alone.tolist() == [4]
+
+
+async def test_an_outage_does_not_make_every_contract_fund_each_8_hours(exchange: FakeExchange) -> None:
+    exchange.funding_hours = {"ETHUSDT": 4}
+    async with MarketRest(exchange.rest_url, WeightBudget()) as rest:
+        assert await rest.funding_hours() == {"ETHUSDT": 4}
+        exchange.answers = [web.Response(status=400, text='{"code":-1000,"msg":"unknown"}')]
+        with pytest.raises(ExchangeError, match="unknown"):
+            await rest.funding_hours()
+        exchange.answers = [web.Response(status=404, text="not here")]
+        assert await rest.funding_hours() == {}
 
 
 async def test_a_429_stops_every_process_for_the_time_it_names(exchange: FakeExchange, tmp_path: Path) -> None:
@@ -112,7 +138,7 @@ async def test_a_pool_that_is_used_up_is_waited_for_and_is_no_ban(exchange: Fake
                 await asyncio.sleep(0.001)
         assert len(exchange.calls) == 1 and not asking.done()
         wall[0] += 1
-        assert len(await asyncio.wait_for(asking, 60)) == 3
+        assert len((await asyncio.wait_for(asking, 60))[0]) == 3
 
 
 async def test_exchange_info_becomes_instruments(exchange: FakeExchange, tmp_path: Path) -> None:

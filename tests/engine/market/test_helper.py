@@ -122,7 +122,7 @@ async def test_ranges_come_back_closed_only_in_order(assistant: Assistant) -> No
 async def test_instruments_samples_and_time(assistant: Assistant, tmp_path: Path) -> None:
     result = await assistant.ask("instruments", path=str(tmp_path / "instruments"))
     assert result["tradable"] == ["BTCUSDT", "ETHUSDT"] and len(filters.load(tmp_path / "instruments")) == 2
-    counts = await assistant.ask("samples", kind="open_interest", symbols=["ETHUSDT"], from_ms=NOW - 600_000)
+    counts = await assistant.ask("samples", kind="open_interest", symbols=["ETHUSDT"], from_ms=[NOW - 600_000])
     rows = [event["rows"] for event in assistant.events if event["event"] == "sample"]  # type: ignore[attr-defined]
     assert counts == {"symbols": 1, "rows": 2, "faults": 0} and len(rows[0]) == 2
     sample = await assistant.ask("time")
