@@ -33,7 +33,7 @@ ATR_15M = FEATURES.index("atr_15m")
 TIMEFRAME_COUNT, BAR_BYTES = len(TIMEFRAME_MS), BAR.itemsize
 OK, RESTARTED, KEPT = int(StepCode.OK), int(StepCode.RESTARTED), (int(StepCode.NO_BTC), int(StepCode.DUPLICATE))
 MAX_LARGER = 4_096  # 15m and 1h bars that wait to be compared with their 1m bars; 600 symbols close 1,200 at an hour
-MINUTE_MS = TIMEFRAME_MS[0]
+MINUTE_MS, HOUR_MS = TIMEFRAME_MS[0], TIMEFRAME_MS[2]
 
 
 class MarketSink:
@@ -43,7 +43,7 @@ class MarketSink:
         self.core = core
         self._panel: Panel
         self.closed: Callable[[int, int, int, Any, int], int]  # what is left of a bar that completed no vector
-        self.on_settled: Callable[[int], None] = lambda settled_ms: None
+        self.on_settled: Callable[[int, int, int], None] = lambda symbol, settled_ms, now_ms: None
         self.gap_seen = 0
         self.revisions = 0
         self.lateness = Lateness(len(core.symbols))
@@ -193,9 +193,12 @@ class MarketSink:
             self.on_next_funding(symbol, next_funding_ms, event_ms)
 
     def on_next_funding(self, symbol: int, next_funding_ms: int, event_ms: int) -> None:
-        """Take a changed time of the next settlement; one that has passed is settled."""
-        if self._next_funding[symbol] and event_ms >= self._next_funding[symbol]:
-            self.on_settled(self._next_funding[symbol])
+        """Take a changed time of the next settlement: the rates before it are settled, whether this saw it or not."""
+        interval_ms = (int(self.core.instruments["funding_hours"][symbol]) or 8) * HOUR_MS
+        told = (self._next_funding[symbol], next_funding_ms - interval_ms if next_funding_ms else 0)
+        settled_ms = max((at_ms for at_ms in told if at_ms <= event_ms), default=0)
+        if settled_ms:
+            self.on_settled(symbol, settled_ms, event_ms)
         self._next_funding[symbol] = next_funding_ms
         self._panel.on_next_funding(symbol, next_funding_ms)
 
