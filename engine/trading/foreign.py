@@ -11,22 +11,23 @@ from engine.exchange.replies import Reply
 from engine.exchange.user_data import OrderUpdate
 from engine.trading.desk import Desk
 from engine.trading.gateway import OrderEvent
-from engine.trading.live import ENDED
-from engine.trading.orders import Event
+from engine.trading.orders import Event, Order
 from engine.trading.protection import Protection
 from engine.trading.reconcile import Reconciler, Statement
 from kernels.records import Reason
 
 REMEMBERED_TRADES = 16_384
+SHARED_ID = "adl_autoclose"  # one client id for every such order, in all symbols
 SPECIAL = (
-    ("autoclose-", Reason.LIQUIDATION), ("adl_autoclose", Reason.ADL), ("settlement_autoclose-", Reason.SETTLEMENT),
+    ("autoclose-", Reason.LIQUIDATION), (SHARED_ID, Reason.ADL), ("settlement_autoclose-", Reason.SETTLEMENT),
 )  # fmt: skip
 
 
 @dataclass
 class Foreign:
-    """Books fills that belong to no open order of ours, and settles what no fill explains.
+    """Takes over orders of others that reduce our positions, and settles what no fill explains.
 
+    follow(order, now_ms): the gateway follows an order to its end, like one of ours, also past what no stream tells.
     offsets: signed quantity per symbol that is somebody else's and left alone (policy `ignore`).
     """
 
@@ -37,6 +38,7 @@ class Foreign:
     index: dict[str, int]
     alarm: Callable[[str, int, str], None]
     fee_rate: Callable[[str], float]
+    follow: Callable[[Order, int], None]
     offsets: dict[int, float] = field(default_factory=dict)
     _trades: set[tuple[int, int]] = field(default_factory=set)  # symbol and trade id: each symbol counts its own
     _order: deque[tuple[int, int]] = field(default_factory=deque)
@@ -50,40 +52,41 @@ class Foreign:
             if len(self._order) > REMEMBERED_TRADES:
                 self._trades.discard(self._order.popleft())
 
-    def on_update(self, update: OrderUpdate, now_ms: int) -> None:
-        """Take an order event of the stream."""
+    def booked(self, symbol: int, trade_id: int) -> bool:
+        """Whether a trade is booked already, under whatever name."""
+        return (symbol, trade_id) in self._trades
+
+    def on_update(self, update: OrderUpdate, now_ms: int) -> str:
+        """Take an order event of the stream; return the name under which the gateway follows its order, if it does."""
         symbol = self.index.get(update.symbol)
         if symbol is None:
             self.alarm("foreign_order", -1, f"{update.symbol} {update.client_order_id}")
-            return
-        name = update.client_order_id
-        if update.last_qty > 0.0 and (symbol, update.trade_id) not in self._trades:
-            self._fill(symbol, update, now_ms)
-        elif name in self.desk.orders and update.status in ENDED and update.status != "FILLED":
-            self.desk.on_order_event(OrderEvent(name, ENDED[update.status], now_ms, order_id=update.order_id))
+            return ""
+        name = update.client_order_id[:40]
+        if name.startswith(SHARED_ID):
+            name = f"{SHARED_ID}.{update.order_id}"
+        if name in self.desk.orders:
+            return name
+        if update.last_qty > 0.0 and not self.booked(symbol, update.trade_id):
+            order = self._adopt(name, symbol, update, now_ms)
+            if order is not None:
+                self.follow(order, now_ms)
+                return name
+        return ""
 
-    def _fill(self, symbol: int, update: OrderUpdate, now_ms: int) -> None:
+    def _adopt(self, name: str, symbol: int, update: OrderUpdate, now_ms: int) -> Order | None:
+        """Take over an order that reduces our position; None, and an alarm, for one that does not."""
         slot = self.desk.positions.slot_of[symbol]
         if slot < 0 or update.side != -int(self.desk.positions.rows[slot]["side"]):
             self.alarm("foreign_fill", symbol, f"{update.client_order_id} {update.side * update.last_qty:+g}")
             if slot >= 0:  # else it may close what the next answer books: own trades tell of it once more
                 self.remember(symbol, update.trade_id)
-            return  # the account statement follows, and reconciliation with it
-        name, row = update.client_order_id[:40], self.desk.positions.rows[slot]
-        if name not in self.desk.orders:
-            reason = self._reason(symbol, update)
-            if reason is Reason.MANUAL:
-                self.alarm("external_close", symbol, name)
-            self.desk.adopt_exit(name, slot, update.side, float(row["qty"]), reason, now_ms, update.order_id)
-        self.remember(symbol, update.trade_id)
-        self.reconciler.event(symbol, update.time_ms)
-        done = update.status == "FILLED"
-        self.desk.on_order_event(
-            OrderEvent(
-                name, Event.FILL if done else Event.PARTIAL_FILL, update.time_ms, update.last_qty, update.last_price,
-                update.fee * self.fee_rate(update.fee_asset), 0.0, update.maker, update.order_id, update.trade_id,
-            )
-        )  # fmt: skip
+            return None  # the account statement follows, and reconciliation with it
+        reason = self._reason(symbol, update)
+        if reason is Reason.MANUAL:
+            self.alarm("external_close", symbol, name)
+        qty = float(self.desk.positions.rows[slot]["qty"])
+        return self.desk.adopt_exit(name, slot, update.side, qty, reason, now_ms, update.order_id)
 
     def _reason(self, symbol: int, update: OrderUpdate) -> Reason:
         for prefix, reason in SPECIAL:
@@ -99,19 +102,37 @@ class Foreign:
         return Reason.MANUAL
 
     def on_trades(self, symbol: int, reply: Reply, now_ms: int) -> None:
-        """Take own trades over REST: whatever the stream did not tell and reduces our position."""
+        """Take own trades over REST: whatever the stream did not tell and reduces our position.
+
+        Not while an order is open, which may have been sent since the question: its trades are its own.
+        """
         if not reply.ok or not isinstance(reply.result, list):
+            return
+        if any(order.symbol == symbol for order in self.desk.orders.values()):
             return
         for row in sorted(reply.result, key=lambda row: int(row["id"])):
             slot = self.desk.positions.slot_of[symbol]
-            if slot < 0 or (symbol, int(row["id"])) in self._trades:
+            if slot < 0 or self.booked(symbol, int(row["id"])):
                 continue
             if int(row["time"]) < int(self.desk.positions.rows[slot]["opened_ms"]):
                 continue
-            self._fill(symbol, _as_update(row), now_ms)
+            self._book(symbol, _as_update(row), now_ms)
         for name, order in list(self.desk.orders.items()):
-            if order.symbol == symbol and name.startswith("rest-"):  # what REST tells is complete
+            if order.symbol == symbol:  # what REST tells is complete
                 self.desk.on_order_event(OrderEvent(name, Event.EXPIRE, now_ms))
+
+    def _book(self, symbol: int, update: OrderUpdate, now_ms: int) -> None:
+        name = update.client_order_id
+        if name not in self.desk.orders and self._adopt(name, symbol, update, now_ms) is None:
+            return
+        self.remember(symbol, update.trade_id)
+        self.reconciler.event(symbol, update.time_ms)
+        self.desk.on_order_event(
+            OrderEvent(
+                name, Event.PARTIAL_FILL, update.time_ms, update.last_qty, update.last_price,
+                update.fee * self.fee_rate(update.fee_asset), 0.0, update.maker, update.order_id, update.trade_id,
+            )
+        )  # fmt: skip
 
     def settle(self, symbol: int, stated: Statement, policy: str, now_ms: int) -> None:
         """Make our books agree with the exchange, loudly: the symbol takes no entries until a person looks."""

@@ -67,7 +67,8 @@ class LiveGateway:
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
     on_doubt(order, now_ms): an entry's fate is unknown and could not be asked for either (a hold after 429, no way).
-    on_foreign(update, now_ms): an order event that belongs to no open order of ours.
+    on_foreign(update, now_ms): an order event that belongs to no open order of ours; returns the name of the order that
+    it belongs to after all, "" if it belongs to none. booked(symbol, trade_id): a trade is booked under another name.
     on_answer(order, which, reply, now_ms): journals an input.
     fee_rate(asset): its price in USDT at this moment.
     """
@@ -84,7 +85,8 @@ class LiveGateway:
         self.on_silence: Callable[[], None] = lambda: None  # REST knew a trade that the stream did not tell
         self.on_evidence: Callable[[Order, int], None] = lambda order, now_ms: None
         self.on_doubt: Callable[[Order, int], None] = lambda order, now_ms: None
-        self.on_foreign: Callable[[OrderUpdate, int], None] = lambda update, now_ms: None
+        self.on_foreign: Callable[[OrderUpdate, int], str] = lambda update, now_ms: ""
+        self.booked: Callable[[int, int], bool] = lambda symbol, trade_id: False
         self.route_of: Callable[[Order], int] = lambda order: 0
         self.symbols, self.steps = symbols, steps
         self.counts = Counts()
@@ -129,6 +131,10 @@ class LiveGateway:
             order, order.created_ms, now_ms, booked_qty=order.filled_qty, evidence=order.filled_qty > 0.0
         )
         self._lose(self.tracks[order.client_order_id], now_ms, "open in the journal at restart")
+
+    def follow(self, order: Order, now_ms: int) -> None:
+        """Follow an order of somebody else that reduces our position to its end; its present event is yet to come."""
+        self.tracks[order.client_order_id] = Track(order, now_ms, now_ms + REPLY_WAIT_MS)
 
     def rebook(
         self, name: str, trade_id: int, qty: float, price: float, fee_usdt: float, maker: bool, time_ms: int
@@ -181,10 +187,12 @@ class LiveGateway:
     def on_update(self, update: OrderUpdate, now_ms: int) -> None:
         """Take an ORDER_TRADE_UPDATE."""
         self._now_ms = now_ms
-        track = self.tracks.get(update.client_order_id)
-        if track is None:
+        name = update.client_order_id
+        if name not in self.tracks:
             self.counts.foreign += 1
-            self.on_foreign(update, now_ms)
+            name = self.on_foreign(update, now_ms)
+        track = self.tracks.get(name)
+        if track is None:
             return
         track.order.order_id = update.order_id
         if update.trade_id and update.last_qty > 0.0:
@@ -192,7 +200,7 @@ class LiveGateway:
                 track, update.trade_id, update.last_qty, update.last_price,
                 update.fee * self.fee_rate(update.fee_asset), update.maker, update.time_ms,
             )  # fmt: skip
-        if update.client_order_id in self.tracks:
+        if name in self.tracks:
             detail = f"er={update.expiry_reason}" if update.expiry_reason != "0" else ""
             self._learn(track, update.status, update.filled_qty, now_ms, detail)
 
@@ -226,11 +234,12 @@ class LiveGateway:
         track.asks += 1
         self.counts.queries += 1
         order = track.order
-        request = Request(
-            Call.ORDER_QUERY,
-            {"symbol": self.symbols[order.symbol], "origClientOrderId": order.client_order_id},
-        )
-        self._sender.send(request, lambda reply: self._asked(order.client_order_id, reply))
+        params: dict[str, str | int] = {"symbol": self.symbols[order.symbol]}
+        if order.order_id:  # others' client ids need not be one order's alone
+            params["orderId"] = order.order_id
+        else:
+            params["origClientOrderId"] = order.client_order_id
+        self._sender.send(Request(Call.ORDER_QUERY, params), lambda reply: self._asked(order.client_order_id, reply))
 
     def _asked(self, name: str, reply: Reply) -> None:
         track = self.tracks.get(name)
@@ -312,6 +321,10 @@ class LiveGateway:
     ) -> None:  # fmt: skip
         order = track.order
         if trade_id in order.trade_ids:
+            return
+        if self.booked(order.symbol, trade_id) and not journalled:
+            order.trade_ids.add(trade_id)
+            track.booked_qty += qty
             return
         track.booked_qty += qty
         track.stated_qty = max(track.stated_qty, track.booked_qty)

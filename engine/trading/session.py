@@ -120,7 +120,7 @@ class LiveTrading:
         self.protection.refused = self.takes.refused = self.admission.imposed
         self.kill = KillLadder(desk, gateway.cancel)
         self.foreign = Foreign(
-            desk, self.protection, self.takes, self.reconciler, self._index, self.alarm, self.fees.rate
+            desk, self.protection, self.takes, self.reconciler, self._index, self.alarm, self.fees.rate, gateway.follow
         )
         gateway.fee_rate = self.fees.rate
         desk.observer = self
@@ -132,7 +132,7 @@ class LiveTrading:
         gateway.on_evidence = self._first_fill
         gateway.on_doubt = lambda order, now_ms: self._first_fill(order, now_ms, presumed=True)
         gateway.on_silence = self._stream_silent
-        gateway.on_foreign = self.foreign.on_update
+        gateway.on_foreign, gateway.booked = self.foreign.on_update, self.foreign.booked
         gateway.route_of = desk.exit_route
 
     # --- in: the private stream ---

@@ -29,11 +29,14 @@ class Holding:
 
 @dataclass
 class VenueModel:
-    """now_ms: exchange time. fill_share: part of an order that fills at once. expire_ms: flat → old stop expires."""
+    """now_ms: exchange time. fill_share: part of an order that fills at once, in `pieces` trades. expire_ms: flat → old
+    stop expires.
+    """
 
     now_ms: int = 1_800_000_000_000
     wallet: Decimal = Decimal(10_000)
     fill_share: Decimal = Decimal(1)
+    pieces: int = 1
     expire_ms: int = 50
     price: dict[str, Decimal] = field(default_factory=dict)
     held: dict[str, Holding] = field(default_factory=lambda: defaultdict(Holding))
@@ -138,7 +141,8 @@ class VenueModel:
             old = [past for past in self._past if past[0] <= self.now_ms - self.rest_lag_ms]
             held, trades, orders = old[-1][1:] if old else ({}, [], {})
         if call is Call.ORDER_QUERY:
-            order = orders.get(str(p["origClientOrderId"]))
+            named = [o for o in orders.values() if o["orderId"] == p.get("orderId")]
+            order = named[0] if named else orders.get(str(p.get("origClientOrderId")))
             return Reply(200, result=dict(order)) if order else Reply(400, -2013, "Order does not exist.")
         if call is Call.TRADES:
             rows = [t for t in trades if t["symbol"] == p["symbol"] and p.get("orderId", t["orderId"]) == t["orderId"]]
@@ -181,14 +185,17 @@ class VenueModel:
         self._ids += 1
         order = {
             "orderId": self._ids, "symbol": symbol, "clientOrderId": name, "origQty": str(qty), "side": side,
-            "executedQty": str(filled), "type": p.get("type", "MARKET"), "origType": kind or p.get("type", "MARKET"),
+            "executedQty": "0", "type": p.get("type", "MARKET"), "origType": kind or p.get("type", "MARKET"),
             "reduceOnly": p.get("reduceOnly") == "true", "updateTime": self.now_ms,
         }  # fmt: skip
         self.orders[name] = order
         self._order_event(order, "NEW", "NEW", Decimal(0), Decimal(0), 0)
         done = filled >= qty or (order["reduceOnly"] and not self.held[symbol].amount + side * filled)
-        if filled:
-            self._fill(order, symbol, side, filled, "FILLED" if done else "PARTIALLY_FILLED")
+        for piece in range(self.pieces if filled else 0):
+            last = piece == self.pieces - 1
+            part = filled / self.pieces
+            order["executedQty"] = str(filled if last else part * (piece + 1))
+            self._fill(order, symbol, side, part, "FILLED" if done and last else "PARTIALLY_FILLED")
         if not done:
             reason = "2" if p.get("type") == "LIMIT" else "9"
             self._order_event(order, "EXPIRED", "EXPIRED", Decimal(0), Decimal(0), 0, reason)
