@@ -99,6 +99,12 @@ def labels(store: Store, side: str, symbol: str, from_ms: int = 0, to_ms: int = 
     return np.frombuffer(store.raw(sql, "RowBinary", _range(symbol, from_ms, to_ms)), LABEL).copy()
 
 
+def label_settings(store: Store, side: str, symbol: str, from_ms: int = 0, to_ms: int = EVER_MS) -> set[str]:
+    """Return the hashes of the barriers and costs with which the labels of a range were made."""
+    sql = f"SELECT DISTINCT config_hash FROM labels_{side}_1m WHERE {_within('time')}"
+    return {str(row[0]) for row in store.rows(sql, _range(symbol, from_ms, to_ms))}
+
+
 def symbols(store: Store, timeframe: int = 0) -> list[str]:
     """Return the symbols that have candles of a timeframe, sorted."""
     return [

@@ -140,7 +140,7 @@ def _store(
         inside = labels["time_ms"] >= from_ms
         kept = labels[inside]
         writer.insert_labels(
-            store, side, symbol, kept, version, config_hash=config.hash(), uniqueness=uniqueness[inside]
+            store, side, symbol, kept, version, config_hash=label_settings(config).hash(), uniqueness=uniqueness[inside]
         )
         _remove_stale(store, side, symbol, from_ms, to_ms, version)
         rows[side] = kept

@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from control.jobs import label
 from control.jobs.gate import stored_market
 from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
 from control.jobs.models import store_model
+from engine.backtest.history import History
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.bundle import write_bundle
@@ -88,13 +90,36 @@ def read_dataset(
             parts.append(SymbolData(vectors.symbol, vectors.close_ms, vectors.values, long, short))
         return build(parts, horizon, folder)
     for index, symbol in enumerate(chosen):
-        _, vectors = read_symbol(store, config, symbol, request.to_ms)
+        own, vectors = read_symbol(store, config, symbol, request.to_ms)
         long, short = (queries.labels(store, side, symbol, request.from_ms, last_ms + 1) for side in ("long", "short"))
         if not len(long):
             raise DataError(f"{symbol}: no labels in the range: run `ta label` first")
+        _refuse_stale(store, config, own, {"long": long, "short": short}, request.from_ms, last_ms + 1)
         parts.append(SymbolData(symbol, vectors.close_ms, vectors.values, long, short))
         progress(f"vectors of {symbol}", index + 1, len(chosen))
     return build(parts, horizon, folder)
+
+
+def _refuse_stale(
+    store: Store, config: Config, own: History, labels: dict[str, npt.NDArray[Any]], from_ms: int, to_ms: int
+) -> None:
+    """Raise DataError unless the stored labels are those of the configured barriers and costs, and of these candles."""
+    wanted = label_settings(config).hash()
+    closes_ms = own.bars["open_ms"] + MINUTE_MS
+    for side, rows in labels.items():
+        if queries.label_settings(store, side, own.symbol, from_ms, to_ms) - {wanted}:
+            raise DataError(
+                f"{own.symbol}: stored {side} labels were made with other barriers or costs than are configured "
+                "(or by an earlier release): run `ta label` again"
+            )
+        at = np.minimum(np.searchsorted(closes_ms, rows["time_ms"]), len(closes_ms) - 1)
+        stale = (closes_ms[at] != rows["time_ms"]) | (own.bars["close"][at] != rows["entry_price"])
+        if stale.any():
+            when = np.datetime64(int(rows["time_ms"][int(np.argmax(stale))]), "ms")
+            raise DataError(
+                f"{own.symbol}: {int(stale.sum())} stored {side} labels, the first at {when}, were made of other "
+                "candles than are stored now: run `ta label` again"
+            )
 
 
 def _within(labels: npt.NDArray[Any], from_ms: int, last_ms: int) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,10 @@ class LabelSettings:
     time_limit_minutes: int = 360
     taker_fee: float = 0.0005
     half_spread: float = 0.0001
+
+    def hash(self) -> str:
+        """Return a hex hash over the settings, which is stored with each label: training takes no labels of others."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

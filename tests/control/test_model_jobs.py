@@ -23,7 +23,7 @@ from engine.errors import DataError
 from engine.link import CommandServer
 from engine.model.prepare import label_history
 from engine.model.train import TrainSettings
-from kernels.records import BAR, GapKind
+from kernels.records import BAR, BarFlag, GapKind
 from kernels.schema import TARGETS
 from store import queries, writer
 from store.client import Store, connect
@@ -86,6 +86,27 @@ def test_labels_of_both_sides_are_stored_once(store: Store, config: Config) -> N
             assert len(rows) == report.rows_long == MINUTES - 360 - report.counts["no_atr"]
     mean = store.scalar("SELECT avg(uniqueness) FROM labels_long_1m")
     assert 0 < mean < 1
+
+
+def test_labels_of_other_barriers_or_other_candles_are_not_trained_on(store: Store, config: Config) -> None:
+    """The manifest states the configured barriers and costs: the labels must be theirs, and of the stored candles."""
+    other = load(
+        None, data_dir=config.data_dir, market={"symbols": ["BTCUSDT", "ETHUSDT"]}, barriers={"tp_atr": 2.5},
+        model={"compile": False},
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"other barriers or costs.*run `ta label` again"):
+        train_job.read_dataset(store, other, train_request(), config.data_dir, lambda *_: None)
+    was = candles(1)[9_000:9_001]
+    corrected = was.copy()
+    corrected["close"] *= 1.0001
+    corrected["flags"], corrected["arrived_ms"] = BarFlag.REVISION, 1
+    writer.insert_bars(store, "ETHUSDT", 0, corrected, "rest")
+    try:
+        with pytest.raises(DataError, match=r"ETHUSDT: 1 stored long labels.*other candles.*run `ta label` again"):
+            train_job.read_dataset(store, config, train_request(), config.data_dir, lambda *_: None)
+    finally:
+        was["flags"], was["arrived_ms"] = BarFlag.REVISION, 2
+        writer.insert_bars(store, "ETHUSDT", 0, was, "rest")
 
 
 def test_no_label_crosses_a_gap_that_was_recorded(store: Store, config: Config) -> None:
