@@ -9,6 +9,7 @@ becomes it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -51,7 +52,7 @@ class _Source(Protocol):
 class Store:
     """Statements on ClickHouse, safe to use from several threads. A client whose call failed is thrown away.
 
-    Reads see each key once (`final=1`). Inserts carry a deduplication token, so that a retry stores nothing twice.
+    Reads see each key once (`final=1`): an insert that is repeated because nobody knows its fate adds nothing to them.
     """
 
     def __init__(self, source: _Source, where: str) -> None:
@@ -93,9 +94,20 @@ class Store:
             return client.command(sql, parameters=_bind(parameters))
 
     def insert_block(self, table: str, columns: Sequence[str], block: bytes, token: str = "") -> None:
-        """Insert one Native block as one insert. The same token twice stores it once."""
-        settings = {"insert_deduplication_token": token or uuid.uuid4().hex, "insert_deduplicate": 1}
-        self._retry(lambda client: client.raw_insert(table, list(columns), block, settings=settings, fmt="Native"))
+        """Insert one Native block as one insert. The same token twice stores it once.
+
+        A repeat after a connection broke goes under a token of its own: ClickHouse writes a token down before the rows
+        are in the table, and a server that was killed in between would take the repeat for a copy of what it lost.
+        """
+        named, attempts = token or uuid.uuid4().hex, itertools.count()
+
+        def insert(client: Any) -> None:
+            attempt = next(attempts)
+            known = f"{named}:{uuid.uuid4().hex}" if attempt else named
+            settings = {"insert_deduplication_token": known, "insert_deduplicate": 1}
+            client.raw_insert(table, list(columns), block, settings=settings, fmt="Native")
+
+        self._retry(insert)
 
     def hurry(self) -> None:
         """From now on no failure is waited out: this process is about to end."""

@@ -44,11 +44,12 @@ class Rows:
         run: tuple[str, str],
         symbols: list[str],
         after: Mapping[str, int],
+        held: Mapping[str, npt.NDArray[np.uint64]],
     ) -> Iterator[Block]:
         """Yield one block per table that the records at `offsets` concern.
 
         words: a whole segment; run: (engine_id, run_id); symbols: names by index, extended by INSTRUMENT records;
-        after: per table, the seq up to which it is already stored.
+        after: per table, the seq up to which it is already stored; held: per table, further seqs that are.
         """
         present = sorted({Kind(int(kind)) for kind in np.unique(kinds)} & self.stored)
         if Kind.INSTRUMENT in present:
@@ -57,6 +58,8 @@ class Rows:
             records = gather(words, offsets[kinds == kind], kind)
             for table, part, extra in self._targets(kind, records):
                 fresh = part["seq"] > after.get(table.name, 0)
+                if table.name in held:
+                    fresh &= ~np.isin(part["seq"], held[table.name])
                 if not fresh.all():
                     part = part[fresh]
                     extra = {

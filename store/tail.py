@@ -2,8 +2,11 @@
 
 One batch is a range of sequence numbers within one segment. The range is written to disk before the first insert; one
 insert is one table and one block, with a token made of engine, run, table and range. After a crash the same range is
-inserted again with the same tokens, so what had arrived is not stored twice. Where no range is on disk, the position is
-`max(seq)` of each table. A record that is not whole (yet) ends the scan; a segment is deleted only when it is passed.
+gone through again: the store is asked which of its records it has and gets the others, under tokens of their own, for
+ClickHouse writes a token down before the rows are in the table, and a kill in between leaves it without them. Tables
+that know no sequence numbers get their rows again; one there replaces that of its key. Where no range is on disk, the
+position is `max(seq)` of each table. A record that is not whole (yet) ends the scan; a segment is deleted only when it
+is passed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import mmap
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,11 +217,20 @@ class Tail:
 
     def _stored(self, key: tuple[str, int]) -> dict[str, int]:
         """Return the largest seq of this run in every table that the journal fills."""
-        names = [name for name, table in tables().items() if "seq" in table.by_name]
         which = "engine_id = {engine:String} AND run_id = {run:String}"
-        parts = [f"SELECT '{name}' AS name, max(seq) AS last FROM `{name}` WHERE {which}" for name in names]
+        parts = [f"SELECT '{name}' AS name, max(seq) AS last FROM `{name}` WHERE {which}" for name in _numbered()]
         found = self._store.rows(" UNION ALL ".join(parts), {"engine": key[0], "run": str(key[1])})
         return {str(name): int(last) for name, last in found}
+
+    def _held(self, run: _Run, last: int) -> dict[str, npt.NDArray[np.uint64]]:
+        """Return which seqs from the run's next one to `last` each of those tables holds."""
+        which = (
+            "engine_id = {engine:String} AND run_id = {run:String} AND seq >= {first:UInt64} AND seq <= {last:UInt64}"
+        )
+        parts = [f"SELECT '{name}' AS name, groupArray(seq) AS got FROM `{name}` WHERE {which}" for name in _numbered()]
+        asked = {"engine": run.names[0], "run": run.names[1], "first": run.next_seq, "last": last}
+        found = self._store.rows(" UNION ALL ".join(parts), asked)
+        return {str(name): np.array(seqs, np.uint64) for name, seqs in found}
 
     # --- one batch ---
 
@@ -263,11 +276,13 @@ class Tail:
     ) -> None:
         if not np.isin(kinds, [int(kind) for kind in self._rows.stored]).any():
             return
-        first = run.next_seq
+        first, again = run.next_seq, bool(run.until_seq)
+        held = self._held(run, last) if again else {}
         self._save(run, first, last)
         run.until_seq = last  # should an insert fail, the next call takes exactly this range again
-        for block in self._rows.blocks(words, offsets, kinds, run.names, run.symbols, run.after):
+        for block in self._rows.blocks(words, offsets, kinds, run.names, run.symbols, run.after, held):
             token = f"{run.names[0]}:{run.names[1]}:{block.table}:{first}-{last}"
+            token += f":{uuid.uuid4().hex}" if again else ""
             self._store.insert_block(block.table, block.columns, block.data, token)
             run.status.rows += block.rows
             self.rows += block.rows
@@ -327,6 +342,11 @@ class Tail:
         run.state_path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (run.folder / f"{run.names[0]}-{run.names[1]}.durable").unlink()
+
+
+def _numbered() -> list[str]:
+    """Return the tables that the journal fills and that keep its sequence numbers."""
+    return [name for name, table in tables().items() if "seq" in table.by_name]
 
 
 def _newer(key: tuple[str, int], segments: dict[tuple[str, int], list[Segment]]) -> bool:
