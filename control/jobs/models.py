@@ -76,11 +76,13 @@ def promote(
     path = registry.path(entry.model_id)
     models_door.load(path)
     before = registry.production()
-    now_ms = time.time_ns() // 1_000_000
     evidence: dict[str, Any] = {"verdict": "not examined", "detail": "forced"}
     if not force:
         evidence = _examine(store, config, registry, entry, before, actor, progress)
+        if registry.production() != before:
+            raise DataError(f"{entry.model_id} is not promoted: the production model changed while it was compared")
     told = _tell(config, "promote", actor, {"model_id": entry.model_id, "bundle_path": str(path.resolve())})
+    now_ms = time.time_ns() // 1_000_000
     registry.record(Event(entry.model_id, "production", now_ms, actor, reason, force, evidence))
     _store_states(store, registry, entry.model_id, before.model_id if before else "")
     if config.model.compile:

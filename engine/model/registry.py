@@ -1,7 +1,7 @@
 """The registry: bundles and the log of their states on any fsspec URL (`file://`, `s3://`, …).
 
     <url>/<model_id>/…                 a bundle exists once its manifest does: it is written last
-    <url>/events/<time>-<number>.json  one object per change of state; never rewritten
+    <url>/events/<time>-<number>.json  one object per change of state; never rewritten; in order of their numbers
 
 States follow from the events in order: candidate → production → retired. A rollback retires the production model and
 brings back the one before it.
@@ -106,7 +106,7 @@ class Registry:
             found = self._fs.ls(f"{self._root}/events", detail=False)
         except FileNotFoundError:  # an object store has no empty folders
             return []
-        return sorted(str(name) for name in found if str(name).endswith(".json"))
+        return sorted((str(name) for name in found if str(name).endswith(".json")), key=_place)
 
     def entries(self) -> list[Entry]:
         """Return every registered model with its state, newest publication first."""
@@ -197,3 +197,9 @@ class Registry:
             Path(path + ".new").rename(path)
         else:
             self._fs.pipe_file(path, body)
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Return what an event is sorted by: how many there were before it, since clocks are set back, then its time."""
+    file = name.rsplit("/", 1)[-1]
+    return file.split("-")[1], file

@@ -223,6 +223,30 @@ def test_the_gate_trades_the_unseen_days_and_a_second_look_needs_force(
     assert done.forced and (event.forced, event.reason) == (True, "known to lose")
 
 
+def test_a_model_that_was_compared_with_another_one_than_serves_now_is_not_promoted(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate's backtest takes minutes; what an operator does meanwhile must stand, and be the newest event."""
+    from control.jobs import gate
+    from engine.model.gate import Verdict
+
+    registry = models_job.open_registry(config)
+    newest, older = (registry.entries()[i].model_id for i in (0, 1))
+    models_job.promote(store, config, older, "test", force=True, reason="to begin with")
+    models_job.promote(store, config, newest, "test", force=True, reason="to begin with")
+    passed = Verdict("pass", "net +1", 1, 2, 30, 500, 1.0, 0.0, 0.5)
+
+    def examine(*_: object) -> Verdict:
+        models_job.rollback(store, config, "operator", "it loses")
+        return passed
+
+    monkeypatch.setattr(gate, "examine", examine)
+    with pytest.raises(DataError, match="the production model changed while it was compared"):
+        models_job.promote(store, config, newest, "test")
+    production = registry.production()
+    assert production is not None and production.model_id == older
+
+
 def test_training_on_a_cluster_labels_folds_and_trains_what_the_local_run_does(store: Store, config: Config) -> None:
     """Two real workers, which see a folder and no store: the same rows in the label tables, the same model texts."""
     from dask import distributed

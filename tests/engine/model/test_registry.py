@@ -53,3 +53,18 @@ def test_a_bundle_without_its_manifest_does_not_exist(registry: Registry, traine
     with pytest.raises(DataError, match=r"already in the registry"):
         registry.publish(trained.bundle, "quant", 1_000)
         registry.publish(trained.bundle, "quant", 2_000)
+
+
+def test_a_clock_that_was_set_back_changes_no_order(registry: Registry, trained: Trained, second) -> None:
+    """A rollback recorded by a clock that is behind must not be read as older than the promotion it takes back."""
+    registry.publish(trained.bundle, "quant", 5_000)
+    registry.publish(second, "quant", 6_000)
+    for model_id, action, time_ms in (
+        (trained.bundle.name, "production", 7_000),
+        (second.name, "production", 8_000),
+        (trained.bundle.name, "rollback", 2_000),
+    ):
+        registry.record(Event(model_id, action, time_ms, "operator"))
+    production = registry.production()
+    assert production is not None and production.model_id == trained.bundle.name
+    assert [event.action for event in registry.events()][-1] == "rollback"
