@@ -1,16 +1,17 @@
-"""The configuration: one TOML file, every key overridable by `TA_<SECTION>__<KEY>`, all faults reported at once."""
+"""The configuration: one TOML file, the environment over it (`TA_<SECTION>__<KEY>`), the command line over both."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.errors import ConfigError
 
@@ -22,7 +23,9 @@ class Section(BaseModel):
 class ExchangeConfig(Section):
     """Which exchange, and its addresses when it is not one of the named ones."""
 
-    name: Literal["binance", "demo", "sim"] = "sim"
+    name: Literal["binance", "demo", "sim"] = Field(
+        "sim", description="binance: the real one; demo: its demo trading; sim: `ta simulator` on simulator.port"
+    )
     rest_url: str = Field("", description="base of REST calls; empty: by name")
     stream_url: str = Field("", description="base of /public, /market and /private streams; empty: by name")
     ws_api_url: str = Field("", description="WebSocket API for orders; empty: by name")
@@ -31,60 +34,68 @@ class ExchangeConfig(Section):
 
 
 class MarketConfig(Section):
-    symbols: list[str] = Field(["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"], max_length=1023)
-    btc_symbol: str = "BTCUSDT"
+    symbols: list[str] = Field(
+        ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"], max_length=1023, description="what is watched and traded"
+    )
+    btc_symbol: str = Field("BTCUSDT", description="the market's leader in the features of all; watched always")
     warmup_bars: int = Field(1_500, ge=300, description="bars folded at start per timeframe")
-    btc_warmup_bars: int = Field(6_000, ge=1_500)
+    btc_warmup_bars: int = Field(6_000, ge=1_500, description="the same of btc_symbol")
     ring_bars: int = Field(2_048, ge=2_048, description="bars kept per symbol and timeframe in the bar files")
-    btc_ring_bars: int = Field(8_192, ge=8_192)
+    btc_ring_bars: int = Field(8_192, ge=8_192, description="the same of btc_symbol")
     deadline_ms: int = Field(2_500, ge=500, description="a vector complete only later is never traded")
     store_features: list[str] = Field([], description="symbols whose full vectors go to features_1m|15m|1h")
 
 
 class DecisionConfig(Section):
-    min_er: float = Field(0.0, description="least expected net return")
-    max_tail: float = Field(0.03, gt=0, description="q05 must be at least minus this")
+    min_er: float = Field(0.0, description="least expected net return, a fraction of the entry price")
+    max_tail: float = Field(
+        0.03, gt=0, description="the predicted 5 % quantile of the return must be at least minus this"
+    )
     max_mae_atr: float = Field(1.0, gt=0, description="most expected adverse excursion, in 15m ATR over close")
-    min_hold_minutes: float = 1.0
-    max_hold_minutes: float = 360.0
+    min_hold_minutes: float = Field(1.0, description="least predicted holding time")
+    max_hold_minutes: float = Field(360.0, description="most predicted holding time")
 
 
 class BarrierConfig(Section):
-    tp_atr: float = Field(1.5, gt=0)
-    sl_atr: float = Field(1.0, gt=0)
-    time_limit_minutes: int = Field(360, ge=1)
+    tp_atr: float = Field(1.5, gt=0, description="take profit, in 15m ATR from the close of the decision")
+    sl_atr: float = Field(1.0, gt=0, description="stop loss, in 15m ATR from that close")
+    time_limit_minutes: int = Field(360, ge=1, description="a position is closed when it is this old")
 
 
 class RiskConfig(Section):
-    risk_fraction: float = Field(0.005, gt=0, le=0.1, description="equity lost at one ATR against us")
-    max_notional_usdt: float = Field(50_000.0, gt=0)
-    max_total_notional_usdt: float = Field(200_000.0, gt=0)
+    risk_fraction: float = Field(0.005, gt=0, le=0.1, description="of the equity, lost at one 15m ATR against us")
+    max_notional_usdt: float = Field(50_000.0, gt=0, description="of one position")
+    max_total_notional_usdt: float = Field(200_000.0, gt=0, description="of all open positions together")
     max_leverage: float = Field(5.0, gt=0, description="total notional over equity")
-    max_positions: int = Field(20, ge=1, le=1_000)
+    max_positions: int = Field(20, ge=1, le=1_000, description="open at the same time")
     book_share: float = Field(0.5, gt=0, description="at most this share of the best level's quantity; see docs")
-    max_day_loss: float = Field(0.05, gt=0, le=1, description="fraction of the day's first equity")
-    max_drawdown: float = Field(0.2, gt=0, le=1)
+    max_day_loss: float = Field(
+        0.05, gt=0, le=1, description="fraction of the UTC day's first equity; no entries beyond"
+    )
+    max_drawdown: float = Field(0.2, gt=0, le=1, description="fraction of the highest equity; no entries beyond")
     correlation: float = Field(0.8, gt=0, le=1, description="1m returns of 4 h that correlate so move together")
     max_correlated_usdt: float = Field(
         100_000.0, gt=0, description="notional that may win and lose together; looked at when nothing else refuses"
     )
-    max_losing_streak: int = Field(12, ge=1)
+    max_losing_streak: int = Field(
+        12, ge=1, description="losing trades in a row, over all symbols; no entries from there"
+    )
     cooldown_minutes: int = Field(5, ge=0, description="per symbol, after a stop loss")
-    max_spread_bps: float = Field(10.0, gt=0)
-    max_data_age_ms: int = Field(5_000, ge=100)
+    max_spread_bps: float = Field(10.0, gt=0, description="ask over bid, in 0.01 % of their middle")
+    max_data_age_ms: int = Field(5_000, ge=100, description="of mark price and book at a decision")
     max_funding: float = Field(0.01, gt=0, description="most funding due before the time limit, a fraction of notional")
     start_equity_usdt: float = Field(10_000.0, gt=0, description="shadow mode's wallet")
 
 
 class CostConfig(Section):
-    taker_fee: float = Field(0.0005, ge=0)
+    taker_fee: float = Field(0.0005, ge=0, description="per leg, a fraction of notional")
     half_spread: float = Field(0.0001, ge=0, description="per leg; used by labels and backtests, not by shadow fills")
-    max_slip_bps: float = Field(5.0, ge=0)
+    max_slip_bps: float = Field(5.0, ge=0, description="an entry's price limit beyond the best one, in 0.01 %")
     latency_ms: float = Field(20.0, ge=0, description="shadow: order to fill")
 
 
 class JournalConfig(Section):
-    segment_mib: int = Field(64, ge=1, le=4_096)
+    segment_mib: int = Field(64, ge=1, le=4_096, description="size of a journal file, allocated one ahead")
     flush_ms: int = Field(200, ge=10, description="most that a power cut can lose of orders, fills and positions")
     keep_segments: int = Field(
         16, ge=1, description="of each engine, though they are stored; a run replays while its first one is there"
@@ -102,7 +113,9 @@ class LiveConfig(Section):
         "guard", description="a position changed by somebody else: guard all of it, or only ours; the symbol is halted"
     )
     leverage: int = Field(5, ge=1, le=125, description="set per symbol at start where it differs")
-    margin_type: Literal["CROSSED", "ISOLATED"] = "CROSSED"
+    margin_type: Literal["CROSSED", "ISOLATED"] = Field(
+        "CROSSED", description="set per symbol at start where it differs"
+    )
     second_exit_ms: int = Field(
         300, ge=50, description="a second exit order over another connection after this silence"
     )
@@ -127,15 +140,15 @@ class StoreConfig(Section):
 
 
 class ControlConfig(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(7101, ge=0, le=65_535)
-    behind_proxy: bool = False
-    tls_cert: str = ""
-    tls_key: str = ""
+    host: str = Field("127.0.0.1", description="address to bind; not loopback needs TLS or behind_proxy")
+    port: int = Field(7101, ge=0, le=65_535, description="of API and dashboard; 0: any free one")
+    behind_proxy: bool = Field(False, description="a proxy in front terminates TLS and names the client")
+    tls_cert: str = Field("", description="certificate chain, a PEM file")
+    tls_key: str = Field("", description="its private key, a PEM file")
     auto_start: bool = Field(
         True, description="shadow mode: open a session at start; live never does unless live_auto_start"
     )
-    live_auto_start: bool = False
+    live_auto_start: bool = Field(False, description="live mode: open a session at start, asking nobody")
 
 
 class ModelConfig(Section):
@@ -156,10 +169,14 @@ class SimulatorConfig(Section):
 
 
 class Secrets(Section):
-    api_key: SecretStr = SecretStr("")
-    api_secret: SecretStr = SecretStr("")
-    watchdog_key: SecretStr = SecretStr("")
-    watchdog_secret: SecretStr = SecretStr("")
+    api_key: SecretStr = Field(SecretStr(""), description="of the exchange, for the engine in live mode alone")
+    api_secret: SecretStr = Field(
+        SecretStr(""), description="its HMAC secret, or the text of an Ed25519 private key (PEM)"
+    )
+    watchdog_key: SecretStr = Field(
+        SecretStr(""), description="another key of the same account, for the watchdog alone"
+    )
+    watchdog_secret: SecretStr = Field(SecretStr(""), description="its secret")
     alert_urls: list[SecretStr] = Field([], description="where control sends alarms, as apprise addresses")
 
 
@@ -168,9 +185,9 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TA_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
-    data_dir: Path = Path("var")
-    engine_id: str = Field("main", pattern=r"^[a-z0-9]{1,8}$")
-    mode: Literal["shadow", "live"] = "shadow"
+    data_dir: Path = Field(Path("var"), description="everything the system writes; one engine, one folder")
+    engine_id: str = Field("main", pattern=r"^[a-z0-9]{1,8}$", description="in every stored row and client order id")
+    mode: Literal["shadow", "live"] = Field("shadow", description="shadow: paper; live: orders on an account")
     busy_poll: bool = Field(False, description="the engine never sleeps and rehearses all the time; takes a whole core")
     cpu: int = Field(
         -1, ge=-1, description="core that the engine's loop runs on and control and its jobs keep off; -1: any, shared"
@@ -199,7 +216,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the environment wins over the file
+        return init_settings, env_settings  # what is asked for by name wins over the environment
 
     def hash(self) -> str:
         """Return the hex SHA-256 over every value that can change a decision (never over secrets)."""
@@ -209,9 +226,9 @@ class Config(BaseSettings):
 
 
 def load(path: Path | None = None, **overrides: Any) -> Config:
-    """Read `path` (default: ta.toml where it exists), apply the environment and `overrides`, validate everything.
+    """Read `path` (default: ta.toml where it exists), the environment, and `overrides` (the command line's options).
 
-    Raises ConfigError with every fault found.
+    The later wins. Raises ConfigError with every fault found.
     """
     file = path or Path("ta.toml")
     values: dict[str, Any] = {}
@@ -224,20 +241,47 @@ def load(path: Path | None = None, **overrides: Any) -> Config:
             raise ConfigError([f"{file}: holds secrets but is readable by others; chmod 600 {file}"])
     elif path is not None:
         raise ConfigError([f"{file}: no such file"])
-    strays = [f"environment {name}: no such section" for name in sorted(os.environ) if _is_stray(name)]
+    faults = [fault for name in sorted(os.environ) if (fault := _stray(name))]
+    if broken := [fault for name in sorted(os.environ) if (fault := _unreadable(name))]:
+        raise ConfigError(broken + faults)
+    environment = EnvSettingsSource(Config)()
     try:
-        config = Config(**_merge(values, overrides))
+        config = Config(**_merge(_merge(values, environment), overrides))
     except ValidationError as error:
-        raise ConfigError([_fault(file, item) for item in error.errors()] + strays) from error
-    if strays:
-        raise ConfigError(strays)
+        sources = (("command line", overrides), ("environment", environment), (str(file), values))
+        raise ConfigError([_fault(sources, item) for item in error.errors()] + faults) from error
+    if faults:
+        raise ConfigError(faults)
     return config
 
 
-def _is_stray(name: str) -> bool:
-    """Whether an environment variable is meant for this configuration and would be passed over in silence."""
-    section, nested, _ = name.removeprefix("TA_").partition("__")
-    return name.startswith("TA_") and bool(nested) and section.lower() not in Config.model_fields
+def _stray(name: str) -> str:
+    """Say what is wrong with an environment variable that is meant for us and would be passed over in silence."""
+    section, nested, _ = name.removeprefix("TA_").lower().partition("__")
+    if not name.startswith("TA_"):
+        return ""
+    if nested:
+        return "" if section in Config.model_fields else f"environment {name}: no such section"
+    for known, field in Config.model_fields.items():
+        key = section.removeprefix(f"{known}_")
+        if key != section and key in getattr(field.annotation, "model_fields", {}):
+            return f"environment {name}: no such key; {known}.{key} is TA_{known.upper()}__{key.upper()}"
+    return ""
+
+
+def _unreadable(name: str) -> str:
+    """Say so if an environment variable of a list is not JSON. Its value is not shown: it may be a secret."""
+    section, _, key = name.removeprefix("TA_").lower().partition("__")
+    keys = (
+        getattr(Config.model_fields[section].annotation, "model_fields", {}) if section in Config.model_fields else {}
+    )
+    if not name.startswith("TA_") or key not in keys or get_origin(keys[key].annotation) is not list:
+        return ""
+    try:
+        json.loads(os.environ[name])
+    except ValueError:
+        return f"""environment {name}: {section}.{key}: expected a list in JSON, such as '["one","two"]'"""
+    return ""
 
 
 def without_keys(config: Config) -> Config:
@@ -259,10 +303,12 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _fault(file: Path, item: Any) -> str:
+def _fault(sources: tuple[tuple[str, dict[str, Any]], ...], item: Any) -> str:
+    """Return one fault: where the value comes from, which key it is, what is wrong, what was given."""
     key = ".".join(str(part) for part in item["loc"])
-    variable = "TA_" + "__".join(str(part) for part in item["loc"]).upper()
-    source = f"environment {variable}" if variable in os.environ else str(file)
+    source = next((name for name, values in sources if _holds(values, item["loc"])), sources[-1][0])
+    if source == "environment":
+        source = "environment TA_" + "__".join(str(part) for part in item["loc"]).upper()
     got = (
         ""
         if item["type"] in ("missing", "extra_forbidden") or key.startswith("secrets")
@@ -270,3 +316,14 @@ def _fault(file: Path, item: Any) -> str:
     )
     message = "no such key" if item["type"] == "extra_forbidden" else item["msg"]
     return f"{source}: {key}: {message}{got}"
+
+
+def _holds(values: Any, path: tuple[Any, ...]) -> bool:
+    """Whether `values` says something at `path`, or at the list that it leads into."""
+    for part in path:
+        if not isinstance(values, dict):
+            return isinstance(values, list)
+        if part not in values:
+            return False
+        values = values[part]
+    return True

@@ -32,6 +32,13 @@ GROUPS: tuple[str, ...] = (
     "replay",
 )
 
+PANELS: dict[str, tuple[str, ...]] = {  # how `ta --help` groups the commands
+    "Run": ("demo", "up", "engine", "control", "watchdog", "simulator"),
+    "Operate": ("status", "top", "start", "stop", "close", "kill", "flatten", "halt", "allow", "market", "doctor"),
+    "Data": ("collect", "import", "seed", "features", "sql"),
+    "Models and evidence": ("label", "train", "models", "backtest", "replay", "audit"),
+    "Set up": ("settings", "tokens", "alerts"),
+}
 ALONE = ("engine", "watchdog")  # commands that stand between a crash and guarded positions: nothing else is loaded
 BEFORE_COMMAND = ("--config", "--data-dir")  # global options with a value
 
@@ -67,10 +74,23 @@ def say_error(fault: object) -> None:
     __getattr__("console").print(Text.assemble(("error:", "red"), f" {fault}"), highlight=False)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"ta {version('ta-engine')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     config: Annotated[Path | None, typer.Option("--config", help="configuration file (default: ta.toml)")] = None,
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="folder for everything written")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="folder for everything written (default: var)")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and end", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Automated trading for Binance USD-M perpetual futures."""
     Settings.file, Settings.data_dir = config, data_dir
@@ -98,6 +118,17 @@ def load_groups(groups: tuple[str, ...] = GROUPS) -> None:
     if not app.registered_commands:
         for group in groups:
             importlib.import_module(f"control.cli.{group}").register(app)
+        panels = {name: panel for panel, names in PANELS.items() for name in names}
+        order = {name: at for at, name in enumerate(panels)}
+        registered: list[typing.Any] = [*app.registered_commands, *app.registered_groups]
+        for command in registered:
+            command.rich_help_panel = panels[command_name(command)]
+        app.registered_commands.sort(key=lambda command: order[command_name(command)])
+
+
+def command_name(command: typing.Any) -> str:
+    """Return what a registered command or group is called by."""
+    return str(command.name or command.callback.__name__.rstrip("_"))
 
 
 def command_of(arguments: list[str]) -> str:

@@ -11,7 +11,9 @@ import typer
 
 from control.cli.app import console, fail, settings
 from control.cli.data import open_store
+from control.cli.engine import refuse_demo_folder
 from control.cli.model import progress_bar
+from engine.config import Config
 from engine.errors import ConfigError, DataError, ExchangeError
 from kernels.records import TIMEFRAMES
 from store.errors import StoreError
@@ -58,6 +60,7 @@ def collect(
     from engine.market.routes import addresses
 
     config = settings()
+    refuse_demo_folder(config)
     url = rest_url or addresses(config).rest_url
     frames = [name.strip() for name in timeframes.split(",") if name.strip()]
     unknown = [name for name in frames if name not in TIMEFRAMES]
@@ -84,7 +87,7 @@ def collect(
                 job.collect(url, store, order, budget, lambda done, planned, what: report(what, done, planned))
             )
     except ExchangeError as error:
-        fail(f"{url}: {error}" if error.status else f"{error}; is the exchange at {url} running?", code=1)
+        fail(f"{url}: {error}" if error.status else f"{error}; {_remedy(config, url)}", code=1)
     if json:
         print(orjson.dumps(summary.json()).decode())
     else:
@@ -92,6 +95,12 @@ def collect(
         console.print(f"{summary.symbols} symbols in {summary.seconds:.1f} s: {stored or 'nothing new'}")
     if summary.faults:
         fail(*summary.faults, code=1)
+
+
+def _remedy(config: Config, url: str) -> str:
+    if config.exchange.name == "sim":
+        return f"exchange.name is 'sim': `ta simulator` serves it at {url}; TA_EXCHANGE__NAME=binance is the real one"
+    return f"is there a way from this machine to {url}?"
 
 
 def seed(json: Annotated[bool, typer.Option("--json", help="print one JSON summary")] = False) -> None:

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.app import fail, settings
+from control.cli.engine import DEMO_MARKER
 from control.cli.up import say, stop_on_signals
 
-MARKER = "demo.json"
 FINISH_S = 120.0
 FIRST_SIGNALS = 8
 
@@ -70,7 +70,7 @@ def demo(
 def fresh_folder(folder: Path) -> Path:
     """Return an empty data folder: one that an earlier demonstration filled is cleared, any other is refused."""
     folder = folder.resolve()
-    marker = folder / MARKER
+    marker = folder / DEMO_MARKER
     if folder.is_dir() and any(folder.iterdir()):
         if not marker.exists():
             fail(f"{folder}: holds other data than a demonstration's; choose another --data-dir")

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.app import fail, settings
+from engine.config import Config
 from engine.errors import ConfigError, FencedError, NotNowError
+
+DEMO_MARKER = "demo.json"  # in a folder that `ta demo` may throw away
 
 
 def register(app: typer.Typer) -> None:
@@ -23,12 +26,23 @@ def engine(
     """Run the engine alone: market data, decisions, orders, the journal. Stops on SIGTERM; closes nothing."""
     from engine.main import serve
 
+    config = settings(**overrides(mode, exchange, symbols))
+    refuse_demo_folder(config)
     try:
-        serve(settings(**overrides(mode, exchange, symbols)))
+        serve(config)
     except ConfigError as error:
         fail(*error.faults)
     except (FencedError, NotNowError) as error:
         fail(str(error), code=1)
+
+
+def refuse_demo_folder(config: Config) -> None:
+    """End the program where a real exchange's data or trades would be mixed with those of a demonstration."""
+    if config.exchange.name != "sim" and (config.data_dir / DEMO_MARKER).exists():
+        fail(
+            f"{config.data_dir}: holds the generated market and the paper trades of a demonstration, not those of "
+            f"exchange '{config.exchange.name}'; choose another folder: --data-dir, or TA_DATA_DIR"
+        )
 
 
 def overrides(mode: str, exchange: str, symbols: str) -> dict[str, Any]:

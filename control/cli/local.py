@@ -22,12 +22,19 @@ def read_engine(config: Config) -> SnapshotView | None:
     return SnapshotReader(config.data_dir).read()
 
 
+def control_url(config: Config) -> str:
+    """Return where control of this data folder says it serves; where it says nothing, what is configured."""
+    try:
+        return str(msgspec.json.decode((config.data_dir / "control.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        scheme = "https" if config.control.tls_cert else "http"
+        return f"{scheme}://{config.control.host}:{config.control.port}"
+
+
 def control_ready(config: Config) -> dict[str, Any] | None:
     """Return control's readiness, or None when it does not answer."""
-    scheme = "https" if config.control.tls_cert else "http"
-    url = f"{scheme}://{config.control.host}:{config.control.port}/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=1.0) as reply:
+        with urllib.request.urlopen(f"{control_url(config)}/readyz", timeout=1.0) as reply:
             return msgspec.json.decode(reply.read(), type=dict[str, Any])
     except urllib.error.HTTPError as error:
         try:

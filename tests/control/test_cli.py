@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from control.auth import TokenBook
-from control.cli.app import app, load_groups
+from control.cli.app import PANELS, app, load_groups
 from control.present import plain
 from engine.link import LOCK_NAME, SNAPSHOT_NAME
 from engine.market.stream import Streams
@@ -199,3 +201,45 @@ def test_market_shows_the_league_and_what_is_late(ta: Any, engine: Any, market_r
     for said in ("BTCUSDT 3 of 9", "not_json 1", "revisions 2", "-1.2 ms", "good"):
         assert said in shown.output
     assert json.loads(ta("market", "--json").output) == json.loads(json.dumps(market_report))
+
+
+def test_help_groups_every_command_and_the_version_is_told(ta: Any) -> None:
+    shown = ta("--help").output
+    for panel, names in PANELS.items():
+        part = shown.split(f" {panel} ", 1)[1].split("╰", 1)[0]
+        assert all(re.search(rf"│ {name} ", part) for name in names), panel
+    assert re.fullmatch(r"ta \d+\.\d+\.\d+\n", ta("--version").output)
+
+
+@pytest.mark.parametrize("words", [["up"], ["engine"], ["collect"]])
+def test_a_demonstrations_folder_takes_nothing_of_a_real_exchange(
+    ta: Any, data_dir: Path, words: list[str], monkeypatch: Any
+) -> None:
+    """The demo's generated BTCUSDT and its paper positions must not become history and positions of the real one."""
+    monkeypatch.setenv("TA_EXCHANGE__NAME", "binance")
+    (data_dir / "demo.json").write_text("{}")
+    shown = ta(*words)
+    assert shown.exit_code == 2 and "demonstration" in shown.output and "--data-dir" in shown.output
+    assert {path.name for path in data_dir.iterdir()} == {"demo.json"}
+
+
+def test_status_asks_control_where_it_says_it_serves(ta: Any, engine: Any, data_dir: Path) -> None:
+    """A port given to `ta control` is in no configuration that another shell sees."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (data_dir / "control.json").write_text(json.dumps({"pid": 1, "url": f"http://127.0.0.1:{server.server_port}"}))
+        assert json.loads(ta("status", "--json").output)["control"] == {"answers": True, "store": True}
+        server.shutdown()
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Control's readiness, and nothing else of it."""
+
+    def do_GET(self) -> None:
+        assert self.path == "/readyz"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"store": true}')
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
