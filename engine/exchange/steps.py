@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+NO_RULE = 1e-8  # where the exchange names no tick or step (0): the most decimals that it writes
 
 
 class Step:
@@ -18,6 +21,11 @@ class Step:
         self.text = format(exact, "f")
         self._decimals = max(0, -int(exact.as_tuple().exponent))
         self._per_unit = int(exact.scaleb(self._decimals))  # step in units of the last decimal
+
+    @staticmethod
+    def of(row: Any) -> tuple[Step, Step]:
+        """Return price step and quantity step of an INSTRUMENT row; one that is not traded may have none."""
+        return Step(float(row["tick_size"]) or NO_RULE), Step(float(row["step_size"]) or NO_RULE)
 
     def write(self, value: float) -> str:
         """Return the decimal text of the multiple nearest to `value`."""

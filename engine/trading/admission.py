@@ -89,7 +89,7 @@ class Admission:
     def relist(self, symbol: int) -> None:
         """Take a changed listing: price and quantity steps, and whether the symbol may be entered at all."""
         row = self.instruments[symbol]
-        self.gateway.steps[symbol] = Step(float(row["tick_size"])), Step(float(row["step_size"]))
+        self.gateway.steps[symbol] = Step.of(row)
         self.unlisted.pop(symbol, None)
         if why := why_untradable(row, self.settings.tradfi):
             self.unlisted[symbol] = why

@@ -1,8 +1,9 @@
 """The exit ladder: an exit goes on until the position is gone, by another route when one stays silent.
 
 First a reduce-only market order (sliced by the exchange's largest market order). No fill event for `second_ms`: a
-second one with a new id by the other route; the exchange lets only one of them reduce. A refusal, or a remainder that
-the market order left: the next round at once, after a price-band refusal as limit IOC orders at the band's edge.
+second one with a new id by the other route; the exchange lets only one of them reduce. A remainder that the market
+order left, a price-band refusal: the next round at once, as limit IOC orders at the band's edge. Any other refusal: the
+next round as the other kind of order, since the filters of the two differ (a largest market order that was lowered).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.exchange.replies import TOO_MANY
+from engine.exchange.replies import NOT_DONE_CODES, TOO_MANY
 from engine.trading.orders import Order, OrderType
 from kernels.records import OrderState, Reason
 
@@ -80,6 +81,8 @@ def note_end(run: ExitRun, order: Order, now_ms: int) -> bool:
         return False
     if order.code == PRICE_BAND_CODE or (order.order_type is OrderType.MARKET and order.state is OrderState.EXPIRED):
         run.banded = True
+    elif order.state is OrderState.REJECTED and order.code and order.code not in NOT_DONE_CODES:
+        run.banded = order.order_type is OrderType.MARKET  # it would be refused again; the other kind has other filters
     no_way = order.state is OrderState.REJECTED and not order.route
     run.next_ms = now_ms + (SLOW_MS if no_way or run.rounds >= QUICK_ROUNDS else 0)
     if order.code in TOO_MANY:

@@ -145,20 +145,24 @@ async def preflight(
     least_notional: list[float],
     known: set[str],
     production: bool,
+    unlisted: frozenset[str] = frozenset(),
 ) -> Report:
     """Ask everything, change margin type and leverage where they differ, place and cancel the canary.
 
-    known: symbols in which this system already holds a position by its own journal.
+    known: symbols in which this system already holds a position by its own journal. unlisted: those that the listing
+    does not let us trade: no place for a canary; where there is no other, what is known is guarded without one.
     """
     watched = Watched(rest)
-    report = await _look(watched, settings, engine_id, symbols, steps, least_qty, least_notional, known, production)
+    report = await _look(
+        watched, settings, engine_id, symbols, steps, least_qty, least_notional, known, production, unlisted
+    )
     report.passing = bool(report.faults and watched.unanswered)
     return report
 
 
 async def _look(
     rest: Caller, settings: LiveConfig, engine_id: str, symbols: list[str], steps: list[tuple[Step, Step]],
-    least_qty: list[float], least_notional: list[float], known: set[str], production: bool,
+    least_qty: list[float], least_notional: list[float], known: set[str], production: bool, unlisted: frozenset[str],
 ) -> Report:  # fmt: skip
     report = Report()
     config = await rest.ask(Request(Call.ACCOUNT_CONFIG))
@@ -176,10 +180,11 @@ async def _look(
         return report
     await _sweep_canaries(rest, report)
     await _symbol_settings(rest, settings, symbols, report)
-    index = next((i for i, name in enumerate(symbols) if name not in report.untraded), None)
-    if index is None:
-        report.faults.append("no symbol can be traded: " + "; ".join(f"{s}: {w}" for s, w in report.untraded.items()))
-    else:
+    index = next((i for i, name in enumerate(symbols) if name not in {*report.untraded, *unlisted}), None)
+    if index is None and not known:
+        whys = dict.fromkeys(sorted(unlisted), "not tradable by the exchange's listing") | report.untraded
+        report.faults.append("no symbol can be traded: " + "; ".join(f"{s}: {w}" for s, w in whys.items()))
+    elif index is not None:
         report.faults += await _canary(rest, symbols[index], steps[index], least_qty[index], least_notional[index])
     return report
 

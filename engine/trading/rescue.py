@@ -94,7 +94,7 @@ class Rescue:
 
     async def _protect(self, claim: Claim, held: str) -> bool:
         """Place the missing stop, again and again for two seconds; flatten where that fails."""
-        tick = Step(float(self.instruments[claim.symbol]["tick_size"]))
+        tick = Step.of(self.instruments[claim.symbol])[0]
         trigger = protect_level(claim.side, claim.sl_price, claim.atr_15m, tick)
         name = client_order_id(*self.names, claim.position_id, "p")
         since_s = self._failed_s.setdefault(claim.symbol, time.monotonic())
@@ -112,7 +112,7 @@ class Rescue:
     async def _flatten(self, claim: Claim, held: str, why: Reply) -> bool:
         row = self.instruments[claim.symbol]
         most = min(claim.qty, float(row["market_max_qty"]) or claim.qty)
-        qty = held if float(held) <= most else Step(float(row["step_size"])).floor(most)
+        qty = held if float(held) <= most else Step.of(row)[1].floor(most)
         self._exits += 1
         name = f"ta-{self.names[0]}-{base36(self.names[1])}-w{base36(time.time_ns() // 1_000_000)}{self._exits}-x"
         reply = await self.rest.call(exit_order(claim.symbol, -claim.side, qty, name, True))

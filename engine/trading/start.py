@@ -123,7 +123,7 @@ async def open_live(
             report = live.report = await preflight(
                 connection.rest, config.live, config.engine_id, symbols, live.trading.gateway.steps,
                 instruments["min_qty"].tolist(), instruments["min_notional_usdt"].tolist(), known,
-                connection.production,
+                connection.production, frozenset(symbols[i] for i in live.trading.admission.unlisted),
             )  # fmt: skip
         if report.faults:
             faults = [f"live preflight: {fault}" for fault in report.faults]

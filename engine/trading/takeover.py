@@ -65,7 +65,7 @@ class Found:
 
 def steps_of(instruments: npt.NDArray[Any]) -> list[tuple[Step, Step]]:
     """Return price step and quantity step of each INSTRUMENT row."""
-    return [(Step(float(row["tick_size"])), Step(float(row["step_size"]))) for row in instruments]
+    return [Step.of(row) for row in instruments]
 
 
 def join(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from live_rig import LiveRig
 from rig import Rig, instruments
 
 from engine.core import CHANGED
@@ -17,6 +19,7 @@ from engine.exchange import filters
 from engine.listing import ListingPoller
 from engine.trading.brackets import cap_usdt
 from engine.trading.margin import Tier
+from engine.trading.takeover import steps_of
 from kernels.decide import BIT
 from kernels.records import Kind, Reason
 
@@ -71,6 +74,25 @@ async def test_a_changed_filter_and_a_delisting_reach_the_core(tmp_path: Path) -
     assert int(rig.core.last_signals[0]["gates"]) & BIT["delivery"]
     rig.open_long(1)
     assert rig.desk.positions.count == 1, "the others go on"
+
+
+async def test_a_contract_whose_filters_are_gone_keeps_its_position_guarded_and_the_others_trading(
+    tmp_path: Path,
+) -> None:
+    rig, helper = LiveRig(tmp_path), Helper(tmp_path / "instruments.bin")
+    rig.core.on_listing = rig.trading.admission.relist
+    rig.open_long(0)
+    for name in ("tick_size", "step_size", "trading"):  # as the exchange lists what is not traded
+        helper.table[name][0] = 0.0
+    helper.table["tick_size"][1] = 0.02
+    poller = ListingPoller(helper, helper.path, rig.core)  # type: ignore[arg-type]
+    await poll(poller, 0.5)
+    await poll(poller, 61.0)
+    assert poller.changes == 2 and 0 in rig.trading.admission.unlisted and rig.gateway.steps[1][0].size == 0.02
+    rig.core.on_account_timer(rig.venue.now_ms)
+    rig.run(200)
+    assert rig.held == 0 and float(rig.venue.held["BTCUSDT"].amount) == 0.0, "left, in the exchange's own digits"
+    assert len(steps_of(helper.table)) == len(helper.table), "nor does it keep a start from the others' guards"
 
 
 def test_which_contracts_may_be_traded() -> None:

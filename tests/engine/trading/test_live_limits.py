@@ -66,6 +66,22 @@ def test_an_exit_refused_for_rate_is_tried_again_at_a_pace(tmp_path: Path, code:
     assert all(later - earlier >= 1_000 for earlier, later in itertools.pairwise(times))
 
 
+@pytest.mark.parametrize("code", [-4005, -1111, -4023])
+def test_an_exit_that_no_market_order_may_do_leaves_as_a_limit_order(tmp_path: Path, code: int) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    place = rig.venue._place
+
+    def market_orders_are_refused(p: dict[str, Any]) -> Reply:  # their filters changed; the listing is read in a minute
+        return Reply(400, code, "Quantity greater than max quantity.") if p["type"] == "MARKET" else place(p)
+
+    rig.venue._place = market_orders_are_refused  # type: ignore[method-assign]
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(100)
+    assert rig.held == 0 and float(rig.venue.held["BTCUSDT"].amount) == 0.0
+    assert len(exits_ms(rig)) == 2
+
+
 def test_a_ban_names_its_end() -> None:
     named = Reply(418, -1003, "Way too many requests; IP(1.2.3.4) banned until 1800000005000. Please use ...")
     assert named.banned_until_ms(1_800_000_000_000) == 1_800_000_005_000

@@ -65,12 +65,19 @@ class Account:
 
     call = ask
 
-    async def checked(self, production: bool = True, known: set[str] | None = None, **live: Any) -> Report:
+    async def checked(
+        self,
+        production: bool = True,
+        known: set[str] | None = None,
+        unlisted: frozenset[str] = frozenset(),
+        **live: Any,
+    ) -> Report:
         """Run the preflight."""
         steps = [(Step(0.01), Step(0.001))] * 2
         return await preflight.preflight(
-            self, LiveConfig(**live), "main", SYMBOLS, steps, [0.001] * 2, [5.0] * 2, known or set(), production
-        )
+            self, LiveConfig(**live), "main", SYMBOLS, steps, [0.001] * 2, [5.0] * 2, known or set(), production,
+            unlisted,
+        )  # fmt: skip
 
     def sent(self, call: Call) -> list[dict[str, Any]]:
         return [request.params for request in self.asked if request.call is call]
@@ -160,3 +167,15 @@ async def test_a_canary_that_is_refused_unseen_or_left_from_before() -> None:
     left = Account(algos=[{"symbol": "BTCUSDT", "clientAlgoId": "cnry-19a"}])
     assert (await left.checked()).faults == []
     assert left.sent(Call.ALGO_CANCEL)[0] == {"clientAlgoId": "cnry-19a"} and left.algos == []
+
+
+async def test_a_symbol_that_is_not_traded_keeps_no_other_from_its_guards() -> None:
+    account = Account(refuse={(Call.ALGO_PLACE, "BTCUSDT"): -4141})
+    assert (await account.checked()).faults[0].startswith("canary: a far stop was refused")
+    settling = frozenset({"BTCUSDT"})
+    assert (await account.checked(unlisted=settling)).faults == []
+    assert account.sent(Call.ALGO_PLACE)[-1]["symbol"] == "ETHUSDT"
+    nowhere = frozenset(SYMBOLS)
+    (fault,) = (await account.checked(unlisted=nowhere)).faults
+    assert fault.startswith("no symbol can be traded: BTCUSDT: not tradable by the exchange's listing; ETHUSDT")
+    assert (await account.checked(unlisted=nowhere, known={"ETHUSDT"})).faults == [], "what is held is guarded"
