@@ -12,6 +12,7 @@ from engine.config import Config
 from engine.errors import DataError
 from engine.model.labels import LabelSettings
 from engine.model.prepare import Vectors, fold
+from kernels.bars import build_bars
 from kernels.records import SAMPLE
 from store import queries
 from store.client import Store
@@ -68,19 +69,14 @@ def read_symbol(store: Store, config: Config, symbol: str, to_ms: int) -> tuple[
 
 
 def stored_bars(store: Store, symbol: str, to_ms: int) -> tuple[Array | None, ...]:
-    """Return 1m, 15m and 1h bars; a larger timeframe that does not span the 1m history is None: built from 1m."""
+    """Return 1m, 15m and 1h bars: larger ones as stored, else built of whole 1m bars; None where none is stored."""
     minutes = queries.bars(store, symbol, 0, 0, to_ms)
     found: list[Array | None] = [minutes]
-    for timeframe, step_ms in ((1, 900_000), (2, 3_600_000)):
+    for timeframe in (1, 2):
         larger = queries.bars(store, symbol, timeframe, 0, to_ms)
-        spans = (
-            len(larger)
-            and len(minutes)
-            and larger["open_ms"][0] <= minutes["open_ms"][0] + step_ms
-            and larger["open_ms"][-1] >= minutes["open_ms"][-1] - 2 * step_ms
-            and len(larger) * step_ms >= larger["open_ms"][-1] - larger["open_ms"][0]
-        )
-        found.append(larger if spans else None)
+        built = build_bars(minutes, timeframe)  # one hole would restart the fold: up to 200 bars without features
+        joined = np.concatenate([larger, built[~np.isin(built["open_ms"], larger["open_ms"])]])
+        found.append(joined[np.argsort(joined["open_ms"], kind="stable")] if len(larger) else None)
     return tuple(found)
 
 
