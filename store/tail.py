@@ -3,10 +3,9 @@
 One batch is a range of sequence numbers within one segment. The range is written to disk before the first insert; one
 insert is one table and one block, with a token made of engine, run, table and range. After a crash the same range is
 gone through again: the store is asked which of its records it has and gets the others, under tokens of their own, for
-ClickHouse writes a token down before the rows are in the table, and a kill in between leaves it without them. Tables
-that know no sequence numbers get their rows again; one there replaces that of its key. Where no range is on disk, the
-position is `max(seq)` of each table. A record that is not whole (yet) ends the scan; a segment is deleted only when it
-is passed.
+ClickHouse writes a token down before the rows are in the table, and a kill in between leaves it without them. Where no
+range is on disk, the position is `max(seq)` of each table. A record that is not whole (yet) ends the scan; a segment is
+deleted only when it is passed.
 """
 
 from __future__ import annotations
