@@ -10,6 +10,8 @@ import orjson
 from aiohttp import web
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
+from engine.exchange.rest import page_weight
+
 STEPS = {"1m": 60_000, "15m": 900_000, "1h": 3_600_000}
 
 
@@ -87,7 +89,7 @@ class FakeExchange:
         self.calls.append((path, query))
         if self.answers:
             return self.answers.pop(0)
-        self.used_weight += 2
+        self.used_weight += page_weight(int(query.get("limit", 500))) if "lines" in path.lower() else 1
         headers = {"X-MBX-USED-WEIGHT-1M": str(self.used_weight)}
         return web.json_response(self._answer(path, query), headers=headers, dumps=lambda x: orjson.dumps(x).decode())
 

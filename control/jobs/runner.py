@@ -31,6 +31,7 @@ REMEMBERED = 100  # finished jobs kept in memory; older ones are in training_job
 LOG_LINES = 200
 NICENESS = 10  # the engine and the API come first
 STOP_S = 10.0
+UNDER_WAY = ("queued", "running")
 COMMANDS = {"promote": ("models", "promote")}  # kinds whose `ta` command is not named as they are
 WIDE = "4000"  # columns: a message is one line
 VALUE = re.compile(r"^[A-Za-z0-9_.:+][A-Za-z0-9_.:+-]{0,63}$")
@@ -68,7 +69,7 @@ class JobRunner:
         self._record, self._changed = record, changed
         self._jobs: OrderedDict[str, _Running] = OrderedDict()
         self._queue: asyncio.Queue[_Running] = asyncio.Queue(QUEUED)
-        self._beside: dict[str, asyncio.Task[None]] = {}
+        self._beside: set[asyncio.Task[None]] = set()
 
     def submit(self, kind: str, options: dict[str, Any], actor: str) -> Job:
         """Queue a job. Raises ApiError 400 for an unknown kind or option, 429 when too many wait."""
@@ -85,12 +86,13 @@ class JobRunner:
 
         It goes on when nobody waits any more. Raises ApiError 409 while another one of its kind runs.
         """
-        if kind in self._beside:
+        if any(item.job.kind == kind and item.job.state in UNDER_WAY for item in self._jobs.values()):
             raise ApiError(409, "already-running", f"another job of the kind {kind} runs; see the jobs")
         running = _new(kind, arguments, actor)
         self._remember(running)
-        task = self._beside[kind] = asyncio.ensure_future(self._run(running))
-        task.add_done_callback(lambda _: self._beside.pop(kind, None))
+        task = asyncio.ensure_future(self._run(running))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
         await asyncio.wait([task], timeout=wait_s)
         return running.job, json.loads(running.document) if running.document else {}
 
@@ -115,7 +117,7 @@ class JobRunner:
     def cancel(self, job_id: str) -> bool:
         """Ask a waiting or running job to stop; return whether there was one."""
         item = self._jobs.get(job_id)
-        if item is None or item.job.state not in ("queued", "running"):
+        if item is None or item.job.state not in UNDER_WAY:
             return False
         item.cancelled = True
         if item.process is not None:
@@ -129,7 +131,7 @@ class JobRunner:
             while True:
                 await self._run(await self._queue.get())
         finally:
-            beside = list(self._beside.values())
+            beside = list(self._beside)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)

@@ -185,11 +185,12 @@ class LiveTrading:
             if update.reason in TRANSFERS:
                 account.transfer(change)
             elif update.reason == "FUNDING_FEE" and change:
-                name = update.symbol or (update.positions[0].symbol if update.positions else "")
-                slot = self.desk.positions.slot_of[self._index[name]] if name in self._index else -1
+                symbol = self._index.get(update.symbol or (update.positions[0].symbol if update.positions else ""), -1)
+                slot = self.desk.positions.slot_of[symbol] if symbol >= 0 else -1
                 if slot >= 0:
                     self.desk.book_funding(slot, change, now_ms)
-                    self.income.funded(self._index[name], change, update.time_ms)
+                if symbol >= 0:  # told after the exit it is the wallet's alone; the income history has it all the same
+                    self.income.funded(symbol, change, update.time_ms)
         for name in self.reconciler.on_account(update, now_ms):
             self.alarm("foreign_position", -1, name)
         self.desk.mark_account(now_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -130,6 +131,21 @@ async def test_a_long_promotion_goes_on_as_a_job_and_a_second_one_waits_for_its_
     assert runner.cancel(job_id)
     await until(lambda: runner.job(job_id).state == "cancelled")
     assert (await promotion(runner, "m1", "ops#1", False, "", 30.0))["actor"] == "ops#1"
+
+
+async def test_a_store_that_is_slow_to_take_a_row_keeps_no_promotion_from_the_next(jobs: Any) -> None:
+    runner, rows = jobs
+    stored = threading.Event()
+    runner._record = lambda row: stored.wait(60) if row["state"] == "done" and len(rows) == 1 else rows.append(row)
+    first = asyncio.ensure_future(promotion(runner, "m1", "ops#1", False, "", 60.0))
+    await until(lambda: [job.state for job in runner.jobs()] == ["done"])
+    try:
+        with pytest.raises(ApiError) as caught:
+            await promotion(runner, "bad", "ops#1", False, "", 60.0)
+        assert caught.value.code == "refused", "it ran"
+    finally:
+        stored.set()
+    assert (await first)["actor"] == "ops#1"
 
 
 async def test_when_control_ends_no_child_of_it_stays(jobs: Any) -> None:

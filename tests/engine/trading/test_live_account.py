@@ -18,7 +18,7 @@ from engine.trading.kill import Step as KillStep
 from engine.trading.margin import Tier
 from engine.trading.report import report
 from kernels.decide import BIT
-from kernels.records import Kind, RunState
+from kernels.records import Kind, Reason, RunState
 
 
 def test_funding_comes_from_the_event_alone(tmp_path: Path) -> None:
@@ -32,6 +32,18 @@ def test_funding_comes_from_the_event_alone(tmp_path: Path) -> None:
     rig.core.on_mark(0, 100.0, 0.01, due + 28_800_000, due + 1, 1)
     assert float(rig.desk.positions.rows[0]["funding_usdt"]) == -1.25
     agree(rig)
+
+
+def test_funding_that_is_told_after_the_exit_is_known_and_no_difference(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(400)
+    assert rig.held == 0
+    rig.venue.pay_funding("BTCUSDT", "-1.25")  # of the moment before, when it was held
+    rig.deliver()
+    assert rig.desk.account.wallet_usdt == float(rig.venue.wallet)
+    assert rig.trading.income.totals["FUNDING_FEE"][0] == -1.25, "the income history will tell of it too"
 
 
 def test_a_restart_values_what_is_held_at_its_last_marks(tmp_path: Path) -> None:
