@@ -22,6 +22,7 @@ from engine.exchange import filters
 from engine.exchange.budget import shared_path
 from engine.link import LOCK_NAME
 from engine.market.assistant import Assistant
+from engine.market.origin import claim_origin
 from engine.market.routes import addresses
 from kernels.records import INSTRUMENT, TIMEFRAMES
 
@@ -92,6 +93,7 @@ class Opening:
         self.absent = [name for name in self.symbols if name not in known]
         if self.absent and self._stored is None:
             raise ConfigError([f"market.symbols: the exchange does not list {', '.join(self.absent)}"])
+        claim_origin(self.config)
         table = np.zeros(len(self.symbols), INSTRUMENT)
         for i, name in enumerate(self.symbols):
             if name in known:

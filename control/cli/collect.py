@@ -11,7 +11,7 @@ import typer
 
 from control.cli.app import console, fail, settings
 from control.cli.data import open_store
-from control.cli.engine import refuse_demo_folder
+from control.cli.engine import refuse_other_market
 from control.cli.model import progress_bar
 from engine.config import Config
 from engine.errors import ConfigError, DataError, ExchangeError
@@ -57,10 +57,11 @@ def collect(
     """
     from control.jobs import collect as job
     from engine.exchange.budget import shared_path
+    from engine.market.origin import claim_origin
     from engine.market.routes import addresses
 
     config = settings()
-    refuse_demo_folder(config)
+    refuse_other_market(config)
     url = rest_url or addresses(config).rest_url
     frames = [name.strip() for name in timeframes.split(",") if name.strip()]
     unknown = [name for name in frames if name not in TIMEFRAMES]
@@ -88,6 +89,7 @@ def collect(
             )
     except ExchangeError as error:
         fail(f"{url}: {error}" if error.status else f"{error}; {_remedy(config, url)}", code=1)
+    claim_origin(config)
     if json:
         print(orjson.dumps(summary.json()).decode())
     else:

@@ -9,6 +9,7 @@ import typer
 from control.cli.app import fail, settings
 from engine.config import Config
 from engine.errors import ConfigError, FencedError, NotNowError
+from engine.market.origin import check_origin
 
 DEMO_MARKER = "demo.json"  # in a folder that `ta demo` may throw away
 
@@ -27,7 +28,7 @@ def engine(
     from engine.main import serve
 
     config = settings(**overrides(mode, exchange, symbols))
-    refuse_demo_folder(config)
+    refuse_other_market(config)
     try:
         serve(config)
     except ConfigError as error:
@@ -36,13 +37,17 @@ def engine(
         fail(str(error), code=1)
 
 
-def refuse_demo_folder(config: Config) -> None:
-    """End the program where a real exchange's data or trades would be mixed with those of a demonstration."""
+def refuse_other_market(config: Config) -> None:
+    """End the program where one exchange's data or trades would be mixed with another's or with a demonstration's."""
     if config.exchange.name != "sim" and (config.data_dir / DEMO_MARKER).exists():
         fail(
             f"{config.data_dir}: holds the generated market and the paper trades of a demonstration, not those of "
             f"exchange '{config.exchange.name}'; choose another folder: --data-dir, or TA_DATA_DIR"
         )
+    try:
+        check_origin(config)
+    except ConfigError as error:
+        fail(*error.faults)
 
 
 def overrides(mode: str, exchange: str, symbols: str) -> dict[str, Any]:

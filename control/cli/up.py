@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.app import Settings, console, fail, settings
-from control.cli.engine import overrides, refuse_demo_folder
+from control.cli.engine import overrides, refuse_other_market
 
 SEED_S = 180.0  # 600 symbols take some seconds
 GIVE_UP_S = 600.0  # of waiting for an engine that can be told to be reduce-only
@@ -36,7 +36,7 @@ def up(
 
     values = overrides(mode, exchange, symbols)
     config = settings(**values)
-    refuse_demo_folder(config)
+    refuse_other_market(config)
     variables = environment(values)
     logs = config.data_dir / "logs"
     control = Child(

@@ -223,6 +223,16 @@ def test_a_demonstrations_folder_takes_nothing_of_a_real_exchange(
     assert {path.name for path in data_dir.iterdir()} == {"demo.json"}
 
 
+@pytest.mark.parametrize("words", [["up"], ["engine"], ["collect"]])
+def test_a_folder_holds_the_market_of_one_exchange(ta: Any, data_dir: Path, words: list[str], monkeypatch: Any) -> None:
+    """After a rehearsal on the exchange's demo its candles must not become the real market's history."""
+    monkeypatch.setenv("TA_EXCHANGE__NAME", "binance")
+    (data_dir / "exchange").write_text("demo\n")
+    shown = ta(*words)
+    assert shown.exit_code == 2 and "market data of exchange 'demo', not of 'binance'" in shown.output
+    assert {path.name for path in data_dir.iterdir()} == {"exchange"}
+
+
 def test_status_asks_control_where_it_says_it_serves(ta: Any, engine: Any, data_dir: Path) -> None:
     """A port given to `ta control` is in no configuration that another shell sees."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.config import load
 from engine.errors import ConfigError
+from engine.market.origin import check_origin, claim_origin
 
 
 def test_every_fault_is_named_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +91,13 @@ def test_every_key_says_what_it_means() -> None:
         if not value.description
     ]
     assert silent == []
+
+
+def test_a_folder_belongs_to_the_exchange_that_answered_first(tmp_path: Path) -> None:
+    demo, real = (load(None, data_dir=tmp_path, exchange={"name": name}) for name in ("demo", "binance"))
+    check_origin(real)  # nobody has answered yet: a wrong name is no lasting harm
+    claim_origin(demo)
+    claim_origin(real)
+    check_origin(demo)
+    with pytest.raises(ConfigError, match="'demo', not of 'binance'"):
+        check_origin(real)
