@@ -24,6 +24,7 @@ GAUGES = {
     "day_pnl_usdt": "Result since the day's roll",
     "open_positions": "Open positions",
     "unprotected": "Live positions without a confirmed stop on the exchange",
+    "mark_age_ms": "Since the newest mark price of any symbol",
     "symbols": "Symbols traded",
     "symbols_ready": "Symbols with enough history",
     "symbols_halted": "Symbols halted",
@@ -80,6 +81,8 @@ class _SnapshotCollector(Collector):
         status = present.engine_status(view)
         lag = None if self._store.tail_seq is None else max(0, status.journal_seq - self._store.tail_seq)
         yield from _gauges((("ta_tail_lag_records", "Journal records not stored yet", lag),))
+        blind = ("ta_blind", "Open positions without a mark price of the last 10 s", float(len(status.blind)))
+        yield from _gauges((blind,))
         yield from _gauges((f"ta_{name}", text, getattr(status, name)) for name, text in GAUGES.items())
         state = GaugeMetricFamily("ta_run_state", "1 for the engine's present state", labels=["state"])
         for item in RunState:

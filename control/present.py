@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from control.alarms import SILENT_MS
 from control.shapes import Counters, EngineStatus, Position, Predictions, Signal
 from control.shapes_data import Disturbances, StageLatency
 from engine.config import Config
@@ -75,6 +76,8 @@ def engine_status(view: SnapshotView) -> EngineStatus:
         day_pnl_usdt=known(row["day_pnl_usdt"]),
         open_positions=int(row["open_positions"]),
         unprotected=_unprotected(view),
+        mark_age_ms=_mark_age_ms(view),
+        blind=_blind(view),
         symbols=len(view.symbols),
         symbols_ready=int(np.count_nonzero(view.symbols["ready"])),
         symbols_halted=int(np.count_nonzero(view.symbols["halted"])),
@@ -89,6 +92,19 @@ def engine_status(view: SnapshotView) -> EngineStatus:
             **{name: int(row[name]) for name in Counters.__struct_fields__ if not name.startswith("bars_")},
         ),
     )
+
+
+def _mark_age_ms(view: SnapshotView) -> int:
+    row = view.status[0]
+    newest_ms = max(int(row["started_ms"]), int(view.symbols["mark_ms"].max(initial=0)))
+    return max(0, int(row["exchange_ms"]) - newest_ms)
+
+
+def _blind(view: SnapshotView) -> list[str]:
+    row = view.status[0]
+    held = view.symbols[view.positions["symbol"][: int(row["open_positions"])]]
+    newest_ms = np.maximum(held["mark_ms"], row["started_ms"])
+    return sorted(text(name) for name in held["symbol"][row["exchange_ms"] - newest_ms > SILENT_MS].tolist())
 
 
 def _unprotected(view: SnapshotView) -> int:

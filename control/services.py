@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from control.alarms import Standing
 from control.answers import Answers
 from control.candles import CandleReads
 from control.commands import Commands
@@ -47,10 +48,12 @@ class Services:
     lists: Lists = field(default_factory=Lists, init=False)
     latest: LatestSignals = field(default_factory=LatestSignals, init=False)
     equity: EquityCurves = field(default_factory=EquityCurves, init=False)
+    alarms: Standing = field(init=False)
 
     async def page(self, listing: Listing[Row], query: Query) -> Page[Row]:
         """Return one page of a list. Raises ApiError 400 for a cursor that is not one of ours, 503 without a store."""
         return await self.lists.page(self.reader, listing, query)
 
     def __post_init__(self) -> None:
+        self.alarms = Standing(self.config)
         self.metrics = Metrics(self.engine, self.store, self.hub, self.commands)

@@ -65,6 +65,10 @@ class EngineStatus(msgspec.Struct):
     open_positions: int
     unprotected: int
     """Live positions without a confirmed stop on the exchange; 0 in shadow mode, where none can be."""
+    mark_age_ms: int
+    """Since the newest mark price of any symbol, in exchange time; since the start while there is none."""
+    blind: list[str]
+    """Symbols of open positions whose own mark price is older than 10 s: their stops cannot be judged here."""
     symbols: int
     symbols_ready: int
     symbols_halted: int
@@ -85,6 +89,14 @@ class StoreStatus(msgspec.Struct):
     lag_records: int | None
 
 
+class StandingAlarm(msgspec.Struct):
+    """An alarm whose condition has held for as long as it must; docs/ops/runbook has a page of its name."""
+
+    name: str
+    severity: Literal["warning", "critical"]
+    says: str
+
+
 class Status(msgspec.Struct):
     """Everything an operator asks first."""
 
@@ -96,6 +108,8 @@ class Status(msgspec.Struct):
     now_ms: int
     version: str
     warnings: list[str]
+    """What a person must know, in words: the alarms, and what is short of one."""
+    alarms: list[StandingAlarm] = []
 
 
 class Predictions(msgspec.Struct):

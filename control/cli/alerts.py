@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 @alerts.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False) -> None:
     """List every alarm: severity, how long its condition must hold, what it means."""
-    from control.alerts import ALARMS
+    from control.alarms import ALARMS
 
     if as_json:
         rows = [{"name": a.name, "severity": a.severity, "for_s": a.for_s, "says": a.says} for a in ALARMS]

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from control import present
+from control.alarms import ALARMS
 from control.cli.app import fail
+from control.shapes import EngineStatus, Status, StoreStatus
 from engine.config import Config
 from engine.link import SnapshotReader, SnapshotView, command
 
@@ -62,7 +64,8 @@ def send(config: Config, verb: str, args: dict[str, Any] | None = None) -> dict[
 def status_document(config: Config) -> dict[str, Any]:
     """Return what `ta status --json` prints."""
     view = read_engine(config)
-    engine = None if view is None else msgspec.to_builtins(present.engine_status(view))
+    seen = None if view is None else present.engine_status(view)
+    engine = None if seen is None else msgspec.to_builtins(seen)
     held = [] if view is None else msgspec.to_builtins(present.positions(view))
     ready = control_ready(config)
     return {
@@ -70,5 +73,14 @@ def status_document(config: Config) -> dict[str, Any]:
         "mode": engine["mode"] if engine else config.mode,
         "engine": engine,
         "positions": held,
+        "alarms": holding(config, seen),
         "control": {"answers": ready is not None, **(ready or {})},
     }
+
+
+def holding(config: Config, engine: EngineStatus | None) -> list[dict[str, str]]:
+    """Return the alarms of the engine whose condition is true at this moment, however long it has been."""
+    store = StoreStatus(True, "", "", None)  # nothing is known of it here: control answers for it
+    status = Status(False, config.mode, engine, store, 0, 0, "", [])
+    found = [alarm for alarm in ALARMS if alarm.holds(status, config)]
+    return [{"name": alarm.name, "severity": alarm.severity, "says": alarm.message(status)} for alarm in found]

@@ -98,6 +98,9 @@ def _print_status(document: dict[str, Any], config: Config) -> None:
     ]
     for name, value in rows:
         table.add_row(f"[dim]{name}[/dim]", value)
+    for alarm in document["alarms"]:
+        colour = "red" if alarm["severity"] == "critical" else "yellow"
+        table.add_row(f"[{colour}]alarm[/]", f"{alarm['says']} [dim](run-book: {alarm['name']})[/dim]")
     out.print(table)
     held = document["positions"]
     if held:

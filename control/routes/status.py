@@ -12,8 +12,10 @@ from control.answers import SNAPSHOT, Life, answered
 from control.auth import now_ms
 from control.problems import documented
 from control.services import VERSION, Services
-from control.shapes import EngineStatus, Positions, Signals, Status
+from control.shapes import EngineStatus, Positions, Signals, StandingAlarm, Status
 
+SAID = ("engine_silent", "engine_halted", "reduce_only", "unprotected", "journal_full", "no_model", "store_down")
+"""Alarms that `_warnings` says in words of its own, and at once."""
 SYMBOL = r"^[A-Z0-9_]{1,24}$"
 LATEST = Life(0.25, 0.25)  # 600 symbols take 15 ms to put together, and decisions come once a minute
 SymbolFilter = Annotated[str | None, Parameter(query="symbol", pattern=SYMBOL, description="only this symbol")]
@@ -34,7 +36,7 @@ def current_status(services: Services) -> Status:
     view = services.engine.snapshot()
     engine = None if view is None else present.engine_status(view)
     store = services.store.status(None if engine is None else engine.journal_seq)
-    return Status(
+    found = Status(
         trading=engine is not None and engine.alive and engine.state == "running",
         mode=services.config.mode if engine is None else engine.mode,
         engine=engine,
@@ -44,6 +46,11 @@ def current_status(services: Services) -> Status:
         version=VERSION,
         warnings=_warnings(engine, services),
     )
+    for alarm in services.alarms.look(found):
+        found.alarms.append(StandingAlarm(alarm.name, alarm.severity, alarm.message(found)))
+        if alarm.name not in SAID:
+            found.warnings.append(alarm.message(found))
+    return found
 
 
 def _warnings(engine: EngineStatus | None, services: Services) -> list[str]:

@@ -139,7 +139,7 @@ def main(data_dir: Path) -> None:
     view.status["run_state"], view.status["exchange_ms"] = RunState.RUNNING, now_ms
     view.status["started_ms"] = view.status["session_ms"] = now_ms - 3_600_000
     view.status["model_id"], view.status["backend"] = b"20261122T120000-abcdef01", b"packed"
-    view.signals["decision_ms"] = now_ms
+    view.signals["decision_ms"] = view.symbols["mark_ms"] = now_ms
     view.positions["opened_ms"] = now_ms - 900_000
     book = TokenBook(data_dir / "tokens.json")
     tokens = {scope.value: book.create(scope.value, scope) for scope in Scope}

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from control.alerts import AGAIN_S, ALARMS, REPEAT_S, Judge, apprise_notifier
+from control.alarms import ALARMS, SILENT_MS, Standing
+from control.alerts import AGAIN_S, REPEAT_S, Judge, apprise_notifier
 from control.routes.status import current_status
 from control.shapes import Status
 from engine.config import Config
@@ -63,6 +64,8 @@ def test_a_condition_that_flickers_is_not_told(status: Status) -> None:
         ({"drawdown": 0.17}, "drawdown"),  # 80 % of 0.2 is 0.16
         ({"equity_usdt": 9_590.0, "day_pnl_usdt": -410.0}, "day_loss"),  # 80 % of 5 % of 10,000 is 400
         ({"clock_offset_ms": -1_500.0}, "clock_offset"),
+        ({"mark_age_ms": SILENT_MS + 1}, "market_silent"),
+        ({"blind": ["ETHUSDT"]}, "market_silent"),
     ],
 )
 def test_each_condition_raises_its_alarm_and_a_dead_engine_does_not(status: Status, fields: Any, alarm: str) -> None:
@@ -73,6 +76,36 @@ def test_each_condition_raises_its_alarm_and_a_dead_engine_does_not(status: Stat
     dead = Judge(Config())
     dead.look(changed(bad, alive=False), 0)
     assert names(dead.look(changed(bad, alive=False), 61)) == [("engine_silent", True)]
+
+
+def test_prices_that_stop_coming_are_seen_from_the_snapshot(services: Any, engine: Any) -> None:
+    """All streams were cut, four positions were open, and the page said: running, no warnings, everything green."""
+    state, symbols = engine.snapshot.view.status, engine.snapshot.view.symbols
+    state["started_ms"], state["exchange_ms"] = 1_000_000, 1_060_000
+    symbols["mark_ms"] = [1_059_000, 1_059_500, 1_030_000]
+    found = current_status(services).engine
+    assert found is not None and (found.mark_age_ms, found.blind) == (500, [])
+    symbols["mark_ms"] = [1_059_000, 1_049_999, 1_059_000]
+    found = current_status(services).engine
+    assert found is not None and (found.mark_age_ms, found.blind) == (1_000, ["ETHUSDT"])  # the one that is held
+    symbols["mark_ms"] = 0  # none since the start
+    found = current_status(services).engine
+    assert found is not None and (found.mark_age_ms, found.blind) == (60_000, ["ETHUSDT"])
+
+
+def test_an_alarm_stands_once_it_has_held_and_is_shown_with_the_status(services: Any, engine: Any) -> None:
+    now = [100.0]
+    services.alarms = Standing(services.config, lambda: now[0])
+    assert current_status(services).alarms == []
+    engine.snapshot.view.status["day_pnl_usdt"] = -1_000.0  # no delay
+    engine.snapshot.view.status["model_id"] = b""  # 60 s
+    shown = current_status(services)
+    assert [(item.name, item.severity) for item in shown.alarms] == [("day_loss", "critical")]
+    assert any("day's loss limit" in text for text in shown.warnings)
+    now[0] += 61
+    assert [item.name for item in current_status(services).alarms] == ["day_loss", "no_model"]
+    engine.snapshot.view.status["day_pnl_usdt"] = 0.0
+    assert [item.name for item in current_status(services).alarms] == ["no_model"]
 
 
 def test_halted_symbols_are_named(status: Status) -> None:

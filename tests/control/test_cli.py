@@ -41,6 +41,14 @@ def test_status_shows_the_engine_and_its_positions(ta: Any, engine: Any) -> None
     assert document["control"] == {"answers": False} and document["positions"][0]["symbol"] == "ETHUSDT"
 
 
+def test_status_says_what_is_wrong_without_control(ta: Any, engine: Any) -> None:
+    assert "alarm" not in ta("status").output
+    engine.snapshot.view.status["exchange_ms"] = 60_000  # and no mark price has come since 0
+    shown = " ".join(ta("status").output.split())  # however wide the console is
+    assert "no mark prices arrive" in shown and "ETHUSDT" in shown and "run-book: market_silent" in shown
+    assert [item["name"] for item in json.loads(ta("status", "--json").output)["alarms"]] == ["market_silent"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(114782.3, "114782.3"), (12_345_678.0, "12345678"), (1.234e-05, "0.00001234"), (67047.79391166, "67047.7939"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from control.alerts import ALARMS
+from control.alarms import ALARMS
 from control.reference import DOCS, PAGES, current
 
 

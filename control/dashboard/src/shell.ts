@@ -114,7 +114,9 @@ function strip(): HTMLElement {
     const told = Date.now() - restarted < RESTART_TOLD_MS ? [`The engine was restarted at ${new Date(restarted).toLocaleTimeString()}`] : [];
     const warnings = live.fresh ? [...(newest?.warnings ?? []), ...told] : ["Connection to the control process lost. Trying again; what you see is the last that was seen."];
     alarm.hidden = warnings.length === 0;
-    alarm.className = ok ? "warn" : "bad";
+    const standing = newest?.alarms ?? [];
+    alarm.className = ok && !standing.some((item) => item.severity === "critical") ? "warn" : "bad";
+    alarm.title = standing.map((item) => `run-book: docs/ops/runbook/${item.name}.md`).join("\n");
     put(alarm, warnings.map((text) => text.replace(/^./, (c) => c.toUpperCase())).join(" · "));
     document.body.classList.toggle("stale", !ok);
     document.title = `${newest?.trading ? "●" : "○"} ${newest?.mode ?? ""} ${signed(engine?.day_pnl_usdt)} – Trading engine`;

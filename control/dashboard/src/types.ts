@@ -6,13 +6,14 @@ export interface Engine {
   heartbeat_age_ms: number; started_ms: number; exchange_ms: number; clock_offset_ms: number | null;
   session_id: number; session_ms: number; model_id: string; backend: string; schema_hash: string; config_hash: string;
   equity_usdt: number | null; wallet_usdt: number | null; peak_equity_usdt: number | null; drawdown: number | null;
-  day_pnl_usdt: number | null; open_positions: number; symbols: number; symbols_ready: number; symbols_halted: number;
+  day_pnl_usdt: number | null; open_positions: number; mark_age_ms: number; blind: string[]; symbols: number; symbols_ready: number; symbols_halted: number;
   journal_seq: number; journal_full: boolean; rss_bytes: number; counters: Record<string, number>;
 }
 export interface Status {
   trading: boolean; mode: string; engine: Engine | null;
   store: { ok: boolean; kind: string; detail: string; lag_records: number | null };
   control_started_ms: number; now_ms: number; version: string; warnings: string[];
+  alarms: { name: string; severity: "warning" | "critical"; says: string }[];
 }
 export interface Signal {
   seq: number; symbol: string; decision_ms: number; side: Side; entered: boolean; late: boolean; refused_by: string[];
