@@ -157,7 +157,7 @@ VALID = {
     "orderId": "8389000000", "origClientOrderId": "a", "leverage": "5", "marginType": "CROSSED",
     "algoType": "CONDITIONAL", "triggerPrice": "50000", "dualSidePosition": "false", "amount": "1",
     "countdownTime": "0", "algoId": "2000000000",
-    "startTime": "1795000000000", "endTime": "1795100000000",
+    "startTime": str(int(time.time() - 40_000) * 1_000), "endTime": str(int(time.time()) * 1_000),
 }  # fmt: skip
 EXTRA = [
     "reduceOnly",

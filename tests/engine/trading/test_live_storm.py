@@ -24,6 +24,7 @@ from tests.conftest import long_run
 
 SYMBOL_COUNT = 4
 NAKED_S = 3.5  # the two seconds, what an exit takes, and a machine that does other things too
+LONGEST_TURN_S = 0.05  # between two looks; what a machine holds the process up for longer is nobody's delay
 BLOCKED_S = 25.0  # where no request could reach the exchange for a while, or no answer us
 OPEN_RISK = {
     "cooldown_minutes": 0, "max_losing_streak": 10**6, "max_day_loss": 1.0, "max_drawdown": 1.0,
@@ -57,17 +58,24 @@ STORM: list[tuple[str, dict[str, Any], bool]] = [
 
 @dataclass
 class Oracle:
-    """Looks at the exchange's own books. naked: (symbol, seconds, whether the ways were blocked meanwhile)."""
+    """Looks at the exchange's own books. naked: (symbol, seconds, whether the ways were blocked meanwhile).
+
+    `ran_s` is its clock: the time in which this process ran.
+    """
 
     sim: Simulated
     naked: list[tuple[int, float, bool]] = field(default_factory=list)
+    ran_s: float = 0.0
     blocked_until_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
     _since_s: dict[int, float] = field(default_factory=dict)
     _blocked: set[int] = field(default_factory=set)
+    _looked_s: float = 0.0
 
     def look(self) -> None:
-        venue, now_s = self.sim.exchange.venue, time.monotonic()
+        venue, looked_s = self.sim.exchange.venue, time.monotonic()
+        self.ran_s += min(looked_s - self._looked_s, LONGEST_TURN_S)
+        self._looked_s, now_s = looked_s, self.ran_s
         account = venue.ledger.accounts[KEY]
         guarded = Counter(algo.s for algo in venue.algos.open_of(account) if algo.close_position)
         for symbol in range(SYMBOL_COUNT):
@@ -117,7 +125,7 @@ async def storm(sim: Simulated, oracle: Oracle, chance: random.Random, seconds: 
             begun[name] += 1
             if blocks:
                 lift_s = loop.time() + chance.uniform(0.3, 1.5)
-                oracle.blocked_until_s = time.monotonic() + 4.0
+                oracle.blocked_until_s = oracle.ran_s + 4.0
         if lift_s and loop.time() > lift_s:
             lift_s = 0.0
             sim.server.faults.end()
