@@ -364,7 +364,7 @@ def _apply_entry(result: Restored, record: np.void, signals: dict[int, np.void],
 
 
 def _apply_account(account: Account, record: np.void) -> None:
-    account.wallet_usdt = float(record["wallet_usdt"])
+    account.wallet_usdt, account.known_ms = float(record["wallet_usdt"]), int(record["time_ms"])
     account.equity_usdt = float(record["equity_usdt"])
     account.peak_equity_usdt = float(record["peak_equity_usdt"])
     account.day_start_equity_usdt = account.equity_usdt - float(record["day_pnl_usdt"])

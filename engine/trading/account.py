@@ -21,6 +21,7 @@ class Account:
     peak_equity_usdt: float = 0.0
     day_start_equity_usdt: float = 0.0
     day_ms: int = 0
+    known_ms: int = 0  # live: until when the wallet is known, so that a start finds what was moved since
     losing_streak: int = 0
     run_state: int = int(RunState.STOPPED)
     cooldown_until_ms: dict[int, int] = field(default_factory=dict)

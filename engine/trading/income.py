@@ -21,6 +21,8 @@ ROWS = 1_000  # the most that one answer holds
 HOUR_MS = 3_600_000
 WAIT_MS = 3 * EVERY_MS  # one side alone for so long: a difference
 LEAST_USDT, SHARE, SHARE_OF_CONVERTED = 0.01, 1e-4, 0.05  # what counts as equal; a fee in BNB was priced by us
+TRANSFER = "TRANSFER"
+SAME_MS = 60_000  # the stream's time of a transfer and its row's are no further apart
 KINDS = ("REALIZED_PNL", "COMMISSION", "FUNDING_FEE")
 Key = tuple[int, str, int]  # symbol, "trade" or "funding", trade id or hour
 
@@ -39,7 +41,8 @@ class Item:
 
 @dataclass
 class IncomeCheck:
-    """price(asset) is a fee asset's price in USDT; alarm(kind, symbol, text) tells a person.
+    """price(asset) is a fee asset's price in USDT; alarm(kind, symbol, text) tells a person. missed(USDT, ms) is told
+    of money that was moved while no stream told of it.
 
     `totals` holds per kind what both sides have told so far: [ours, the exchange's].
     """
@@ -48,15 +51,17 @@ class IncomeCheck:
     symbols: list[str]
     price: Callable[[str], float]
     alarm: Callable[[str, int, str], None] = lambda kind, symbol, text: None
+    missed: Callable[[float, int], None] = lambda amount_usdt, time_ms: None
     totals: dict[str, list[float]] = field(default_factory=lambda: {kind: [0.0, 0.0] for kind in KINDS})
     matched: int = 0
     differences: int = 0
     _open: dict[Key, Item] = field(default_factory=dict)
+    _moved: list[tuple[int, float]] = field(default_factory=list)  # transfers that the stream told of
     _index: dict[str, int] = field(default_factory=dict)
     _begun_ms: int = 0
     _from_ms: int = 0
     _due_ms: int = 0
-    _seen: set[tuple[int, str]] = field(default_factory=set)  # rows at the window's edge, which come twice
+    _seen: set[tuple[str, ...]] = field(default_factory=set)  # rows at the window's edge, which come twice
 
     def __post_init__(self) -> None:
         self._index = {name: i for i, name in enumerate(self.symbols)}
@@ -68,6 +73,11 @@ class IncomeCheck:
     def funded(self, symbol: int, amount_usdt: float, time_ms: int) -> None:
         """Note a booked funding payment; settlements are on the hour."""
         self._ours((symbol, "funding", round(time_ms / HOUR_MS)), amount_usdt, 0.0, time_ms)
+
+    def moved(self, amount_usdt: float, time_ms: int) -> None:
+        """Note a transfer that the stream told of."""
+        self._moved = [told for told in self._moved if time_ms - told[0] < WAIT_MS]
+        self._moved.append((time_ms, amount_usdt))
 
     def advance(self, now_ms: int) -> None:
         """Ask for what is new when it is due."""
@@ -97,9 +107,9 @@ class IncomeCheck:
         last_ms = int(rows[-1]["time"]) if full else to_ms
         self._from_ms = last_ms if last_ms > self._from_ms else last_ms + 1
         self._due_ms = now_ms + (AGAIN_MS if full else EVERY_MS)
-        seen = {(int(row["tranId"]), row["incomeType"]) for row in rows}
+        seen = {_identity(row) for row in rows}
         for row in rows:
-            if (int(row["tranId"]), row["incomeType"]) not in self._seen:
+            if _identity(row) not in self._seen:
                 self._row(row)
         self._seen = seen
         for key, item in list(self._open.items()):
@@ -109,6 +119,8 @@ class IncomeCheck:
 
     def _row(self, row: dict[str, Any]) -> None:
         kind, symbol, time_ms = row["incomeType"], self._index.get(row["symbol"], -1), int(row["time"])
+        if kind == TRANSFER and row["asset"] == "USDT" and time_ms >= self._begun_ms:
+            self._transfer(float(row["income"]), time_ms)
         if kind not in KINDS or symbol < 0 or time_ms < self._begun_ms:
             return
         amount, asset = float(row["income"]), row["asset"]
@@ -126,6 +138,13 @@ class IncomeCheck:
             item.realised += value
         item.told |= kind != "REALIZED_PNL"
         self._compare(key, item)
+
+    def _transfer(self, amount_usdt: float, time_ms: int) -> None:
+        for told in self._moved:
+            if abs(told[0] - time_ms) <= SAME_MS and abs(told[1] - amount_usdt) < 1e-6:
+                self._moved.remove(told)
+                return
+        self.missed(amount_usdt, time_ms)
 
     def _ours(self, key: Key, amount: float, fee: float, time_ms: int) -> None:
         if self._begun_ms and time_ms < self._begun_ms:
@@ -157,3 +176,8 @@ class IncomeCheck:
             text = f"ours {item.ours[0]:+.4f} {item.ours[1]:+.4f}, the exchange's {item.realised:+.4f} {item.fee:+.4f}"
         self.differences += 1
         self.alarm("income_differs", key[0], f"{key[1]} {key[2]}: {text}")
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what makes a row the same in two answers: all transfers have one tranId."""
+    return tuple(str(row[name]) for name in ("tranId", "incomeType", "time", "income"))

@@ -16,6 +16,7 @@ from engine.exchange.requests import Call, Request, canary_stop
 from engine.exchange.steps import Step
 from engine.log import get_logger
 from engine.trading.foreign import SPECIAL
+from engine.trading.income import TRANSFER
 from engine.trading.margin import Tier, read_brackets
 from engine.trading.orders import is_ours
 
@@ -73,6 +74,7 @@ class Report:
     tiers: dict[str, list[Tier]] = field(default_factory=dict)
     most_usdt: dict[str, float] = field(default_factory=dict)  # maxNotionalValue of symbolConfig
     wallet_usdt: float = 0.0
+    transferred_usdt: float = 0.0  # what was moved in or out of the wallet while nobody listened
     positions: list[dict[str, Any]] = field(default_factory=list)
     algos: list[dict[str, Any]] = field(default_factory=list)
     fee_assets: list[str] = field(default_factory=list)  # held assets that fees may be paid in
@@ -205,6 +207,16 @@ async def check_again(rest: Caller, settings: LiveConfig, symbols: list[str], ti
     if not report.faults:
         await _symbol_settings(rest, settings, symbols, report)
     return report
+
+
+async def transferred(rest: Caller, from_ms: int, to_ms: int) -> float:
+    """Return what was moved into the wallet in between, less what was moved out: no result of trading."""
+    params: dict[str, str | int] = {"incomeType": TRANSFER, "startTime": from_ms, "endTime": to_ms, "limit": 1_000}
+    reply = await rest.ask(Request(Call.INCOME, params))
+    if not reply.ok:
+        log.warning("transfers_unknown", code=reply.code, text="money moved since the last run counts as a result")
+        return 0.0
+    return sum(float(row["income"]) for row in reply.result if row["asset"] == "USDT")
 
 
 async def _strangers(rest: Caller, report: Report, engine_id: str, known: set[str], adopt: bool) -> list[str]:

@@ -49,18 +49,14 @@ from engine.trading.stall import Stall
 from engine.trading.sweeps import Sweeps
 from engine.trading.tasks import Tasks
 from engine.trading.terms import LiveTerms
+from engine.trading.wallet import Wallet
 from kernels.decide import BIT
 from kernels.records import Reason
 
 log = get_logger(__name__)
 
 RENEW_EVERY_MS = 10_000
-WALLET_LAG_MS = 6_000  # REST may show the wallet of so long ago
 RATE, STALL = int(Hold.RATE), int(Hold.STALL)
-TRANSFERS = frozenset(
-    {"DEPOSIT", "WITHDRAW", "ADMIN_DEPOSIT", "ADMIN_WITHDRAW", "MARGIN_TRANSFER", "ASSET_TRANSFER", "ADJUSTMENT",
-     "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW"}
-)  # fmt: skip
 
 
 class LiveTrading:
@@ -98,7 +94,7 @@ class LiveTrading:
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
         self._now_ms = 0
-        self._renew_due_ms = self._account_ms = 0
+        self._renew_due_ms = 0
         self.protection = Protection(
             symbols, sender, self.exit_position, self.alarm, self._protection_changed,
             lambda name: is_ours(name, names[0]),
@@ -112,9 +108,11 @@ class LiveTrading:
             self._ask_trades, self._settle, self._give_up,
         )  # fmt: skip
         self.blind = BlindGuard(self._poll_mark, self.protection.standing, self._blind_exit, self.alarm)
-        self.sweeps = Sweeps(sender, (self.protection, self.takes), self.reconciler, self._read, self._read_wallet)
         self.fees = FeePrices(sender, self.alarm)
         self.income = IncomeCheck(sender, symbols, self.fees.rate, self.alarm)
+        self.wallet = Wallet(desk, self.income, self.alarm)
+        self.income.missed = self.wallet.on_missed
+        self.sweeps = Sweeps(sender, (self.protection, self.takes), self.reconciler, self._read, self.wallet.on_read)
         self.brackets = Brackets(sender, symbols, settings.leverage)
         self.admission = Admission(settings, instruments, marks, desk, gateway, self.brackets, self.alarm)
         self.protection.refused = self.takes.refused = self.admission.imposed
@@ -178,19 +176,8 @@ class LiveTrading:
         self.check_invariant(now_ms)
 
     def _account(self, update: AccountUpdate, now_ms: int) -> None:
-        account, self._account_ms = self.desk.account, now_ms
-        if "USDT" in update.balances:
-            wallet, change = update.balances["USDT"]
-            account.wallet_usdt = wallet
-            if update.reason in TRANSFERS:
-                account.transfer(change)
-            elif update.reason == "FUNDING_FEE" and change:
-                symbol = self._index.get(update.symbol or (update.positions[0].symbol if update.positions else ""), -1)
-                slot = self.desk.positions.slot_of[symbol] if symbol >= 0 else -1
-                if slot >= 0:
-                    self.desk.book_funding(slot, change, now_ms)
-                if symbol >= 0:  # told after the exit it is the wallet's alone; the income history has it all the same
-                    self.income.funded(symbol, change, update.time_ms)
+        name = update.symbol or (update.positions[0].symbol if update.positions else "")
+        self.wallet.on_account(update, self._index.get(name, -1), now_ms)
         for name in self.reconciler.on_account(update, now_ms):
             self.alarm("foreign_position", -1, name)
         self.desk.mark_account(now_ms)
@@ -306,16 +293,6 @@ class LiveTrading:
             for name in self.reconciler.on_read(reply.result, asked, self._now_ms):
                 self.alarm("foreign_position", -1, name)
 
-    def _read_wallet(self, wallet_usdt: float, asked_ms: int) -> None:
-        """Take the wallet that REST shows, unless the stream told something that REST may not know yet."""
-        account = self.desk.account
-        if asked_ms - self._account_ms < WALLET_LAG_MS or wallet_usdt == account.wallet_usdt:
-            return
-        self.alarm("wallet_corrected", -1, f"{account.wallet_usdt:.8f} -> {wallet_usdt:.8f}: an event was missed")
-        account.wallet_usdt = wallet_usdt
-        self.desk.mark_account(self._now_ms)
-        self.desk.write_account(self._now_ms)
-
     def _ask_trades(self, symbol: int, from_ms: int) -> None:
         request = Request(Call.TRADES, {"symbol": self.symbols[symbol], "startTime": from_ms})
         self.sender.send(request, lambda reply: self.foreign.on_trades(symbol, reply, self._now_ms))
@@ -340,6 +317,7 @@ class LiveTrading:
             self.begin_reconcile()
         self.note_tick(hold, now_ms)
         self._now_ms = now_ms
+        self.wallet.advance(now_ms)
         self.desk.advance(now_ms)
         self.protection.advance(now_ms)
         self.takes.advance(now_ms)

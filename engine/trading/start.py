@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from engine.exchange.signing import make_signer
 from engine.exchange.ws_api import Credentials
 from engine.log import get_logger
 from engine.market.routes import addresses
+from engine.trading.account import Account
 from engine.trading.account_watch import AccountWatch
 from engine.trading.connect import Connection, is_production
 from engine.trading.door import Door, Source, without_key
+from engine.trading.income import LEAST_USDT
 from engine.trading.live import LiveGateway
 from engine.trading.lock import LEASE_NAME
 from engine.trading.margin import keep_brackets
-from engine.trading.preflight import Report, check_again, preflight
+from engine.trading.preflight import Report, check_again, preflight, transferred
 from engine.trading.report import report
 from engine.trading.session import LiveTrading
 from engine.trading.takeover import Found, join, steps_of, take_over
@@ -117,7 +119,9 @@ async def open_live(
     try:
         live = _assemble(config, symbols, instruments, books, clock, connection)
         restored = live.parts.restored
+        before = Account(0.0) if restored.account is None else replace(restored.account)
         known = {p["symbol"] for p in restored.positions} | {o["symbol"] for o in restored.open_orders.values()}
+        begun_ms = clock.now_ms()  # what is moved from now on, the streams tell
         async with connection.starting():
             await connection.open()
             report = live.report = await preflight(
@@ -125,6 +129,8 @@ async def open_live(
                 instruments["min_qty"].tolist(), instruments["min_notional_usdt"].tolist(), known,
                 connection.production, frozenset(symbols[i] for i in live.trading.admission.unlisted),
             )  # fmt: skip
+            if before.known_ms and abs(report.wallet_usdt - before.wallet_usdt) > LEAST_USDT:
+                report.transferred_usdt = await transferred(connection.rest, before.known_ms, begun_ms)
         if report.faults:
             faults = [f"live preflight: {fault}" for fault in report.faults]
             raise NotNowError("\n".join(faults)) if report.passing else ConfigError(faults)

@@ -123,7 +123,8 @@ def take_over(
     account = desk.account
     if found.fresh:
         account.equity_usdt = account.peak_equity_usdt = account.day_start_equity_usdt = report.wallet_usdt
-    account.wallet_usdt = report.wallet_usdt
+    account.transfer(report.transferred_usdt)
+    account.wallet_usdt, account.known_ms = report.wallet_usdt, now_ms
     if account.run_state == RunState.RUNNING and not config.control.live_auto_start:
         account.run_state = int(RunState.STOPPED)  # in live entries begin again by command alone; a halt stays
     for slot in range(desk.positions.count):

@@ -118,6 +118,24 @@ def test_a_transfer_moves_the_base_and_not_the_result(tmp_path: Path) -> None:
     assert account.peak_equity_usdt == pytest.approx(12_000.0)
 
 
+def test_a_transfer_that_no_stream_told_of_is_no_result_either(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path, risk={"max_day_loss": 0.02, "max_drawdown": 0.02})
+    account = rig.desk.account
+    rig.core.on_account_timer(rig.venue.now_ms)  # the day has begun
+    rig.run(100)
+    rig.venue.transfer("-3000", silent=True)
+    rig.run(1_000)
+    rig.venue.transfer("-1000")
+    rig.run(400_000, 1_000)  # the income history is read every five minutes
+    assert account.equity_usdt == account.peak_equity_usdt == account.day_start_equity_usdt == 6_000.0
+    assert account.day_pnl_usdt == 0.0 and rig.trading.alarm.counts["transfer_missed"] == 1
+    rig.venue.transfer("500", silent=True)
+    rig.run(400_000, 1_000)
+    assert account.day_start_equity_usdt == account.peak_equity_usdt == 6_500.0 and account.day_pnl_usdt == 0.0
+    rig.open_long()
+    assert rig.held == 1
+
+
 def test_an_unlisted_code_rejects_the_entry_and_takes_the_symbol_off(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.venue.faults[Call.ORDER_PLACE].append("code -7777")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from simulated import KEY, SECRET, Simulated
 from engine import journal
 from engine.errors import ConfigError
 from engine.exchange.requests import Call, Request
+from engine.simulator.instruments import MONEY
 from engine.trading.protection import Stage
 from kernels.decide import BIT
 from kernels.records import Kind, Reason, RunState
@@ -285,6 +287,35 @@ async def test_a_position_closed_by_hand_while_we_were_down_is_found(tmp_path: P
         (trade,) = trades(sim)
         assert trade["qty"] > 0.0 and trade["unprotected_ms"] == -1, "nobody saw all of its life"
         assert live.parts.core.desk.trades_closed == 1
+
+
+@pytest.mark.parametrize("moved_usdt", [5_000, -4_000])
+async def test_money_moved_while_we_were_down_is_no_result(tmp_path: Path, moved_usdt: int) -> None:
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        await opened(sim)
+        live.parts.core.on_account_timer(sim.clock.now_ms())
+        before = replace(live.parts.core.desk.account)
+        await sim.stop_engine()
+        venue = sim.exchange.venue
+        holder = venue.ledger.accounts[KEY]
+        venue.ledger.move(venue.ledger.own["market"], holder, moved_usdt * MONEY)
+        venue.views.refresh(holder)
+        view = venue.views.of(holder)
+        await sim.until(lambda: view.account.wallet == holder.wallet, "REST shows it")
+        view.income.append(
+            {"symbol": "", "incomeType": "TRANSFER", "income": f"{moved_usdt}.00000000", "asset": "USDT",
+             "info": "TRANSFER", "time": sim.clock.now_ms(), "tranId": 0, "tradeId": ""}
+        )  # fmt: skip
+        live = await sim.start_engine()
+        account = live.parts.core.desk.account
+        assert account.wallet_usdt == pytest.approx(before.wallet_usdt + moved_usdt, abs=1.0)
+        assert account.day_start_equity_usdt == pytest.approx(before.day_start_equity_usdt + moved_usdt, abs=1.0)
+        assert account.peak_equity_usdt == pytest.approx(before.peak_equity_usdt + moved_usdt, abs=20.0)
+        assert account.day_pnl_usdt == pytest.approx(before.day_pnl_usdt, abs=20.0), "what the market moved meanwhile"
+        await sim.stop_engine()  # and no start counts it again
+        again = (await sim.start_engine()).parts.core.desk.account
+        assert again.day_start_equity_usdt == pytest.approx(account.day_start_equity_usdt)
 
 
 async def test_a_take_profit_stands_beside_the_stop_and_closes_the_position(tmp_path: Path) -> None:

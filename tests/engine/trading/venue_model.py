@@ -48,6 +48,7 @@ class VenueModel:
     stream_up: bool = True
     fee_asset: str = "USDT"
     rest_lag_ms: int = 0
+    income: list[dict[str, Any]] = field(default_factory=list)
     _answers: deque[tuple[Callable[[Reply], None], Reply]] = field(default_factory=deque)
     _events: deque[bytes] = field(default_factory=deque)
     _expiring: list[tuple[int, int]] = field(default_factory=list)
@@ -158,7 +159,7 @@ class VenueModel:
         if call is Call.ACCOUNT:
             return Reply(200, result={"assets": [{"asset": "USDT", "walletBalance": str(self.wallet)}]})
         if call is Call.INCOME:
-            return Reply(200, result=[])
+            return Reply(200, result=[row for row in self.income if int(row["time"]) >= int(p["startTime"])])
         if call is Call.MARK:
             return Reply(200, result={"markPrice": str(self.price[str(p["symbol"])]), "time": self.now_ms})
         return Reply(400, -1, f"not in this model: {call}")
@@ -296,9 +297,21 @@ class VenueModel:
              "a": {"m": "FUNDING_FEE", "B": balance, "P": [], "S": symbol}}
         )  # fmt: skip
 
-    def transfer(self, amount: str) -> None:
-        """Move money into the futures wallet, or out of it."""
+    def transfer(self, amount: str, silent: bool = False) -> None:
+        """Move money into the futures wallet, or out of it; silent: the stream misses it."""
         self.wallet += Decimal(amount)
+        self.income.append(
+            {
+                "symbol": "",
+                "incomeType": "TRANSFER",
+                "income": amount,
+                "asset": "USDT",
+                "time": self.now_ms,
+                "tranId": 0,
+            }
+        )
+        if silent:
+            return
         balance = [{"a": "USDT", "wb": str(self.wallet), "cw": "0", "bc": amount}]
         reason = "DEPOSIT" if Decimal(amount) > 0 else "WITHDRAW"
         self._event(
