@@ -46,10 +46,12 @@ NAMES: dict[str, str] = {
     **dict.fromkeys(("symbol", "pair"), "symbol"),
 }
 _INTERVAL = re.compile(r"(?<![a-z0-9])(\d+[mhd]|1mo|1w)(?![a-z0-9])", re.IGNORECASE)
+_DELIVERY = re.compile(r"^[A-Z0-9]{2,20}(?:USDT|USDC|BUSD|FDUSD)_\d{6}(?!\d)")
 _SYMBOL = re.compile(r"^([A-Z0-9]{2,20}?)[_/-]?(USDT|USDC|BUSD|FDUSD)(?:[_:-](?:USDT|USDC|BUSD))?(?=[-_.]|$)")
 FOLDERS = {
     "markpriceklines": "mark",
     "premiumindexklines": "premium",
+    "indexpriceklines": "index",
     "klines": "klines",
     "fundingrate": "funding",
     "metrics": "open_interest",
@@ -164,8 +166,7 @@ def _csv(where: str, raw: bytes) -> tuple[pl.DataFrame, int]:
     separator = max(",;\t|", key=first.count)
     cells = [cell.strip().strip('"') for cell in first.split(separator)]
     if any(NAMES.get(_plain(cell)) for cell in cells):
-        frame = pl.read_csv(io.BytesIO(raw), separator=separator, infer_schema_length=10_000, try_parse_dates=False)
-        return frame, 2
+        return _table(raw, separator, True, None), 2
     layouts = {12: KLINE_COLUMNS, 3: FUNDING_COLUMNS, 6: KLINE_COLUMNS[:6]}
     if len(cells) not in layouts:
         raise ImportRefused(
@@ -175,10 +176,21 @@ def _csv(where: str, raw: bytes) -> tuple[pl.DataFrame, int]:
             remedy="expected 12 (klines) or 3 (funding), or a header",
         )
     names = [name or f"unused_{index}" for index, name in enumerate(layouts[len(cells)])]
-    frame = pl.read_csv(
-        io.BytesIO(raw), separator=separator, has_header=False, new_columns=names, infer_schema_length=10_000
-    )
-    return frame, 1
+    return _table(raw, separator, False, names), 1
+
+
+def _table(raw: bytes, separator: str, header: bool, names: list[str] | None) -> pl.DataFrame:
+    """Parse a CSV. A column whose first rows are whole numbers and later ones not is seen in a second, slower pass."""
+
+    def parse(rows: int | None) -> pl.DataFrame:
+        return pl.read_csv(
+            io.BytesIO(raw), separator=separator, has_header=header, new_columns=names, infer_schema_length=rows
+        )
+
+    try:
+        return parse(10_000)
+    except pl.exceptions.ComputeError:
+        return parse(None)
 
 
 def _plain(name: str) -> str:
@@ -200,6 +212,10 @@ def _series(where: str, path: Path, name: str, frame: pl.DataFrame, symbol: str,
     times = to_ms(where, frame[found["time"]], zone)
     columns = {ours: _numbers(where, frame[column]) for ours, column in found.items() if ours not in ("time", "symbol")}
     told = kind or _kind(path, name, columns)
+    if told == "index":
+        raise ImportRefused(
+            where, "index-price candles", remedy="they are not stored; expected klines or markPriceKlines"
+        )
     series = Series(where, told, _symbol(where, symbol, name, frame, found), 0, times, columns)
     parts = {part.lower() for part in path.parts}
     series.market = "spot" if parts & {"spot"} or re.search(r"(?<![a-z])spot(?![a-z])", name.lower()) else ""
@@ -229,6 +245,10 @@ def _symbol(where: str, symbol: str, name: str, frame: pl.DataFrame, found: dict
         if len(listed) != 1:
             raise ImportRefused(where, f"expected one symbol, got {len(listed)}", remedy="split the file by symbol")
         return str(listed[0]).upper().replace("/", "").split(":")[0]
+    if _DELIVERY.match(Path(name).name.upper()):
+        raise ImportRefused(
+            where, "a delivery contract, not a perpetual", remedy="its prices have a basis of their own"
+        )
     match = _SYMBOL.match(Path(name).name.upper())
     if not match:
         raise ImportRefused(where, "neither a column nor the file's name says which symbol", remedy="give --symbol")

@@ -82,7 +82,7 @@ def _import_file(store: Store, path: Path, options: Options) -> Iterator[Outcome
                 accepted.append((series, findings, True))
                 continue
             if series.kind == "klines":
-                quality.compare(series, *_references(store, series), options.allow)
+                findings += quality.compare(series, *_references(store, series), options.allow)
             accepted.append((series, findings, False))
     except ImportRefused as error:
         yield Outcome(str(path), "refused", error=str(error), seconds=time.monotonic() - began)
@@ -145,6 +145,10 @@ def _references(store: Store, series: Series) -> tuple[npt.NDArray, npt.NDArray]
     last = int(series.times_ms[-1])
     first = max(int(series.times_ms[0]), last - 30 * quality.DAY_MS)
     own = queries.bars(store, series.symbol, series.timeframe, first - margin, last + margin)
+    before_ms = int(series.times_ms[0]) - TIMEFRAME_MS[series.timeframe]
+    if before_ms < first - margin:
+        before = queries.bars(store, series.symbol, series.timeframe, before_ms, before_ms + 1)
+        own = np.concatenate([before, own])
     enough = len(own) >= quality.MIN_OVERLAP or series.symbol == REFERENCE
     other = own[:0] if enough else queries.bars(store, REFERENCE, series.timeframe, first - margin, last + margin)
     return own, other
@@ -161,7 +165,13 @@ def _stored_before(store: Store, series: Series) -> bool:
 
 def _notes(findings: list[Finding]) -> list[str]:
     gaps = [finding for finding in findings if finding.what == "gap"]
-    notes = [f"{finding.count} {finding.what} dropped" for finding in findings if finding.what != "gap"]
+    notes = [
+        f"{finding.count} closes differ from those stored"
+        if finding.what == "differs"
+        else f"{finding.count} {finding.what} dropped"
+        for finding in findings
+        if finding.what != "gap"
+    ]
     if gaps:
         longest = max(gaps, key=lambda gap: gap.count)
         notes.append(
@@ -190,7 +200,7 @@ def _record_gaps(store: Store, series: Series, findings: list[Finding]) -> None:
             "gap_kind": np.full(len(gaps), int(GapKind.MISSING)),
             "source": np.full(len(gaps), int(BarFlag.FILE)),
             "from_time": np.array([gap.from_ms for gap in gaps]),
-            "to_time": np.array([gap.to_ms for gap in gaps]),
+            "to_time": np.array([gap.to_ms for gap in gaps]) - TIMEFRAME_MS[series.timeframe],  # the last one absent
             "bars": np.array([gap.count for gap in gaps]),
             "detail": f"absent in {Path(series.path).name}",
         },

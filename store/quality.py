@@ -17,11 +17,12 @@ DAY_MS = 86_400_000
 FLAT_RUN = 60  # minutes without a trade that a listed perpetual may have; more is another thing than a quiet market
 SPOT_HALT_MS = (1_679_661_600_000, 1_679_666_400_000)  # 2023-03-24 12:40–14:00 UTC: spot stood still, futures traded
 MIN_OVERLAP = 30
-SAME_SHARE = 0.5  # of overlapping closes that must equal what is stored
+SAME_SHARE = 0.95  # of overlapping closes that must equal what is stored: a file issued again corrects a few
+JUMP_FACTOR = 5.0  # from one candle's close to the next one's open: another unit or another contract, not a market
 MAX_SHIFT_HOURS = 14
 RATES = {"funding": 0.1, "premium": 0.5}  # an absolute rate above is a price or a percentage
 PRICES = ("open", "high", "low", "close")
-OVERRIDES = ("flat", "differs", "spot", "shift")
+OVERRIDES = ("flat", "differs", "spot", "shift", "jump")
 
 
 @dataclass(frozen=True)
@@ -59,32 +60,38 @@ def to_bars(series: Series, flags: int) -> npt.NDArray:
     return bars
 
 
-def compare(series: Series, stored: npt.NDArray, other: npt.NDArray, allow: frozenset[str] = frozenset()) -> None:
-    """Refuse klines that are not what their name says, judged by what is stored.
+def compare(
+    series: Series, stored: npt.NDArray, other: npt.NDArray, allow: frozenset[str] = frozenset()
+) -> list[Finding]:
+    """Refuse klines that are not what their name says, judged by what is stored; return how many closes differ.
 
     stored: BAR[n] of the same symbol and timeframe around the file's range; other: the same of BTCUSDT, for symbols of
     which nothing is stored yet.
     """
     if series.kind != "klines":
-        return
-    mine, theirs = _aligned(series, stored, 0)
+        return []
+    if "jump" not in allow:
+        _neighbours(series, stored)
+    times, mine, theirs = _aligned(series, stored, 0)
+    differs = mine != theirs
     if len(mine) >= MIN_OVERLAP:
-        same = float((mine == theirs).mean())
-        if same >= SAME_SHARE:
-            return
-        if "shift" not in allow:
-            _refuse_shift(series, stored, 0.9)
-        if "differs" not in allow:
-            ratio = float(np.median(mine / theirs))
-            what = "spot prices or another contract" if abs(ratio - 1) < 0.01 else f"prices {ratio:.4g} times as high"
-            raise ImportRefused(
-                series.path,
-                f"{1 - same:.0%} of {len(mine)} closes differ from the stored {series.symbol}, "
-                f"by {(ratio - 1) * 1e4:+.1f} basis points at the median: {what}",
-                remedy="check symbol and market; --allow differs imports it all the same",
-            )
+        if differs.mean() > 1 - SAME_SHARE:
+            if "shift" not in allow:
+                _refuse_shift(series, stored, 0.9)
+            if "differs" not in allow:
+                ratio = float(np.median(mine[differs] / theirs[differs]))
+                what = (
+                    "spot prices or another contract" if abs(ratio - 1) < 0.01 else f"prices {ratio:.4g} times as high"
+                )
+                raise ImportRefused(
+                    series.path,
+                    f"{differs.mean():.0%} of {len(mine)} closes differ from the stored {series.symbol}, "
+                    f"by {(ratio - 1) * 1e4:+.1f} basis points at the median: {what}",
+                    remedy="check symbol and market; --allow differs imports it all the same",
+                )
     elif "shift" not in allow and len(other):
         _refuse_shift(series, other, 0.3)
+    return [Finding("differs", int(times[0]), int(times[-1]), int(differs.sum()))] if differs.any() else []
 
 
 def _times(series: Series) -> None:
@@ -150,6 +157,14 @@ def _bars(series: Series, allow: frozenset[str]) -> list[Finding]:
         raise ImportRefused(series.path, f"no column {', '.join(missing)}", remedy="expected open, high, low, close")
     opened, high, low, close = (columns[name] for name in PRICES)
     _first(series, ~np.isfinite(opened + high + low + close), "a price is missing or not finite")
+    cut = [name for name, values in columns.items() if np.isnan(values[-1]) and not np.isnan(values[:-1]).any()]
+    if cut and len(series.times_ms) > 1:
+        raise ImportRefused(
+            series.path,
+            f"the last row ends before {', '.join(cut)}",
+            row=series.line(len(series.times_ms) - 1),
+            remedy="the file is cut off; download it again",
+        )
     if series.kind == "premium":
         _first(series, np.maximum(np.abs(high), np.abs(low)) > RATES["premium"], "a premium index above 50 %: prices?")
     else:
@@ -163,7 +178,36 @@ def _bars(series: Series, allow: frozenset[str]) -> list[Finding]:
         _first(series, columns["taker_volume"] > columns["volume"] * (1 + 1e-9), "taker volume exceeds volume")
     if series.kind == "klines":
         _klines(series, allow)
+    if series.kind != "premium" and "jump" not in allow:
+        step = TIMEFRAME_MS[series.timeframe]
+        jumps = _far(opened[1:], close[:-1]) & (np.diff(series.times_ms) == step)
+        _first(
+            series,
+            np.concatenate([[False], jumps]),
+            f"the price is {JUMP_FACTOR:g} times another from one candle to the next",
+        )
     return _gaps(series)
+
+
+def _far(price: npt.NDArray, last: npt.NDArray) -> npt.NDArray[np.bool_]:
+    return (price > JUMP_FACTOR * last) | (price * JUMP_FACTOR < last)
+
+
+def _neighbours(series: Series, stored: npt.NDArray) -> None:
+    """Refuse klines whose price is far from the stored candle right before or behind them: a redenominated contract."""
+    step = TIMEFRAME_MS[series.timeframe]
+    for edge, mine, beside_ms, theirs in (
+        (0, "open", series.times_ms[0] - step, "close"),
+        (-1, "close", series.times_ms[-1] + step, "open"),
+    ):
+        beside = stored[stored["open_ms"] == beside_ms][theirs]
+        if len(beside) and _far(series.columns[mine][[edge]], beside)[0]:
+            raise ImportRefused(
+                series.path,
+                f"{mine} {series.columns[mine][edge]:g} at {_iso(int(series.times_ms[edge]))}, the stored candle "
+                f"beside it has {theirs} {beside[0]:g}",
+                remedy="another unit or contract? --allow jump imports it",
+            )
 
 
 def _klines(series: Series, allow: frozenset[str]) -> None:
@@ -240,19 +284,19 @@ def _longest_run(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return int(starts[longest]), int(ends[longest] - starts[longest])
 
 
-def _aligned(series: Series, stored: npt.NDArray, shift_ms: int) -> tuple[npt.NDArray, npt.NDArray]:
-    """Return the closes of both at common times, the file's moved by `shift_ms`."""
-    _, mine, theirs = np.intersect1d(
+def _aligned(series: Series, stored: npt.NDArray, shift_ms: int) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
+    """Return the common times, the file's moved by `shift_ms`, and the closes of both."""
+    times, mine, theirs = np.intersect1d(
         series.times_ms + shift_ms, stored["open_ms"], assume_unique=True, return_indices=True
     )
-    return series.columns["close"][mine], stored["close"][theirs]
+    return times, series.columns["close"][mine], stored["close"][theirs]
 
 
 def _refuse_shift(series: Series, stored: npt.NDArray, least: float) -> None:
     """Refuse if the file's returns agree with the stored ones at another offset and not at their own."""
     found = {}
     for half_hours in range(-2 * MAX_SHIFT_HOURS, 2 * MAX_SHIFT_HOURS + 1):
-        mine, theirs = _aligned(series, stored, half_hours * 1_800_000)
+        _, mine, theirs = _aligned(series, stored, half_hours * 1_800_000)
         if len(mine) >= 4 * MIN_OVERLAP:
             first, second = np.diff(np.log(mine)), np.diff(np.log(theirs))
             if first.std() > 0 and second.std() > 0:

@@ -28,7 +28,8 @@ BUILT, FILLED, PARTIAL, COMPLETE, REVISED = range(1, 6)
 def bar_versions(bars: npt.NDArray) -> npt.NDArray[np.uint64]:
     """Return the version of each bar: its rank, then, for a revision, the time it arrived."""
     flags = bars["flags"]
-    rank = np.where(np.isnan(bars["taker_volume"]) | np.isnan(bars["quote_volume"]), PARTIAL, COMPLETE)
+    partial = np.isnan(bars["taker_volume"]) | np.isnan(bars["quote_volume"]) | np.isnan(bars["trades"])
+    rank = np.where(partial, PARTIAL, COMPLETE)
     rank = np.where(flags & BarFlag.FILLED, FILLED, rank)
     rank = np.where(flags & BarFlag.BUILT, BUILT, rank)
     revised = (flags & BarFlag.REVISION) != 0

@@ -65,7 +65,7 @@ def import_(
     symbol: Annotated[str, typer.Option(help="the symbol, where neither file nor name says it")] = "",
     kind: Annotated[str, typer.Option(help="klines, mark, premium, funding or open_interest")] = "",
     zone: Annotated[str, typer.Option(help="time zone of times that name none")] = "UTC",
-    allow: Annotated[list[str] | None, typer.Option(help="a check to skip: flat, differs, spot, shift")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="a check to skip: flat, differs, spot, shift, jump")] = None,
     force: Annotated[bool, typer.Option("--force", help="also files that are stored already")] = False,
     bar_files: Annotated[
         Path | None, typer.Option(help="write bar files for the simulator here instead of the store")

@@ -152,8 +152,9 @@ def test_gaps_are_recorded_once_and_repeated_rows_dropped(store: Store, tmp_path
     outcome = one(store, path)
     assert outcome.missing == 10 and outcome.rows == 290 and len(outcome.notes) == 2
     one(store, path, force=True)
-    gaps = store.rows("SELECT symbol, toUnixTimestamp64Milli(from_time), bars FROM data_gaps")
-    assert gaps == [("BTCUSDT", int(bars["open_ms"][99]) + MINUTE, 10)]
+    gap = "toUnixTimestamp64Milli(from_time), toUnixTimestamp64Milli(to_time), bars"
+    first = int(bars["open_ms"][99]) + MINUTE
+    assert store.rows(f"SELECT symbol, {gap} FROM data_gaps") == [("BTCUSDT", first, first + 9 * MINUTE, 10)]
 
 
 # --- what is refused ---
@@ -284,6 +285,68 @@ def test_damaged_files(store: Store, tmp_path: Path, make_bars) -> None:
     assert "2 columns" in refusal(store, write_csv(folder / "BTCUSDT-1m-y.csv", ["1,2", "3,4"], ""))
     with pytest.raises(ImportRefused, match="no file to import"):
         formats.find_files(tmp_path / "in" / "nothing")
+
+
+def test_a_file_that_is_cut_off_is_refused(store: Store, tmp_path: Path, make_bars) -> None:
+    """Without a checksum the last row is what tells: its volume was half a number, the columns behind it were gone."""
+    path = write_csv(tmp_path / "BTCUSDT-1m-x.csv", kline_lines(make_bars(50)))
+    whole = path.read_bytes()
+    last = whole.splitlines()[-1]
+    path.write_bytes(whole[: len(whole) - len(last) - 1] + b",".join(last.split(b",")[:6])[:-3])
+    assert "row 51: the last row ends before quote_volume, trades, taker_volume" in refusal(store, path)
+
+
+def test_columns_that_begin_with_whole_numbers_are_read(store: Store, tmp_path: Path, make_bars) -> None:
+    bars = make_bars(11_000)
+    for name in ("open", "high", "low", "close"):
+        bars[name] = 100.0
+        bars[name][10_500:] = 100.5
+    bars["open"][10_500], bars["low"][10_500] = 100.0, 100.0
+    lines = [line.replace("100.0,", "100,") for line in kline_lines(bars)]
+    assert one(store, write_csv(tmp_path / "BTCUSDT-1m-x.csv", lines)).rows == 11_000
+    assert one(store, write_csv(tmp_path / "ETHUSDT-1m-x.csv", lines, "")).rows == 11_000
+
+
+def test_contracts_that_are_not_the_perpetual_are_refused(store: Store, tmp_path: Path, make_bars) -> None:
+    """A mirror of the bulk files holds both beside BTCUSDT, and their names begin with it."""
+    lines = kline_lines(make_bars(50))
+    assert "delivery contract" in refusal(store, write_csv(tmp_path / "BTCUSDT_240329-1m-2024-01.csv", lines))
+    assert "index-price" in refusal(store, write_csv(tmp_path / "indexPriceKlines" / "BTCUSDT-1m-x.csv", lines))
+
+
+def test_prices_in_another_unit_are_refused(store: Store, tmp_path: Path, make_bars) -> None:
+    bars = make_bars(400)
+    joined = bars.copy()
+    for name in ("open", "high", "low", "close"):
+        joined[name][200:] *= 1_000
+    path = write_csv(tmp_path / "PEPEUSDT-1m-x.csv", kline_lines(joined))
+    assert "5 times another from one candle to the next at 2023-11-15T01:34" in refusal(store, path)
+    first = write_csv(tmp_path / "PEPEUSDT-1m-a.csv", kline_lines(bars[:200]))
+    assert one(store, first).state == "stored"
+    second = write_csv(tmp_path / "PEPEUSDT-1m-b.csv", kline_lines(joined[200:]))
+    assert "the stored candle beside it has close" in refusal(store, second)
+    assert one(store, second, allow=frozenset({"jump"})).state == "stored"
+
+
+def test_a_file_that_would_replace_many_stored_closes_is_refused(store: Store, tmp_path: Path, make_bars) -> None:
+    bars = make_bars(1_000)
+    writer.insert_bars(store, "BTCUSDT", 0, bars, "rest")
+    other = bars.copy()
+    other["close"][::3] = other["low"][::3]
+    error = refusal(store, write_csv(tmp_path / "BTCUSDT-1m-a.csv", kline_lines(other)))
+    assert "33% of 1000 closes differ" in error
+    corrected = bars.copy()
+    corrected["close"][:7] = corrected["low"][:7]
+    outcome = one(store, write_csv(tmp_path / "BTCUSDT-1m-b.csv", kline_lines(corrected)))
+    assert outcome.state == "stored" and outcome.notes == ["7 closes differ from those stored"]
+
+
+def test_candles_without_a_trade_count_do_not_replace_whole_ones(store: Store, tmp_path: Path, make_bars) -> None:
+    bars = make_bars(50)
+    writer.insert_bars(store, "BTCUSDT", 0, bars, "rest")
+    bars["trades"] = np.nan
+    writer.insert_bars(store, "BTCUSDT", 0, bars, "file")
+    assert np.isfinite(queries.bars(store, "BTCUSDT", 0)["trades"]).all()
 
 
 def test_funding_as_percent_or_price_is_refused(store: Store, tmp_path: Path) -> None:
