@@ -19,12 +19,6 @@ from store.client import connect
 DEADLINE_S = 280
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def ta(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "control.cli", "--data-dir", str(folder), *arguments]
 
@@ -37,7 +31,7 @@ def test_demo_trades_and_the_store_has_everything_once_after_control_was_killed(
     )
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TA_CONTROL__PORT": str(free_port())},
+        env={**os.environ, "TA_CONTROL__PORT": "0"},
     )  # fmt: skip
     try:
         kill_control_once_signals_flow(folder, process)
@@ -96,7 +90,7 @@ def test_an_occupied_port_and_a_foreign_folder_are_one_clear_message(tmp_path: P
     (foreign / "thesis.txt").write_text("do not delete")
     done = subprocess.run(ta(foreign, "demo"), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "holds other data" in done.stderr.replace("\n", " ")
+    assert "holds other data" in done.stderr
     assert (foreign / "thesis.txt").exists()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -106,7 +100,7 @@ def test_an_occupied_port_and_a_foreign_folder_are_one_clear_message(tmp_path: P
             ta(tmp_path / "var", "control"), capture_output=True, text=True, check=False, timeout=60, env=variables
         )
     assert done.returncode == 2
-    assert "cannot listen" in done.stderr.replace("\n", " ")
+    assert "cannot listen" in done.stderr
 
 
 def test_a_bad_configuration_names_every_fault(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def __getattr__(name: str) -> typing.Any:
 
 
 def say_error(fault: object) -> None:
-    """Print a fault for a person as it is: the brackets of a path or a log are no styles."""
+    """Print a fault for a person as it is, in one line: the brackets of a path or a log are no styles."""
     from rich.text import Text
 
-    __getattr__("console").print(Text.assemble(("error:", "red"), f" {fault}"), highlight=False)
+    __getattr__("console").print(Text.assemble(("error:", "red"), f" {fault}"), highlight=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

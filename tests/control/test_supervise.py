@@ -16,7 +16,11 @@ from control.cli.up import reduce_only, say
 from control.supervise import API_KEYS, WATCHDOG_KEYS, Child, Supervisor
 from tests.control.fake_engine import FakeEngine
 
-SHOW = "import json, os; print(json.dumps({'ready': True, 'names': sorted(os.environ)}), flush=True); input()"
+SHOW = """
+import json, os, signal
+print(json.dumps({'ready': True, 'names': sorted(os.environ)}), flush=True)
+signal.pause()
+"""
 
 
 def names(tmp_path: Path, *withheld: str) -> set[str]:
@@ -79,8 +83,8 @@ def test_what_a_child_logged_is_told_as_it_is(tmp_path: Path, capfd: pytest.Capt
     supervisor.tend()
     assert "[red] and [/api/status]: no such [/thing]" in capfd.readouterr().err
     with pytest.raises(typer.Exit):
-        fail("no file [/etc/ta]")
-    assert "error: no file [/etc/ta]" in capfd.readouterr().err
+        fail("no file [/etc/ta]" + " and no other" * 20)
+    assert "error: no file [/etc/ta]" + " and no other" * 20 in capfd.readouterr().err
 
 
 def test_a_refused_first_start_says_what_goes_on_and_what_to_do(tmp_path: Path) -> None:

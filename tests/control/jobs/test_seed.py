@@ -132,7 +132,7 @@ def test_the_command_seeds_and_refuses_while_an_engine_runs(store: Store, config
     assert json.loads(ta().stdout) == {"bars": 50, "rates": 0}
     with lock_folder(config.data_dir):
         refused = ta()
-    assert refused.exit_code == 1 and "another engine runs on it" in refused.output.replace("\n", " ")
+    assert refused.exit_code == 1 and "another engine runs on it" in refused.output
 
 
 @pytest.fixture
