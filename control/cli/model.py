@@ -97,6 +97,9 @@ def label(symbols: Symbols = None, begin: From = "", end: To = "", cluster: Addr
             highlight=False,
             soft_wrap=True,
         )
+        if item.unfunded:
+            said = f"{item.symbol}: {item.unfunded:,} minutes have no funding rate stored: net returns leave it out"
+            console.print(f"[yellow]warning:[/yellow] {said}", highlight=False, soft_wrap=True)
 
 
 def train(

@@ -102,6 +102,8 @@ def backtest(
         say(f"{row['symbol']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT")
     for row in result.by_month():
         say(f"{row['month']}: {row['trades']} trades, net {row['net_usdt']:,.2f} USDT")
+    if result.minutes_unfunded:
+        say(f"{result.minutes_unfunded:,} minutes have no funding rate stored: positions paid none", style="yellow")
     if warning := result.warning():
         say(warning, style="yellow")
     say(f"result {result.hash()}; tear sheet {sheet}")

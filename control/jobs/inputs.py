@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backtest.history import History
+from engine.backtest.history import History, unfunded
 from engine.config import Config
 from engine.errors import DataError
 from engine.model.labels import LabelSettings
@@ -89,6 +89,11 @@ def settled_rates(store: Store, symbol: str, to_ms: int) -> Array:
         {"symbol": symbol, "to_ms": to_ms},
     )
     return np.array(rows, SAMPLE) if rows else np.zeros(0, SAMPLE)
+
+
+def unfunded_minutes(store: Store, symbol: str, time_ms: Array) -> int:
+    """Return how many of these decision times have no stored funding rate near: what happens there costs none."""
+    return int(unfunded(settled_rates(store, symbol, queries.EVER_MS), time_ms - MINUTE_MS).sum())
 
 
 def recorded_gaps(store: Store, symbol: str) -> Array:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from control.jobs.inputs import choose_symbols, history, label_settings, read_symbol
+from control.jobs.inputs import choose_symbols, history, label_settings, read_symbol, unfunded_minutes
 from engine.backtest.history import History
 from engine.config import Config
 from engine.errors import DataError
@@ -37,6 +37,7 @@ class LabelReport:
     on_mark: int
     exits: dict[str, int]
     counts: dict[str, int]
+    unfunded: int = 0  # labels whose minute has no stored funding rate near: their net returns leave it out
 
 
 def run(
@@ -147,4 +148,5 @@ def _store(
         for name in exits:
             exits[name] += int((kept["reason"] == Reason[name.upper()]).sum())
     on_mark = int(rows["long"]["on_mark"].sum())
-    return LabelReport(symbol, len(rows["long"]), len(rows["short"]), on_mark, exits, found.counts)
+    without = unfunded_minutes(store, symbol, rows["long"]["time_ms"])
+    return LabelReport(symbol, len(rows["long"]), len(rows["short"]), on_mark, exits, found.counts, without)

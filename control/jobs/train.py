@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from control.jobs import label
 from control.jobs.gate import stored_market
-from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol
+from control.jobs.inputs import MINUTE_MS, choose_symbols, label_settings, read_symbol, unfunded_minutes
 from control.jobs.models import store_model
 from engine.backtest.history import History
 from engine.config import Config
@@ -210,6 +210,10 @@ def _run(
         if request.holdout_days:
             data = weigh(data.rows(before_holdout(data.time_ms, request.holdout_days, data.horizon_minutes)))
         doubts = problems(data)
+        for index, symbol in enumerate(data.symbols):
+            without = unfunded_minutes(store, symbol, data.time_ms[data.symbol == index])
+            if without:
+                doubts.append(f"{symbol}: {without:,} rows have no funding rate stored: their net returns leave it out")
         for doubt in doubts:
             say(doubt)
         data_hash = data.hash()

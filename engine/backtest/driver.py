@@ -304,6 +304,7 @@ class Driver:
             decided=(grid.flags & HAS_VECTOR) > 0,
             open_positions=desk.positions.count,
             minutes_on_last_price=grid.on_last_price,
+            minutes_unfunded=grid.unfunded,
             minutes_strided=self.strided,
         )
 

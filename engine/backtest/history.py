@@ -20,6 +20,7 @@ from kernels.schema import INDEX, READY_BTC_BARS, READY_OWN_BARS
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 MINUTE_MS = 60_000
+LONGEST_FUNDING_MS = 8 * 3_600_000
 ROWS_AT_ONCE = 4_096  # float32 rows made for the forests at a time: 2 MB, which stay in the cache
 
 
@@ -98,6 +99,7 @@ class Grid:
     last_rates: Array  # of its last tick: before a settlement, the rate about to be paid
     next_ms: Array
     on_last_price: int = 0  # minutes whose path is the last price, because no mark price is stored
+    unfunded: int = 0  # minutes without a stored funding rate near: positions paid none
 
     @classmethod
     def empty(cls, symbols: list[str], first_ms: int, minutes: int) -> Grid:
@@ -170,6 +172,7 @@ def _lay_out_symbol(grid: Grid, s: int, history: History, btc: History, model: B
         grid.path[s, at, k] = bars[name][inside]
     _lay_marks(grid, s, history)
     _lay_funding(grid, s, history.settled)
+    grid.unfunded += int(unfunded(history.settled, bars["open_ms"][inside]).sum())
 
 
 def _lay_marks(grid: Grid, s: int, history: History) -> None:
@@ -203,6 +206,16 @@ def _lay_funding(grid: Grid, s: int, settled: Array) -> None:
     grid.next_ms[s, ahead] = stamps[coming[ahead]]
     due = ahead & (grid.next_ms[s] == opens + MINUTE_MS)
     grid.last_rates[s, due] = settled["value"][coming[due]]
+
+
+def unfunded(settled: Array, open_ms: Array) -> npt.NDArray[np.bool_]:
+    """Return for each minute whether the stored rates (SAMPLE[]) leave more than 8 hours around it without one."""
+    stamps = settled["stamp_ms"] // MINUTE_MS * MINUTE_MS
+    coming = np.searchsorted(stamps, open_ms, side="right")
+    edges = np.concatenate([[-(1 << 60)], stamps, [1 << 60]])
+    before, after = open_ms - edges[coming], edges[coming + 1] - open_ms
+    inner = (coming > 0) & (coming < len(stamps))
+    return np.where(inner, before + after, np.minimum(before, after)) > LONGEST_FUNDING_MS
 
 
 def _ready(history: History, btc: History) -> npt.NDArray[np.bool_]:

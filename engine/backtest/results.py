@@ -45,6 +45,7 @@ class Result:
     open_positions: int
     minutes_on_last_price: int
     minutes_strided: int
+    minutes_unfunded: int = 0  # no funding rate is stored near them: positions paid none
     learned_from_ms: int = 0  # what the model learned from, as far as it is known: its first decision ...
     unseen_from_ms: int = 0  # ... and the first decision that is no neighbour of its last label
 
@@ -154,6 +155,7 @@ class Result:
             "hash": self.hash(), "statistics": self.statistics(), "by_symbol": self.by_symbol(),
             "by_month": self.by_month(), "refusals": self.refusals(), "open_positions": self.open_positions,
             "minutes_on_last_price": self.minutes_on_last_price, "minutes_strided": self.minutes_strided,
+            "minutes_unfunded": self.minutes_unfunded,
             "learned": self.learned(), "start_equity_usdt": self.start_equity_usdt,
         }  # fmt: skip
 

@@ -63,6 +63,8 @@ def _notes(result: Result) -> str:
     notes = ["The book is half a spread around the last price and of unlimited size; fees and latency as configured."]
     if result.minutes_on_last_price:
         notes.append(f"{result.minutes_on_last_price:,} minutes have no mark price stored: stops ran on the last one.")
+    if result.minutes_unfunded:
+        notes.append(f"{result.minutes_unfunded:,} minutes have no funding rate stored: positions paid none.")
     if result.open_positions:
         notes.append(f"{result.open_positions} positions were still open at the end and count in the equity alone.")
     return "".join(f"<p>{html.escape(note)}</p>" for note in notes)

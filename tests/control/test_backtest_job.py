@@ -47,7 +47,9 @@ def test_backtest_command_trades_the_store(tmp_path: Path, trained: Trained) -> 
     (row,) = found["by_symbol"]
     assert row["decisions"] > MINUTES - 1_000
     assert found["refusals"]["ETHUSDT"]["not_ready"] == row["decisions"]  # 50 hours are no warm-up for the 1h features
-    assert Path(found["tear_sheet"]).read_text().startswith("<!doctype html>")
+    assert found["minutes_unfunded"] == MINUTES  # no rates are stored
+    sheet = Path(found["tear_sheet"]).read_text()
+    assert sheet.startswith("<!doctype html>") and "3,000 minutes have no funding rate stored" in sheet
     manifest = json.loads((trained.bundle / "manifest.json").read_text())
     learned = found["learned"]
     assert learned["from_ms"] == manifest["from_ms"]

@@ -84,6 +84,7 @@ def test_labels_of_both_sides_are_stored_once(store: Store, config: Config) -> N
         for side in ("long", "short"):
             rows = queries.labels(store, side, report.symbol)
             assert len(rows) == report.rows_long == MINUTES - 360 - report.counts["no_atr"]
+        assert report.unfunded == report.rows_long  # no funding rate is stored
     mean = store.scalar("SELECT avg(uniqueness) FROM labels_long_1m")
     assert 0 < mean < 1
 
@@ -139,6 +140,7 @@ def test_a_model_is_trained_promoted_replaced_and_brought_back(store: Store, con
     said: list[str] = []
     first = train_once(store, config, said)
     assert any(text.startswith("too little data") for text in said)
+    assert any("rows have no funding rate stored: their net returns leave it out" in text for text in said)
     predictions = engine.model.load(first.bundle_path).predict(np.zeros((2, 132), np.float32))
     assert predictions.shape == (2, len(TARGETS))
     second = train_once(store, config, said)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.backtest import KNOTS_MS, Driver, History, run, tearsheet
+from engine.backtest.history import unfunded
 from engine.backtest.results import Result
 from engine.config import Config, load
 from engine.errors import DataError
@@ -206,6 +207,17 @@ def test_hole_in_the_bars_starts_the_warm_up_again(market: Market) -> None:
     assert len(after) and after.all()
     assert not not_ready[:, warm:][found.decided[:, warm:]].any()
     assert not found.decided[:, 100:200].any()
+
+
+def test_minutes_without_a_funding_rate_near_are_known() -> None:
+    """Costs of a stretch whose rates were never stored are too low, and nothing else would show it."""
+    hour = 3_600_000
+    settled = np.zeros(5, SAMPLE)
+    settled["stamp_ms"] = np.array([8, 16, 24, 48, 52]) * hour + 7
+    minutes = np.arange(0, 72 * hour, 60_000)
+    found = unfunded(settled, minutes)
+    assert sorted(set((minutes[found] // hour).tolist())) == [*range(24, 48), *range(60, 72)]
+    assert unfunded(settled[:0], minutes).all()
 
 
 def test_tables_and_tear_sheet(result: Result, tmp_path: Path) -> None:
