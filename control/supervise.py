@@ -127,7 +127,11 @@ class Supervisor:
             elif now >= child.restart_at:
                 child.restart_at = 0.0
                 child.restarts += 1
-                child.spawn()
+                try:
+                    child.spawn()
+                except OSError as error:  # no memory, no more processes: what ended the child may keep others out too
+                    child.restart_at = now + BACKOFF_S[-2]
+                    self._say(f"{child.name} could not be started: {error}; again in {BACKOFF_S[-2]:g} s")
 
     def _ended(self, child: Child, now: float) -> None:
         assert child.process is not None

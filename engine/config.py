@@ -108,7 +108,11 @@ class LiveConfig(Section):
     production: bool = Field(
         False, description="trade on the exchange with real money; set it after a rehearsal on exchange 'demo'"
     )
-    adopt: bool = Field(False, description="start although the account holds positions or orders that are not ours")
+    adopt: bool = Field(
+        False,
+        description="start although the account holds positions or orders that are not ours; such a position in one of "
+        "market.symbols is closed at once, or left alone where live.external is 'ignore'",
+    )
     external: Literal["guard", "ignore"] = Field(
         "guard", description="a position changed by somebody else: guard all of it, or only ours; the symbol is halted"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -43,5 +44,6 @@ def to_stderr() -> None:
 
 
 def say(**message: Any) -> None:
-    """Tell whoever started this process, one JSON object per line of standard output."""
-    print(orjson.dumps(message).decode(), flush=True)
+    """Tell whoever started this process, one JSON object per line of standard output; nobody need be there to read."""
+    with contextlib.suppress(OSError):
+        print(orjson.dumps(message).decode(), flush=True)

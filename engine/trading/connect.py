@@ -23,6 +23,7 @@ log = get_logger(__name__)
 
 LANES = 2
 KEEP_ALIVE_S = 20 * 60.0  # the listen key dies after 60 minutes
+RENEW_AGAIN_S = 5.0
 READY_WAIT_S = 10.0
 SPOT_API = "https://api.binance.com"
 
@@ -63,6 +64,7 @@ class Connection:
             for number in range(LANES)
         ]
         self._keeper: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Get a listen key, connect everything, wait until it stands. Raises ConfigError for what the key may not."""
@@ -93,20 +95,34 @@ class Connection:
             reply = await self.rest.call(Request(Call.LISTEN_KEY_KEEP))
             if not reply.ok:
                 log.warning("listen_key_keep_alive_failed", code=reply.code, message=reply.message)
-                await self.renew()
+                self.key_expired()
 
-    async def renew(self) -> None:
-        """Get a key and reconnect both private streams; a full reading of the account follows."""
-        try:
-            await self._new_key()
-        except ConfigError as error:
-            log.error("listen_key_not_renewed", error=str(error))
+    async def _renew(self) -> None:
+        """Get a key and reconnect both private streams; a full reading of the account follows.
+
+        Until there is one the streams stand on the old key, and are silent if that is over: it is asked for again.
+        """
+        failures = 0
+        while True:
+            try:
+                await self._new_key()
+                break
+            except ConfigError as error:
+                log.error("listen_key_not_renewed", error=str(error))
+            if not failures:
+                self._reconnect()
+            failures += 1
+            await asyncio.sleep(RENEW_AGAIN_S)
+        self._reconnect()
+
+    def _reconnect(self) -> None:
         for socket in self.sockets:
             socket.reconnect()
 
     def key_expired(self) -> None:
-        """The stream said that its key is over."""
-        asyncio.get_running_loop().create_task(self.renew())
+        """The stream said that its key is over, or it is not to be trusted."""
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.get_running_loop().create_task(self._renew(), name="listen-key-again")
 
     def _payload(self, payload: bytes) -> None:
         self.on_payload(payload)
@@ -137,9 +153,10 @@ class Connection:
 
     async def close(self) -> None:
         """Close the sockets and let go of the key. Nothing on the exchange is touched."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        tasks = [task for task in (self._keeper, self._renewal) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for lane in self.lanes:
             await lane.close()
         for socket in self.sockets:

@@ -66,7 +66,7 @@ class LiveGateway:
     """See the module. `symbols` and `steps` (price step, quantity step) are by symbol index and may be replaced.
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
-    on_doubt(order, now_ms): an entry's fate is unknown and could not be asked for either (a hold after 429, no way).
+    on_doubt(order, now_ms): an entry's fate is unknown and nobody answers what it is (a hold after 429, no way).
     on_foreign(update, now_ms): an order event that belongs to no open order of ours; returns the name of the order that
     it belongs to after all, "" if it belongs to none. booked(symbol, trade_id): a trade is booked under another name.
     on_answer(order, which, reply, now_ms): journals an input.
@@ -239,7 +239,9 @@ class LiveGateway:
             params["orderId"] = order.order_id
         else:
             params["origClientOrderId"] = order.client_order_id
-        self._sender.send(Request(Call.ORDER_QUERY, params), lambda reply: self._asked(order.client_order_id, reply))
+        request = Request(Call.ORDER_QUERY, params)
+        if not self._sender.send(request, lambda reply: self._asked(order.client_order_id, reply)):
+            self._doubt(track, now_ms)
 
     def _asked(self, name: str, reply: Reply) -> None:
         track = self.tracks.get(name)
@@ -250,9 +252,8 @@ class LiveGateway:
         if reply.ok and isinstance(reply.result, dict):
             track.denials = 0
             self._state(track, reply.result, now_ms)
-        elif reply.outcome is Outcome.NOT_DONE:
-            if track.order.state is OrderState.UNKNOWN and not track.evidence and not track.order.reduce_only:
-                self.on_doubt(track.order, now_ms)
+        elif reply.outcome in (Outcome.NOT_DONE, Outcome.UNKNOWN):
+            self._doubt(track, now_ms)
         elif reply.code == NO_SUCH_ORDER and now_ms > track.sent_ms + ABSENT_AFTER_MS:
             if now_ms - track.denied_ms < 900:
                 return
@@ -261,6 +262,11 @@ class LiveGateway:
             if track.denials >= DENIALS and nothing and track.order.state is OrderState.UNKNOWN:
                 self.counts.absent += 1
                 self._end(track, Event.PROVE_ABSENT, now_ms, "denied repeatedly after its time", reply.code)
+
+    def _doubt(self, track: Track, now_ms: int) -> None:
+        """Nobody answers what became of an order: an entry may have filled, and its stop needs no answer."""
+        if track.order.state is OrderState.UNKNOWN and not track.evidence and not track.order.reduce_only:
+            self.on_doubt(track.order, now_ms)
 
     def _ask_trades(self, track: Track, now_ms: int) -> None:
         track.trades_ms = now_ms + 1_000

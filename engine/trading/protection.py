@@ -290,6 +290,9 @@ class Protection:
     def _looked(self, slot: Slot, reply: Reply, now_ms: int) -> None:
         if not reply.ok or not isinstance(reply.result, list):
             slot.next_ms = now_ms + RETRY_MS[-1]
+            if reply.outcome is Outcome.NOT_DONE:  # questions are held back, orders not: ours goes and comes anew
+                gone = Request(Call.ALGO_CANCEL, {"clientAlgoId": slot.name})
+                self.sender.send(gone, lambda reply: None)
             return
         side = "SELL" if slot.side > 0 else "BUY"
         others = []
@@ -335,9 +338,9 @@ class Protection:
     def _gone(self, slot: Slot, now_ms: int, why: str) -> None:
         """The stop ended while we hold, it seems; our own exit's fill may be on its way, so look again soon."""
         slot.stage, slot.stage_ms, slot.algo_id = Stage.LOST, now_ms, 0
-        slot.naked_since_ms = slot.naked_since_ms or now_ms
-        slot.deadline_ms, slot.next_ms = now_ms + DEADLINE_MS, now_ms + TRIGGERED_WAIT_MS
-        slot.exit_asked = False
+        slot.next_ms = now_ms + TRIGGERED_WAIT_MS
+        if not slot.naked_since_ms:  # what was never confirmed keeps its deadline
+            slot.naked_since_ms, slot.deadline_ms, slot.exit_asked = now_ms, now_ms + DEADLINE_MS, False
         self.alarm("stop_gone", slot.symbol, why)
         self.changed(slot, now_ms)
 

@@ -177,7 +177,11 @@ class LiveTrading:
 
     def _account(self, update: AccountUpdate, now_ms: int) -> None:
         name = update.symbol or (update.positions[0].symbol if update.positions else "")
-        self.wallet.on_account(update, self._index.get(name, -1), now_ms)
+        symbol = self._index.get(name, -1)
+        self.wallet.on_account(update, symbol, now_ms)
+        if update.reason == "MARGIN_TYPE_CHANGE" and symbol >= 0:
+            self.admission.untraded[symbol] = "margin type changed from outside"
+            self.on_config(ConfigUpdate("", 0, None, update.event_ms))
         for name in self.reconciler.on_account(update, now_ms):
             self.alarm("foreign_position", -1, name)
         self.desk.mark_account(now_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -58,6 +59,27 @@ def test_an_engine_that_crashes_too_often_is_restarted_and_then_told_to_be_reduc
         assert [verb for verb, *_ in engine.commands] == ["reduce_only"]
     finally:
         engine.close()
+
+
+def test_a_restart_that_the_machine_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    child = Child("engine", [sys.executable, "-c", "raise SystemExit(3)"], {}, tmp_path / "x.log")
+    supervisor = Supervisor([child], said.append, lambda child: None)
+    child.spawn()
+    assert child.process is not None and child.process.wait(30) == 3
+    supervisor.tend()
+    spawn, child.restart_at = child.spawn, time.monotonic()
+
+    def refused() -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(child, "spawn", refused)
+    supervisor.tend()
+    assert "Cannot allocate memory; again in 10 s" in said[-1] and child.restart_at > time.monotonic()
+    monkeypatch.setattr(child, "spawn", spawn)
+    child.restart_at = time.monotonic()
+    supervisor.tend()
+    assert child.process.wait(30) == 3, "it ran once more"
 
 
 def test_the_log_shown_for_a_child_is_its_own(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import orjson
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -14,6 +15,7 @@ from rig import SYMBOLS
 
 from engine.exchange.requests import Call
 from engine.restore import restore
+from engine.trading.account_watch import AccountWatch
 from engine.trading.kill import Step as KillStep
 from engine.trading.margin import Tier
 from engine.trading.report import report
@@ -231,3 +233,21 @@ def test_what_other_positions_bind_brings_liquidation_nearer(tmp_path: Path) -> 
     rig.step()
     row = rig.desk.positions.rows[0]
     assert rig.trading.admission.maintenance_usdt == pytest.approx(0.004 * float(row["qty"]) * 100.0)
+
+
+def test_a_margin_type_changed_from_outside_rests_the_symbol_until_it_is_set_right(tmp_path: Path) -> None:
+    rig, checks = LiveRig(tmp_path), []
+    watch = AccountWatch(rig.trading, rig.config.live, lambda: checks.append(1))
+    rig.trading.on_config = watch
+    event = {
+        "e": "ACCOUNT_UPDATE", "E": rig.venue.now_ms, "T": rig.venue.now_ms,
+        "a": {"m": "MARGIN_TYPE_CHANGE", "B": [], "P": [{"s": "ETHUSDT", "pa": "0", "ep": "0", "mt": "isolated"}]},
+    }  # fmt: skip
+    rig.trading.on_payload(orjson.dumps(event), rig.venue.now_ms)
+    assert checks and list(rig.trading.admission.untraded) == [1]
+    rig.decide(1)
+    assert int(rig.records(Kind.SIGNAL)[-1]["gates"]) & BIT["symbol_halted"]
+    watch.checked(orjson.dumps([[], {}]))
+    rig.decide(1)
+    rig.step()
+    assert rig.held == 1

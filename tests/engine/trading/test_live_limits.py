@@ -150,6 +150,29 @@ async def test_the_listen_key_is_kept_alive_renewed_when_it_is_not_and_never_del
     assert methods == {"POST", "PUT"}
 
 
+async def test_a_listen_key_that_cannot_be_had_is_asked_for_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "RENEW_AGAIN_S", 0.05)
+    async with Simulated(tmp_path) as sim:
+        live = await sim.start_engine()
+        link, call, refused = live.connection, PrivateRest.call, []
+
+        async def held(self: PrivateRest, request: Request, share: float | None = None) -> Reply:
+            if request.call is Call.LISTEN_KEY and len(refused) < 3:
+                refused.append(request.call)
+                return Reply(429, -1003, "held back")
+            return await call(self, request, share)
+
+        monkeypatch.setattr(PrivateRest, "call", held)
+        key = link._listen_key
+        sim.exchange.venue.users.close(sim.exchange.venue.ledger.accounts[KEY], sim.exchange.venue.now_ms())
+        await sim.until(lambda: link._listen_key != key, "another key, after three refusals")
+        await sim.until(lambda: all(socket.up for socket in link.sockets), "both streams are back")
+        await opened(sim)
+        assert len(refused) == 3 and live.trading.gateway.counts.queries == 0, "and they tell"
+
+
 def test_the_sleep_of_a_suspended_machine_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     clocks = {time.CLOCK_BOOTTIME: 0, time.CLOCK_MONOTONIC: 0}
     monkeypatch.setattr(stall.time, "clock_gettime_ns", lambda clock: clocks[clock])

@@ -150,6 +150,36 @@ def test_an_existing_stop_is_adopted_when_ours_and_cancelled_when_not(tmp_path: 
     assert by_name["web_2"] == "CANCELED"
 
 
+def test_a_stop_whose_yes_was_lost_stands_although_nobody_may_ask(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ALGO_PLACE].append("lost_executed")
+    rig.venue.faults[Call.OPEN_ALGOS].extend(["code -1003"] * 100)  # a hold of questions
+    tell = rig.venue._event
+    rig.venue._event = lambda m: None if m["e"] == "ALGO_UPDATE" else tell(m)  # type: ignore[method-assign]
+    rig.decide()
+    rig.run(3_000)
+    assert rig.held == 1 and exits(rig) == [], "the trade is worth more than the answer"
+    agree(rig)
+
+
+@pytest.mark.parametrize("answer", ["lost", "503", "no_route"])
+def test_an_entry_of_unknown_fate_is_protected_although_nobody_answers(tmp_path: Path, answer: str) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.stream_up = False
+    rig.venue.faults[Call.ORDER_PLACE].append("lost_executed")
+    rig.venue.faults[Call.ORDER_QUERY].extend([answer] * 1_000)
+    rig.decide()
+    rig.run(500)
+    assert rig.held == 0 and float(rig.venue.held["BTCUSDT"].amount) == 50.0, "held, and nobody here knows"
+    assert [a["algoStatus"] for a in rig.venue.algos.values()] == ["NEW"]
+    rig.venue.faults[Call.ORDER_QUERY].clear()
+    rig.venue.stream_up = True
+    rig.run(3_000)
+    rig.run(61_000, 500)  # the wallet is read each minute
+    agree(rig)
+    assert len(entries(rig)) == 1 and exits(rig) == []
+
+
 @pytest.mark.parametrize("code", [-2021, -4142])
 def test_a_stop_beyond_the_price_means_exit_now(tmp_path: Path, code: int) -> None:
     rig = LiveRig(tmp_path)
