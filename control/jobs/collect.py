@@ -235,18 +235,21 @@ def _times(
 
 
 def _first_unsettled(store: Store, symbol: str, from_ms: int, to_ms: int, listed_hours: int) -> int:
-    """Return the time from which settled rates are to be asked for: behind the last one before the first hole."""
+    """Return the time from which settled rates are to be asked for: behind the last one before the first hole.
+
+    What lies between `from_ms` and an older rate that is stored is asked for too: it would be a hole.
+    """
     rows = store.rows(
-        "SELECT toUnixTimestamp64Milli(stamp_time), interval_hours FROM funding WHERE symbol = {symbol:String} "
-        "AND stamp_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
-        "AND stamp_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') ORDER BY stamp_time",
-        {"symbol": symbol, "from_ms": from_ms, "to_ms": to_ms},
+        "SELECT toUnixTimestamp64Milli(stamp_time) AS stamp_ms, interval_hours FROM funding "
+        "WHERE symbol = {symbol:String} AND stamp_ms < {to_ms:Int64} ORDER BY stamp_ms",
+        {"symbol": symbol, "to_ms": to_ms},
     )
-    known_ms = from_ms - MINUTE_MS
-    for number, (stamp_ms, hours) in enumerate(rows):
-        if stamp_ms - known_ms > max(hours, 0 if number else listed_hours) * HOUR_MS + MINUTE_MS:
+    older = [stamp_ms for stamp_ms, _ in rows if stamp_ms < from_ms]
+    known_ms, begins_within = (older[-1], 0) if older else (from_ms - MINUTE_MS, listed_hours)
+    for stamp_ms, ran_hours in rows[len(older) :]:
+        if stamp_ms - known_ms > max(ran_hours, begins_within) * HOUR_MS + MINUTE_MS:
             break
-        known_ms = stamp_ms
+        known_ms, begins_within = stamp_ms, 0
     return int(known_ms) + MINUTE_MS
 
 

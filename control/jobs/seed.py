@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from engine.config import Config
 from engine.errors import DataError
+from engine.exchange.rest import LONGEST_FUNDING_MS
 from engine.market.helper import FUNDING_DAYS
 from engine.market.rings import BarFile, bar_path
 from engine.market.samples import read_samples
@@ -18,7 +19,7 @@ from store.client import Store
 
 SYMBOLS_PER_QUERY = 100  # some 200,000 candles: 20 MB and half a second
 RATES_NEEDED = 90  # the longest window of funding_z; with fewer stored, REST brings them
-DAY_MS = 86_400_000
+DAY_MS, MINUTE_MS = 86_400_000, 60_000
 
 
 def seed(store: Store, config: Config) -> dict[str, int]:
@@ -77,9 +78,13 @@ def _fill_funding(store: Store, config: Config, symbol: str) -> int:
         kept = read_samples(path.with_name("absent"))
     newest = int(kept["stamp_ms"][-1]) if len(kept) else 0
     stored = queries.funding(store, symbol)
-    if len(stored) < RATES_NEEDED or int(stored["stamp_ms"][-1]) <= newest // 60_000 * 60_000:
+    if len(stored) < RATES_NEEDED or int(stored["stamp_ms"][-1]) <= newest // MINUTE_MS * MINUTE_MS:
         return 0
     rates = stored[stored["stamp_ms"] >= stored["stamp_ms"][-1] - FUNDING_DAYS * DAY_MS]
+    holes = np.flatnonzero(np.diff(rates["stamp_ms"]) > LONGEST_FUNDING_MS + MINUTE_MS)
+    rates = rates[holes[-1] + 1 if len(holes) else 0 :]
+    if len(rates) < RATES_NEEDED:
+        return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".new")
     partial.write_bytes(rates.tobytes())

@@ -107,6 +107,14 @@ async def test_a_hole_between_stored_rates_is_filled(exchange: FakeExchange, sto
     assert len(stamps) == 90 and (np.diff(stamps) == 28_800_000).all()
 
 
+async def test_collecting_a_few_days_leaves_no_hole_behind_older_rates(exchange: FakeExchange, store: Store) -> None:
+    order = {"symbols": ["BTCUSDT"], "mark": False, "timeframes": [], "open_interest": False}
+    await run(exchange, store, from_ms=NOW - 30 * DAY_MS, to_ms=NOW - 20 * DAY_MS, **order)
+    await run(exchange, store, days=2.0, **order)
+    stamps = queries.funding(store, "BTCUSDT")["stamp_ms"]
+    assert len(stamps) == 90 and (np.diff(stamps) == 28_800_000).all()
+
+
 async def test_rates_keep_the_interval_that_each_ended(exchange: FakeExchange, store: Store) -> None:
     first = NOW // DAY_MS * DAY_MS - 3 * DAY_MS
     hours = [8, 8, 8, 4, 4, 4]

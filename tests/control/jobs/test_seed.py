@@ -21,7 +21,7 @@ from engine.main import lock_folder
 from engine.market.helper import Worker
 from engine.market.rings import BarFile, bar_path
 from engine.market.samples import read_samples
-from kernels.records import BAR, TIMEFRAME_MS
+from kernels.records import BAR, SAMPLE, TIMEFRAME_MS
 from store import queries, writer
 from store.client import Store, connect
 from tests.fake_exchange import FakeExchange
@@ -123,6 +123,22 @@ async def test_a_hole_in_the_store_leaves_only_what_follows_it(
     seed(store, config)
     assert len(held(tmp_path, "ETHUSDT", 0)) == 99
     assert len(held(tmp_path, "BTCUSDT", 0)) == 719
+
+
+async def test_rates_with_a_hole_are_not_what_features_begin_with(
+    exchange: FakeExchange, store: Store, config: Config, tmp_path: Path
+) -> None:
+    """The file would look up to date, REST would not be asked, and 90 rates would reach back too far."""
+    samples = np.zeros(130, SAMPLE)
+    samples["stamp_ms"] = NOW // 28_800_000 * 28_800_000 - 28_800_000 * np.arange(130)[::-1]
+    samples["usable_ms"], samples["value"] = samples["stamp_ms"] + 300_000, 0.0001
+    writer.insert_funding(store, "ETHUSDT", np.delete(samples, np.s_[80:85]), "engine")
+    writer.insert_funding(store, "BTCUSDT", np.delete(samples, np.s_[20:25]), "engine")
+    assert seed(store, config)["rates"] == 105  # BTCUSDT's behind the hole; of ETHUSDT too few are left
+    await start_history(exchange, tmp_path)
+    for symbol in SYMBOLS:
+        rates = read_samples(tmp_path / "samples" / f"{symbol}.funding")
+        assert len(rates) >= 90 and (np.diff(rates["stamp_ms"]) == 28_800_000).all()
 
 
 def test_the_command_seeds_and_refuses_while_an_engine_runs(store: Store, config: Config, make_candles: None) -> None:
