@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from control.loopback import reach_directly
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 OURS = ("TA_TEST_LONG", "TA_COMPILE_CACHE", "TA_CHROMIUM", "TA_CLICKHOUSE_URL")  # what a caller says to the tests
@@ -26,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Free the tests, and the processes they start, of the caller's configuration and of other runs' key locks."""
     for name in [name for name in os.environ if name.startswith("TA_") and name not in OURS]:
         del os.environ[name]
+    reach_directly()
     locks = tempfile.TemporaryDirectory(prefix="ta-test-locks-")
     config.add_cleanup(locks.cleanup)
     os.environ["TA_LOCK_DIR"] = locks.name

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from control.loopback import reach_directly
 from engine.config import Config, load
 from engine.errors import ConfigError, DataError
 
@@ -144,6 +145,7 @@ def command_of(arguments: list[str]) -> str:
 
 def run() -> None:
     """Load the groups and run the command line; a refused input is a message, never a traceback."""
+    reach_directly()
     command = command_of(sys.argv[1:])
     load_groups((command,) if command in ALONE else GROUPS)
     try:

@@ -1,0 +1,66 @@
+"""A proxy of the environment is for the world: what runs on this machine is reached directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from control.loopback import reach_directly
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "")  # so that both names are put back
+    monkeypatch.setenv("NO_PROXY", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [("", "localhost,127.0.0.1,::1"), ("corp.example, 127.0.0.1", "corp.example, 127.0.0.1,localhost,::1"), ("*", "*")],
+)
+def test_this_machine_is_added_to_what_needs_no_proxy(
+    monkeypatch: pytest.MonkeyPatch, given: str, becomes: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", given)
+    reach_directly()
+    assert os.environ["no_proxy"] == "", "without a proxy nothing is changed"
+    monkeypatch.setenv("https_proxy", NOBODY)
+    reach_directly()
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == becomes
+
+
+def test_a_command_behind_a_proxy_finds_its_own_machine(tmp_path: Path) -> None:
+    class Exchange(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"serverTime": 1}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    names = {"TA_EXCHANGE__REST_URL": f"http://127.0.0.1:{server.server_port}", "TA_CONTROL__PORT": "0"}
+    names |= {"HTTP_PROXY": NOBODY, "http_proxy": NOBODY}
+    command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path), "doctor", "--json"]
+    try:
+        done = subprocess.run(command, env=os.environ | names, capture_output=True, text=True, check=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    lines = {line["check"]: line["state"] for line in map(json.loads, done.stdout.splitlines())}
+    assert lines["exchange"] == "ok", done.stdout + done.stderr
