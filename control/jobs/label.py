@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from control.jobs.inputs import choose_symbols, history, label_settings, read_symbol, unfunded_minutes
+from control.jobs.inputs import MINUTE_MS, choose_symbols, history, label_settings, read_symbol, unfunded_minutes
 from engine.backtest.history import History
 from engine.config import Config
 from engine.errors import DataError
@@ -120,7 +120,10 @@ def open_cluster(address: str, folder: Path) -> Iterator[Cluster]:
 
 
 def _remove_stale(store: Store, side: str, symbol: str, from_ms: int, to_ms: int, version: int) -> None:
-    """Remove labels of an earlier run at minutes that have none any more: other barriers, or a gap found since."""
+    """Remove labels of an earlier run at minutes that have none any more: other barriers, or a gap found since.
+
+    [from_ms, to_ms): the minutes whose whole path this run could see.
+    """
     stale = (
         "symbol = {symbol:String} AND version < {version:UInt64} "
         "AND time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC') "
@@ -134,6 +137,7 @@ def _remove_stale(store: Store, side: str, symbol: str, from_ms: int, to_ms: int
 def _store(
     store: Store, config: Config, symbol: str, found: Labels, from_ms: int, to_ms: int, version: int
 ) -> LabelReport:
+    judged_ms = to_ms - config.barriers.time_limit_minutes * MINUTE_MS
     exits = {reason.name.lower(): 0 for reason in (Reason.TP, Reason.SL, Reason.TIME)}
     rows = {}
     for side, labels in (("long", found.long), ("short", found.short)):
@@ -143,7 +147,7 @@ def _store(
         writer.insert_labels(
             store, side, symbol, kept, version, config_hash=label_settings(config).hash(), uniqueness=uniqueness[inside]
         )
-        _remove_stale(store, side, symbol, from_ms, to_ms, version)
+        _remove_stale(store, side, symbol, from_ms, judged_ms, version)
         rows[side] = kept
         for name in exits:
             exits[name] += int((kept["reason"] == Reason[name.upper()]).sum())

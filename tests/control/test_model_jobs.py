@@ -89,6 +89,13 @@ def test_labels_of_both_sides_are_stored_once(store: Store, config: Config) -> N
     assert 0 < mean < 1
 
 
+def test_labelling_a_part_takes_no_label_of_the_rest(store: Store, config: Config) -> None:
+    """The last six hours before `to` cannot be judged without what follows: what an earlier run knew of them stays."""
+    before = queries.labels(store, "long", "ETHUSDT")
+    label_job.run(store, config, ["ETHUSDT"], START_MS, START_MS + 16_000 * MINUTE_MS)
+    np.testing.assert_array_equal(queries.labels(store, "long", "ETHUSDT"), before)
+
+
 def test_labels_of_other_barriers_or_other_candles_are_not_trained_on(store: Store, config: Config) -> None:
     """The manifest states the configured barriers and costs: the labels must be theirs, and of the stored candles."""
     other = load(
