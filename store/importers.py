@@ -155,12 +155,20 @@ def _references(store: Store, series: Series) -> tuple[npt.NDArray, npt.NDArray]
 
 
 def _stored_before(store: Store, series: Series) -> bool:
-    found = store.scalar(
-        "SELECT count() FROM imports WHERE sha256 = {digest:String} AND table = {table:String} "
-        "AND symbol = {symbol:String}",
-        {"digest": series.sha256, "table": table_of(series), "symbol": series.symbol},
+    """Whether the file was stored and its rows are still there: they may have been deleted, by hand or by age."""
+    table, times = table_of(series), series.times_ms // 60_000 * 60_000
+    known = {"digest": series.sha256, "table": table, "symbol": series.symbol}
+    where = "table = {table:String} AND symbol = {symbol:String}"
+    if not store.scalar(f"SELECT count() FROM imports WHERE sha256 = {{digest:String}} AND {where}", known):
+        return False
+    column = "stamp_time" if series.kind in ("funding", "open_interest") else "open_time"
+    there = store.scalar(
+        f"SELECT count() FROM `{table}` WHERE symbol = {{symbol:String}} "
+        f"AND {column} BETWEEN fromUnixTimestamp64Milli({{first:Int64}}, 'UTC') "
+        "AND fromUnixTimestamp64Milli({last:Int64}, 'UTC')",
+        {"symbol": series.symbol, "first": int(times[0]), "last": int(times[-1])},
     )
-    return bool(found)
+    return int(there) >= len(times)
 
 
 def _notes(findings: list[Finding]) -> list[str]:

@@ -90,6 +90,21 @@ def test_a_repeated_import_changes_nothing(store: Store, tmp_path: Path, make_ba
     assert store.rows("SELECT * FROM candles_1m ORDER BY open_time") == rows
 
 
+def test_a_file_whose_rows_were_deleted_is_stored_again(store: Store, tmp_path: Path, make_bars) -> None:
+    bars = make_bars(100)
+    path = zipped(write_csv(tmp_path / "in" / "BTCUSDT-1m-2023-11.csv", kline_lines(bars)))
+    rates = write_csv(
+        tmp_path / "in" / "BTCUSDT-fundingRate-2023-11.csv", ["1700006400003,8,0.0001", "1700035200007,8,0.0002"],
+        "calc_time,funding_interval_hours,last_funding_rate",
+    )  # fmt: skip
+    states = [[one(store, file).state for file in (path, rates)] for _ in range(2)]
+    assert states == [["stored", "stored"], ["unchanged", "unchanged"]]
+    store.command("DELETE FROM candles_1m WHERE symbol = 'BTCUSDT' AND volume > 5")
+    store.command("TRUNCATE TABLE funding")
+    assert [one(store, file).state for file in (path, rates)] == ["stored", "stored"]
+    assert len(queries.bars(store, "BTCUSDT", 0)) == 100 and len(queries.funding(store, "BTCUSDT")) == 2
+
+
 def test_other_bulk_types(store: Store, tmp_path: Path, make_bars) -> None:
     bars = make_bars(60)
     mark = bars.copy()
