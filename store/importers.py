@@ -33,6 +33,7 @@ class Options:
     zone: str = "UTC"
     allow: frozenset[str] = frozenset()
     force: bool = False  # also files that are stored already
+    retention_days: int = 0  # of the store: older candles would be deleted again (0: none)
 
 
 @dataclass
@@ -81,6 +82,7 @@ def _import_file(store: Store, path: Path, options: Options) -> Iterator[Outcome
             if not options.force and _stored_before(store, series):
                 accepted.append((series, findings, True))
                 continue
+            findings += _expiring(series, options.retention_days)
             if series.kind == "klines":
                 findings += quality.compare(series, *_references(store, series), options.allow)
             accepted.append((series, findings, False))
@@ -171,15 +173,30 @@ def _stored_before(store: Store, series: Series) -> bool:
     return int(there) >= len(times)
 
 
+def _expiring(series: Series, retention_days: int) -> list[Finding]:
+    """Refuse candles that the store's retention would delete again; return how many of the others it will."""
+    if not retention_days or table_of(series) in ("funding", "open_interest"):
+        return []
+    oldest_ms = time.time_ns() // 1_000_000 - retention_days * quality.DAY_MS
+    old = int((series.times_ms < oldest_ms).sum())
+    if old == len(series.times_ms):
+        raise ImportRefused(
+            series.path,
+            f"every candle is older than store.retention_days = {retention_days}: they would be deleted",
+            remedy="set store.retention_days to 0, or to more days than you train on",
+        )
+    first, last = int(series.times_ms[0]), int(series.times_ms[-1])
+    return [Finding("expiring", first, last, old)] if old else []
+
+
 def _notes(findings: list[Finding]) -> list[str]:
     gaps = [finding for finding in findings if finding.what == "gap"]
-    notes = [
-        f"{finding.count} closes differ from those stored"
-        if finding.what == "differs"
-        else f"{finding.count} {finding.what} dropped"
-        for finding in findings
-        if finding.what != "gap"
-    ]
+    said = {
+        "repeated rows": "repeated rows dropped",
+        "differs": "closes differ from those stored",
+        "expiring": "candles are older than store.retention_days and will be deleted",
+    }
+    notes = [f"{finding.count} {said[finding.what]}" for finding in findings if finding.what != "gap"]
     if gaps:
         longest = max(gaps, key=lambda gap: gap.count)
         notes.append(

@@ -84,7 +84,8 @@ def import_(
             if unknown
             else f"--kind {kind}: no such kind"
         )
-    options = Options(symbol, kind, zone, frozenset(allow or []), force)
+    keep_days = settings().store.retention_days
+    options = Options(symbol, kind, zone, frozenset(allow or []), force, keep_days)
     if bar_files is not None:
         written = write_bar_files(paths, bar_files, options)
         for name, bars in written.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -103,6 +105,16 @@ def test_a_file_whose_rows_were_deleted_is_stored_again(store: Store, tmp_path: 
     store.command("TRUNCATE TABLE funding")
     assert [one(store, file).state for file in (path, rates)] == ["stored", "stored"]
     assert len(queries.bars(store, "BTCUSDT", 0)) == 100 and len(queries.funding(store, "BTCUSDT")) == 2
+
+
+def test_candles_that_the_retention_would_delete_again_are_refused(store: Store, tmp_path: Path, make_bars) -> None:
+    """ "43,200 rows stored", and an hour later none: a merge drops what is older than the store keeps."""
+    path = write_csv(tmp_path / "BTCUSDT-1m-2023-11.csv", kline_lines(make_bars(100)))
+    assert "older than store.retention_days = 30" in refusal(store, path, retention_days=30)
+    now = time.time_ns() // 60_000_000_000 * MINUTE
+    recent = make_bars(3_000, now - 30 * 86_400_000 - 1_000 * MINUTE)
+    (note,) = one(store, write_csv(tmp_path / "ETHUSDT-1m-x.csv", kline_lines(recent)), retention_days=30).notes
+    assert re.fullmatch(r"100\d candles are older than store.retention_days and will be deleted", note)
 
 
 def test_other_bulk_types(store: Store, tmp_path: Path, make_bars) -> None:
