@@ -61,8 +61,8 @@ bench-instructions: env
 	$(BIN)/python -m benchmarks.callgrind
 
 lock: env
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header benchmarks/peers.in --output-file benchmarks/peers.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras --group test --group bench pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate --no-header benchmarks/peers.in --output-file benchmarks/peers.lock
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --no-annotate --no-header --all-extras --group test --group bench pyproject.toml --output-file requirements.lock
 
 clean:
 	rm -rf .venv .venv-peers build $(DASHBOARD)/dist $(DASHBOARD)/node_modules
