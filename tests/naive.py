@@ -6,12 +6,20 @@ Recursions are plain Python loops over float64; windowed statistics are two-pass
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from collections.abc import Iterable
 
 import numpy as np
 
 BIG = np.longdouble
 QUIET = {"divide": "ignore", "invalid": "ignore"}
+
+
+def in_order(values: Iterable[float]) -> float:
+    """Add one after the other, as TA-Lib does: Python's own `sum` compensates its rounding from 3.12 on."""
+    return functools.reduce(operator.add, values, 0.0)
 
 
 def lag(x: np.ndarray, k: int) -> np.ndarray:
@@ -59,7 +67,7 @@ def ema(x: list[float], period: int) -> list[float]:
     out = [math.nan] * len(x)
     if len(x) < period:
         return out
-    value = sum(x[:period]) / period
+    value = in_order(x[:period]) / period
     out[period - 1] = value
     for i in range(period, len(x)):
         value += (x[i] - value) * (2.0 / (period + 1))
@@ -87,7 +95,7 @@ def true_range(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> list[float]:
 
 def atr(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> np.ndarray:
     ranges = true_range(h, low, c)
-    return np.array(wilder(sum(ranges[1:15]), ranges, 15))
+    return np.array(wilder(in_order(ranges[1:15]), ranges, 15))
 
 
 def directional(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,7 +109,7 @@ def directional(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> dict[str, np.n
         elif down > up and down > 0:
             minus[i] = down
     out = {name: [math.nan] * size for name in ("adx", "plus_di", "minus_di")}
-    smooth = [sum(x[1:14]) for x in (plus, minus, ranges)]
+    smooth = [in_order(x[1:14]) for x in (plus, minus, ranges)]
     dx = []
     for i in range(14, size):
         smooth = [s - s / 14 + x[i] for s, x in zip(smooth, (plus, minus, ranges), strict=True)]
@@ -109,7 +117,7 @@ def directional(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> dict[str, np.n
         out["plus_di"][i], out["minus_di"][i] = p, m
         dx.append(100 * abs(p - m) / (p + m) if p + m else 0.0)
         if len(dx) == 14:
-            out["adx"][i] = sum(dx) / 14
+            out["adx"][i] = in_order(dx) / 14
         elif len(dx) > 14:
             out["adx"][i] = (out["adx"][i - 1] * 13 + dx[-1]) / 14
     return {name: np.array(x) for name, x in out.items()}
@@ -118,7 +126,7 @@ def directional(h: np.ndarray, low: np.ndarray, c: np.ndarray) -> dict[str, np.n
 def rsi(c: np.ndarray) -> np.ndarray:
     change = np.diff(c, prepend=c[:1])
     gains, losses = np.clip(change, 0, None).tolist(), np.clip(-change, 0, None).tolist()
-    gain, loss = (np.array(wilder(sum(x[1:15]), x, 15)) for x in (gains, losses))
+    gain, loss = (np.array(wilder(in_order(x[1:15]), x, 15)) for x in (gains, losses))
     with np.errstate(**QUIET):
         return np.where(gain + loss == 0, 0.0, 100 * gain / (gain + loss))
 
@@ -318,7 +326,9 @@ def build(bars_1m: np.ndarray, minutes: int) -> list[tuple]:
     out = []
     for key, group in sorted(groups.items()):
         if len(group) == minutes:
-            sums = [sum(float(bar[x]) for bar in group) for x in ("volume", "quote_volume", "taker_volume", "trades")]
+            sums = [
+                in_order(float(bar[x]) for bar in group) for x in ("volume", "quote_volume", "taker_volume", "trades")
+            ]
             high, low = max(float(bar["high"]) for bar in group), min(float(bar["low"]) for bar in group)
             out.append((key * minutes * 60_000, group[0]["open"], high, low, group[-1]["close"], *sums))
     return out
