@@ -119,7 +119,18 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"configuration.md": configuration, "api.md": endpoints, "operations.md": commands}
+def gates() -> str:
+    """Return a table of every gate: what it means and the keys that decide about it."""
+    from control.gates import known
+
+    lines = ["| gate | the entry was refused because | configuration |", "|---|---|---|"]
+    for gate in known():
+        keys = ", ".join(f"`{key}`" for key in gate.settings)
+        lines.append(f"| `{gate.name}` | {gate.meaning} | {keys} |")
+    return "\n".join(lines)
+
+
+PAGES = {"configuration.md": configuration, "api.md": endpoints, "operations.md": commands, "gates.md": gates}
 
 
 def current(page: str) -> str:

@@ -100,13 +100,18 @@ class Equity(msgspec.Struct):
 
 
 class TradeSummary(msgspec.Struct):
-    """Closed trades by the reason of their exit."""
+    """Closed trades of one group; `reason` names the group where they are grouped by it."""
 
-    reason: str
+    reason: str | None
+    group: str
     trades: int
     wins: int
     net_usdt: float
     fees_usdt: float
+    funding_usdt: float
+    profit_factor: float | None
+    """USDT won per USDT lost; null where nothing was lost."""
+    mean_hold_minutes: float
 
 
 class GateCount(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, get
@@ -10,6 +10,7 @@ from litestar.params import Parameter
 
 from control import present
 from control.answers import SNAPSHOT, answered
+from control.gates import Gate, known
 from control.problems import documented
 from control.routes.records import DAY_MS, PROBLEMS, FromMs, newest_ms
 from control.routes.status import SymbolFilter
@@ -17,9 +18,26 @@ from control.services import Services
 from control.shapes_data import Equity, GateCount, Latency, Settings, TradeSummary, WhyNot
 from kernels.records import GATES
 
+By = Literal["reason", "symbol", "side", "mode", "model", "day"]
+GROUPS: dict[By, str] = {
+    "reason": "toString(t.reason)",
+    "symbol": "toString(t.symbol)",
+    "side": "toString(t.side)",
+    "mode": "toString(t.mode)",
+    "model": "toString(t.model_id)",
+    "day": "toString(toDate(t.closed_time))",
+}
+MOST_GROUPS = 2_000  # symbols, or five years of days
+
+
+class Gates(msgspec.Struct):
+    """Every gate, in the order of its bit."""
+
+    items: list[Gate]
+
 
 class TradeSummaries(msgspec.Struct):
-    """Closed trades by exit reason."""
+    """Closed trades by what was asked for, newest day or name first."""
 
     items: list[TradeSummary]
 
@@ -30,29 +48,55 @@ async def equity(request: Request[Any, Any, Any], services: Services, from_ms: F
     return await answered(request, services.answers, lambda: services.equity.read(services.reader, from_ms or 0))
 
 
-@get("/api/trades/summary", tags=["reports"], summary="Results by exit reason", responses=PROBLEMS)
+@get(
+    "/api/trades/summary",
+    tags=["reports"],
+    summary="Results by exit reason, symbol, day, …",
+    responses=PROBLEMS,
+)
 async def trade_summary(
-    request: Request[Any, Any, Any], services: Services, symbol: SymbolFilter = None, from_ms: FromMs = None
+    request: Request[Any, Any, Any],
+    services: Services,
+    symbol: SymbolFilter = None,
+    from_ms: FromMs = None,
+    by: Annotated[
+        By, Parameter(query="by", description="what the trades are put together by; day: of the exit, UTC")
+    ] = ("reason"),
 ) -> Response[TradeSummaries]:
-    """Return number, wins, net result and fees of closed trades per exit reason."""
+    """Return number, wins, net result, fees, funding and profit factor of closed trades, a row for each group."""
     where = "closed_time >= fromUnixTimestamp64Milli({from_ms:Int64}, 'UTC')"
     parameters: dict[str, Any] = {"from_ms": from_ms or 0}
     if symbol:
         where += " AND symbol = {symbol:String}"
         parameters["symbol"] = symbol
     sql = (
-        "SELECT toString(t.reason) AS why, count() AS number, countIf(t.net_usdt > 0) AS wins, "
-        "sum(t.net_usdt) AS net, sum(t.fees_usdt) AS fees "  # an alias must not be a column's name
-        f"FROM trades AS t WHERE {where} GROUP BY t.reason ORDER BY why"
+        f"SELECT {GROUPS[by]} AS grouped, count() AS number, countIf(t.net_usdt > 0) AS wins, "
+        "sum(t.net_usdt) AS net, sum(t.fees_usdt) AS fees, sum(t.funding_usdt) AS funding, "
+        "sumIf(t.net_usdt, t.net_usdt > 0) AS won, -sumIf(t.net_usdt, t.net_usdt < 0) AS lost, "
+        "sum(dateDiff('second', t.opened_time, t.closed_time)) / count() AS held "  # no alias may be a column's name
+        f"FROM trades AS t WHERE {where} GROUP BY grouped ORDER BY grouped {'DESC' if by == 'day' else 'ASC'} "
+        f"LIMIT {MOST_GROUPS}"
     )
 
     async def make() -> TradeSummaries:
         rows = await services.reader.rows(sql, parameters)
-        return TradeSummaries(
-            [TradeSummary(r["why"], int(r["number"]), int(r["wins"]), r["net"], r["fees"]) for r in rows]
-        )
+        return TradeSummaries([_summary(by, row) for row in rows])
 
     return await answered(request, services.answers, make)
+
+
+def _summary(by: By, row: dict[str, Any]) -> TradeSummary:
+    return TradeSummary(
+        reason=row["grouped"] if by == "reason" else None,
+        group=row["grouped"],
+        trades=int(row["number"]),
+        wins=int(row["wins"]),
+        net_usdt=row["net"],
+        fees_usdt=row["fees"],
+        funding_usdt=row["funding"],
+        profit_factor=row["won"] / row["lost"] if row["lost"] else None,
+        mean_hold_minutes=float(row["held"]) / 60,
+    )
 
 
 @get("/api/signals/why-not", tags=["reports"], summary="Why no trade?", responses=PROBLEMS)
@@ -90,6 +134,12 @@ async def _refusals(services: Services, symbol: str | None, window: int, from_ms
     return WhyNot(int(row["total"]), int(row["entries"]), sorted(found, key=lambda item: -item.count))
 
 
+@get("/api/signals/gates", tags=["reports"], summary="What each gate means", responses=documented(401, 429))
+async def gates() -> Gates:
+    """Return every test that can refuse an entry: what it means, and the configuration's keys that decide about it."""
+    return Gates(known())
+
+
 @get("/api/latency", tags=["reports"], summary="Latency per stage", responses=documented(401, 429))
 async def latency(request: Request[Any, Any, Any], services: Services) -> Response[Latency]:
     """Return the engine's stage histograms (p50, p99, p99.9, max, mean in microseconds) and what held its loop up."""
@@ -109,4 +159,4 @@ async def settings(services: Services) -> Settings:
     return Settings(services.config.hash(), present.shown(services.config))
 
 
-HANDLERS = [equity, trade_summary, why_not, latency, settings]
+HANDLERS = [equity, trade_summary, why_not, gates, latency, settings]

@@ -1,6 +1,7 @@
 """The control process over a seeded store and a stand-in engine, for the browser: `python -m tests.control.stage DIR`.
 
-Prints one JSON line with the address and tokens; then reads lines from standard input: `silent`, `alive`, `commands`.
+Prints one JSON line with the address and tokens; then reads lines of standard input: `silent`, `blind`,
+`alive`, `commands`.
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ def listen(engine: FakeEngine) -> None:
         word = line.strip()
         if word == "silent":
             engine.beat(age_ms=60_000)
+        elif word == "blind":
+            engine.snapshot.view.symbols["mark_ms"] -= 60_000
         elif word == "alive":
+            engine.snapshot.view.symbols["mark_ms"] = engine.snapshot.view.status["exchange_ms"]
             engine.beat()
         elif word == "commands":
             said = [" ".join([verb, *filter(None, [args.get("until")])]) for verb, _, args, _ in engine.commands]

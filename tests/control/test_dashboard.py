@@ -178,6 +178,9 @@ def test_every_view_opens_without_a_fault(open_page: Any, scheme: str) -> None:
         hold(page, QUIET)
         page.screenshot(path=SHOTS / f"{view}-{scheme}.png")
         assert page.locator("main .fault").count() == 0, view
+        if view == "overview":  # the way out of a position must not be beyond the edge
+            button = page.get_by_role("button", name="Close ETHUSDT").bounding_box()
+            assert button is not None and button["x"] + button["width"] <= 1360 - 20
 
 
 def test_no_view_has_a_serious_accessibility_fault(open_page: Any) -> None:
@@ -225,6 +228,35 @@ def test_trades_can_be_filtered_and_exported(open_page: Any) -> None:
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0].startswith("closed_ms,opened_ms,symbol,side,mode,reason")
     assert len(lines) > 10 and all(line.split(",")[5] == "tp" for line in lines[1:])
+
+
+def test_results_are_shown_by_symbol_and_by_day(open_page: Any) -> None:
+    page = open_page("trades")
+    page.get_by_label("Results by").select_option("symbol")
+    results = page.get_by_role("region", name="Results")
+    results.get_by_role("link", name="ETHUSDT").wait_for()
+    rows = [row.split("\t") for row in results.locator("tbody").inner_text().splitlines()]
+    assert sorted(row[0] for row in rows) == ["BTCUSDT", "ETHUSDT", "SOLUSDT", "all"]
+    trades = {row[0]: int(row[1]) for row in rows}
+    assert trades.pop("all") == sum(trades.values()) == 130
+    page.get_by_label("Results by").select_option("day")
+    results.get_by_role("rowheader", name=re.compile(r"^\d{4}-\d\d-\d\d$")).first.wait_for()
+
+
+def test_a_gate_says_what_it_means(open_page: Any) -> None:
+    page = open_page("signals")
+    page.get_by_role("main").get_by_text("the spread is wider than allowed (risk.max_spread_bps)").wait_for()
+    tag = page.locator(".tag", has_text="er low").first
+    assert "decision.min_er" in (tag.get_attribute("title") or "")
+
+
+def test_an_alarm_that_stands_is_on_every_page(open_page: Any, stage: Stage) -> None:
+    page = open_page("trades")
+    stage.tell("blind")
+    page.locator("#alarm.bad").get_by_text("No mark prices arrive").wait_for()
+    page.screenshot(path=SHOTS / "alarm.png")
+    stage.tell("alive")
+    hold(page, "document.querySelector('#alarm').hidden")
 
 
 def test_closing_a_position_asks_and_is_carried_out(open_page: Any, stage: Stage) -> None:

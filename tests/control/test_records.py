@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from control.reader import StoreReader
 from control.recent import Lists
+from engine.config import Config
 from kernels.records import GATES, RECORDS, GapKind, Kind, Mode, Reason, Stage
 from store.client import Store, connect
 from store.schema import tables
@@ -149,6 +151,37 @@ def test_trades_are_summed_by_exit_reason(read: Any) -> None:
     items = {item["reason"]: item for item in read("/api/trades/summary").json()["items"]}
     assert items["tp"]["trades"] == 5 and items["tp"]["net_usdt"] == 0 + 5 + 10 + 15 + 20
     assert items["sl"]["trades"] == 20 and items["sl"]["wins"] == 20
+
+
+@pytest.mark.parametrize("by", ["reason", "symbol", "side", "mode", "model", "day"])
+def test_trades_are_summed_by_whatever_is_asked(read: Any, by: str) -> None:
+    """Each grouping is of the same trades: counts and money add up to those of the list."""
+    listed = read("/api/trades?limit=1000").json()["items"]
+    items = read(f"/api/trades/summary?by={by}").json()["items"]
+    keys = {"model": "model_id"}
+    groups = {str(row.get(keys.get(by, by))) for row in listed}
+    if by == "day":
+        groups = {datetime.fromtimestamp(row["closed_ms"] / 1_000, UTC).strftime("%Y-%m-%d") for row in listed}
+    assert {item["group"] for item in items} == groups
+    for name in ("net_usdt", "fees_usdt", "funding_usdt"):
+        assert sum(item[name] for item in items) == pytest.approx(sum(row[name] for row in listed))
+    assert sum(item["trades"] for item in items) == len(listed)
+    held_ms = sum(row["closed_ms"] - row["opened_ms"] for row in listed)
+    held_minutes = sum(item["mean_hold_minutes"] * item["trades"] for item in items)
+    assert held_minutes == pytest.approx(held_ms / 60_000, abs=len(listed) / 60)
+    lost = sum(-row["net_usdt"] for row in listed if row["net_usdt"] < 0)
+    assert lost or all(item["profit_factor"] is None for item in items)
+
+
+def test_every_gate_has_a_meaning_and_names_keys_that_exist(read: Any) -> None:
+    items = read("/api/signals/gates").json()["items"]
+    assert [item["name"] for item in items] == list(GATES)
+    values = Config().model_dump()
+    for item in items:
+        assert item["meaning"]
+        for key in item["settings"]:
+            section, name = key.split(".")
+            assert name in values[section], key
 
 
 def test_why_not_counts_each_gate(read: Any) -> None:

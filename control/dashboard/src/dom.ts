@@ -54,6 +54,7 @@ export function svg(tag: string, props: Record<string, string | number>, ...chil
 
 export interface Column<Row> {
   name: string;
+  title?: string; // what the column means, where its name is short
   show: (row: Row) => Child;
   number?: boolean;
   key?: boolean; // a row header, kept on narrow screens
@@ -70,7 +71,7 @@ export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[],
       "table",
       {},
       h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.name)))),
+      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: kind(column), title: column.title }, column.name)))),
       h(
         "tbody",
         {},

@@ -2,6 +2,7 @@
 import { command, logOut, may, Problem, who } from "./api.ts";
 import { fill, h, put } from "./dom.ts";
 import { num, signed, span, tone, words } from "./format.ts";
+import { loadGates } from "./gates.ts";
 import { live } from "./live.ts";
 import type { Status } from "./types.ts";
 
@@ -157,6 +158,7 @@ export function shell(root: HTMLElement, views: View[]): void {
     ),
     h("div", { class: "body" }, strip(), main, note),
   );
+  void loadGates();
   let leave = () => {};
   const route = () => {
     const [id, argument] = location.hash.replace(/^#\//, "").split("/");

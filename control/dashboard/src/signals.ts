@@ -1,13 +1,14 @@
 // How a decision is shown, wherever it is shown: the prediction that counted and why there was no trade.
 import { type Column, h } from "./dom.ts";
 import { count, micros, moment, percent, time, words } from "./format.ts";
+import { meaning } from "./gates.ts";
 import type { Signal } from "./types.ts";
 
 export function why(row: Signal, most = 3): HTMLElement {
   if (row.entered) return h("span", { class: "tag good" }, "entered");
-  const shown = row.refused_by.slice(0, most).map((gate) => h("span", { class: "tag" }, words(gate)));
+  const shown = row.refused_by.slice(0, most).map((gate) => h("span", { class: "tag", title: meaning(gate) || undefined }, words(gate)));
   const more = row.refused_by.length - shown.length;
-  return h("span", { title: row.refused_by.map(words).join(", ") }, shown, more > 0 ? h("span", { class: "tag" }, `+${more}`) : null);
+  return h("span", { title: row.refused_by.map((gate) => `${words(gate)}: ${meaning(gate)}`).join("\n") }, shown, more > 0 ? h("span", { class: "tag" }, `+${more}`) : null);
 }
 
 export function signalColumns(short: boolean): Column<Signal>[] {

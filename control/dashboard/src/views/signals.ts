@@ -1,6 +1,7 @@
 // Every decision, and over the newest ten thousand: which gates kept the system from trading.
 import { get } from "../api.ts";
 import { add, card, fill, h } from "../dom.ts";
+import { loadGates, meaning } from "../gates.ts";
 import { count, percent, words } from "../format.ts";
 import { pages } from "../paging.ts";
 import { signalColumns } from "../signals.ts";
@@ -15,11 +16,11 @@ export const signals: View = {
     const summary = h("div");
     add(main, [card("Why no trade?", summary)]);
     void load(summary, async () => {
-      const found = await get<WhyNot>("/api/signals/why-not");
+      const [found] = await Promise.all([get<WhyNot>("/api/signals/why-not"), loadGates()]);
       fill(
         summary,
         h("p", { class: "hint" }, `Of the newest ${count(found.signals)} signals ${count(found.entered)} entered. A refused signal counts at every gate that refused it.`),
-        h("ul", { class: "bars" }, found.gates.map((row) => h("li", {}, h("span", {}, words(row.gate)), h("meter", { min: 0, max: found.signals || 1, value: row.count, "aria-label": `${words(row.gate)}: ${row.count}` }), h("span", { class: "num" }, `${count(row.count)} (${percent(row.count / (found.signals || 1), 0)})`)))),
+        h("ul", { class: "bars told" }, found.gates.map((row) => h("li", {}, h("span", {}, words(row.gate), h("small", { class: "dim" }, ` ${meaning(row.gate)}`)), h("meter", { min: 0, max: found.signals || 1, value: row.count, "aria-label": `${words(row.gate)}: ${row.count}` }), h("span", { class: "num" }, `${count(row.count)} (${percent(row.count / (found.signals || 1), 0)})`)))),
       );
     });
     const list = pages(main, "/api/signals", "Signals", signalColumns(false), [

@@ -1,4 +1,4 @@
-// Closed trades with filters, results by reason, and the whole selection as CSV.
+// Closed trades with filters, results by reason, symbol, day and more, and the whole selection as CSV.
 import { get } from "../api.ts";
 import { card, fill, h, table } from "../dom.ts";
 import { moment, num, percent, price, signed, span, tone, words } from "../format.ts";
@@ -8,8 +8,11 @@ import { load, say, type View } from "../shell.ts";
 import type { Page, Trade } from "../types.ts";
 
 const REASONS = ["tp", "sl", "time", "manual", "flatten", "risk", "liquidation", "adl", "settlement", "blind", "unprotected", "exchange_stop"];
+const BY: Record<string, string> = { reason: "Exit reason", symbol: "Symbol", day: "Day (UTC, of the exit)", side: "Side", mode: "Mode", model: "Model" };
 const MOST_PAGES = 100; // of 1,000 rows: larger exports are SQL's work
 const FIELDS: (keyof Trade)[] = ["closed_ms", "opened_ms", "symbol", "side", "mode", "reason", "qty", "entry_price", "exit_price", "gross_usdt", "fees_usdt", "funding_usdt", "net_usdt", "mae", "mfe", "model_id", "run_id", "position_id", "seq"];
+
+interface Result { group: string; trades: number; wins: number; net_usdt: number; fees_usdt: number; funding_usdt: number; profit_factor: number | null; mean_hold_minutes: number }
 
 // A field that begins like a formula is prefixed, so that a spreadsheet shows it instead of running it.
 const cell = (value: unknown) => {
@@ -38,31 +41,44 @@ export const trades: View = {
   name: "Trades",
   show(main) {
     const summary = h("div");
-    main.append(card("By exit reason", summary));
+    const by = h("select", { "aria-label": "Results by" }, Object.entries(BY).map(([value, name]) => h("option", { value }, name))) as HTMLSelectElement;
+    by.value = sessionStorage.getItem("results") ?? "reason";
+    main.append(card("Results", h("div", { class: "row tools" }, h("label", {}, "by ", by)), summary));
     const sums = () => load(summary, async () => {
-      const found = await get<{ items: { reason: string; trades: number; wins: number; net_usdt: number; fees_usdt: number }[] }>("/api/trades/summary");
-      const total = found.items.reduce((all, row) => ({ reason: "all", trades: all.trades + row.trades, wins: all.wins + row.wins, net_usdt: all.net_usdt + row.net_usdt, fees_usdt: all.fees_usdt + row.fees_usdt }), { reason: "all", trades: 0, wins: 0, net_usdt: 0, fees_usdt: 0 });
-      fill(summary, table("Results by exit reason", [
-        { name: "Reason", key: true, show: (row) => words(row.reason) },
+      const wanted = by.value, found = await get<{ items: Result[] }>("/api/trades/summary", { by: wanted });
+      if (wanted !== by.value) return;
+      const sum = (of: (row: Result) => number) => found.items.reduce((all, row) => all + of(row), 0);
+      const trades = sum((row) => row.trades);
+      const total: Result = { group: "all", trades, wins: sum((row) => row.wins), net_usdt: sum((row) => row.net_usdt), fees_usdt: sum((row) => row.fees_usdt), funding_usdt: sum((row) => row.funding_usdt), profit_factor: null, mean_hold_minutes: sum((row) => row.mean_hold_minutes * row.trades) / trades };
+      const rows = wanted === "symbol" ? found.items.toSorted((a, b) => b.net_usdt - a.net_usdt) : found.items;
+      fill(summary, table("Results", [
+        { name: BY[wanted] ?? "", key: true, show: (row) => (wanted === "symbol" && row !== total ? h("a", { href: `#/chart/${row.group}` }, row.group) : words(row.group) || "–") },
         { name: "Trades", number: true, show: (row) => num(row.trades, 0) },
         { name: "Won", number: true, show: (row) => percent(row.wins / row.trades, 0) },
         { name: "Net, USDT", number: true, show: (row) => h("span", { class: tone(row.net_usdt) }, signed(row.net_usdt)) },
-        { name: "Fees, USDT", number: true, show: (row) => num(row.fees_usdt) },
-      ], found.items.length ? [...found.items, total] : [], "No closed trades yet."));
+        { name: "Per trade", number: true, wide: true, show: (row) => signed(row.net_usdt / row.trades) },
+        { name: "Won per lost", number: true, wide: true, show: (row) => num(row.profit_factor) },
+        { name: "Fees, USDT", number: true, wide: true, show: (row) => num(row.fees_usdt) },
+        { name: "Funding, USDT", number: true, wide: true, show: (row) => signed(row.funding_usdt) },
+        { name: "Mean hold", number: true, wide: true, show: (row) => span(row.mean_hold_minutes * 60_000) },
+      ], rows.length ? [total, ...rows] : [], "No closed trades yet."));
     });
+    by.addEventListener("change", () => { sessionStorage.setItem("results", by.value); void sums(); });
     void sums();
     const button = h("button", {}, "Export CSV");
     const list = pages<Trade>(main, "/api/trades", "Trades", [
-      { name: "Closed", show: (row) => moment(row.closed_ms) },
+      { name: "Closed, UTC", show: (row) => moment(row.closed_ms) },
       { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
       { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : "down" }, row.side) },
       { name: "Reason", show: (row) => h("span", { class: "tag" }, words(row.reason)) },
+      { name: "Quantity", number: true, wide: true, show: (row) => String(Number(row.qty.toPrecision(8))) },
       { name: "Entry", number: true, wide: true, show: (row) => price(row.entry_price) },
       { name: "Exit", number: true, wide: true, show: (row) => price(row.exit_price) },
       { name: "Held", number: true, wide: true, show: (row) => span(row.closed_ms - row.opened_ms) },
       { name: "Net, USDT", number: true, show: (row) => h("span", { class: tone(row.net_usdt) }, signed(row.net_usdt)) },
-      { name: "Fees", number: true, wide: true, show: (row) => num(row.fees_usdt) },
-      { name: "Worst", number: true, wide: true, show: (row) => percent(row.mae === null ? null : -row.mae) },
+      { name: "Fees, USDT", number: true, wide: true, show: (row) => num(row.fees_usdt) },
+      { name: "Worst", title: "largest move against the position", number: true, wide: true, show: (row) => percent(row.mae === null ? null : -row.mae) },
+      { name: "Best", title: "largest move in its favour", number: true, wide: true, show: (row) => percent(row.mfe) },
       { name: "Mode", wide: true, show: (row) => row.mode },
     ], [
       { name: "symbol", label: "Symbol" },
