@@ -150,7 +150,7 @@ async def test_the_algo_service_sees_the_fill_late(tmp_path: Path, monkeypatch: 
         live = await sim.start_engine()
         codes = placements(sim)
         await opened(sim)
-        assert codes.count(-4509) >= 3 and set(codes[:-1]) == {-4509} and codes[-1] == 0
+        assert set(codes[:-1]) == {-4509} and codes[-1] == 0, "asked again until it was taken"
         assert amount(sim, 0) != 0 and not live.parts.core.desk.exits
         assert live.trading.unprotected_ms(int(live.parts.core.desk.positions.rows[0]["position_id"])) < 2_000
 
