@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,10 @@ def test_a_reader_never_sees_a_mixed_snapshot(tmp_path: Path, long_run) -> None:
     try:
         assert process.stdout.readline() == "ready\n"
         reader = link.SnapshotReader(tmp_path)
-        seen = set()
-        for _ in range(long_run(300, 20_000)):
+        seen: set[int] = set()
+        reads, until = 0, time.monotonic() + 60
+        while reads < long_run(300, 20_000) or (len(seen) <= 10 and time.monotonic() < until):  # both may share a core
+            reads += 1
             view = reader.read(attempts=1_000_000)
             i = int(view.status["frames"][0])
             assert (view.symbols["close_ms"] == i).all()

@@ -117,7 +117,7 @@ def test_an_hour_without_the_database(database: Database, tmp_path: Path, long_r
         market.pass_minutes(1)
         wait_until(lambda: tail.status()[0].seq == market.writer.seq and tail.error == "", long_run(60, 300))
         stop.set()
-        follower.join(30)
+        follower.join(60)
         expected = {"orders": market.minutes, "bars_seen": market.minutes * market.symbols}
         for table, count in expected.items():
             found = store.rows(f"SELECT count(), uniqExact(run_id, seq) FROM `{table}` SETTINGS final = 0")
@@ -141,7 +141,7 @@ def test_a_stopping_process_does_not_wait_for_a_database_that_is_gone(
     follower.start()
     stop.set()
     store.hurry()
-    follower.join(20)
+    follower.join(60)
     assert not follower.is_alive()
     store.close()
 
@@ -185,7 +185,7 @@ def test_a_full_disk_stops_entries_keeps_exits_and_everything_goes_on_when_there
         market.pass_minutes(1)
         wait_until(lambda: tail.status()[0].seq == writer.seq)
         stop.set()
-        follower.join(30)
+        follower.join(60)
         exit_orders = "countIf(client_order_id LIKE 'exit%')"
         found = store.rows(f"SELECT count(), uniqExact(seq), {exit_orders} FROM orders SETTINGS final = 0")
         assert found == [(market.minutes + 50, market.minutes + 50, 50)]

@@ -217,7 +217,7 @@ def test_run_waits_for_a_store_that_is_down(store: Store, tmp_path: Path, monkey
     refusing.good = 1_000
     wait_until(lambda: tail.error == "" and tail.rows >= 10)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     for name, seqs in expected.items():
         assert stored(store, name, writer.run_id) == seqs
 
