@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -44,7 +46,7 @@ class FakeExchange:
         self.calls: list[tuple[str, dict[str, str]]] = []
         self.missing: set[tuple[str, str, int]] = set()
         self.answers: list[web.Response] = []
-        self.used_weight = 0
+        self.weight_of_minute: Counter[int] = Counter()  # by minute of wall time, as the exchange counts
         self.sockets: list[Socket] = []
         self.handshakes = 0
         self.refuse = 0
@@ -89,8 +91,9 @@ class FakeExchange:
         self.calls.append((path, query))
         if self.answers:
             return self.answers.pop(0)
-        self.used_weight += page_weight(int(query.get("limit", 500))) if "lines" in path.lower() else 1
-        headers = {"X-MBX-USED-WEIGHT-1M": str(self.used_weight)}
+        minute = int(time.time() // 60)
+        self.weight_of_minute[minute] += page_weight(int(query.get("limit", 500))) if "lines" in path.lower() else 1
+        headers = {"X-MBX-USED-WEIGHT-1M": str(self.weight_of_minute[minute])}
         return web.json_response(self._answer(path, query), headers=headers, dumps=lambda x: orjson.dumps(x).decode())
 
     def _answer(self, path: str, query: dict[str, str]) -> Any:
