@@ -68,7 +68,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("unprotected", "critical", "a live position has no stop on the exchange", 5,
           _engine(lambda s, _: s.engine is not None and s.engine.unprotected > 0)),
     Alarm("market_silent", "critical", "no mark prices arrive: stops cannot be judged here", 5, _engine(_market_silent),
-          lambda s: s.engine.blind if s.engine is not None else []),
+          lambda s: s.engine.blind if s.engine is not None and s.engine.mark_age_ms <= SILENT_MS else []),
     Alarm("journal_full", "critical", "the journal's disk is full: entries are closed", 0,
           _engine(lambda s, _: s.engine is not None and s.engine.journal_full)),
     Alarm("day_loss", "critical", "80 % of the day's loss limit is used", 0, _engine(_day_loss)),

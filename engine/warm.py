@@ -22,4 +22,5 @@ def compile_everything() -> float:
 
 
 if __name__ == "__main__":
+    print("compiling the kernels for this processor, about a minute, once", flush=True)
     print(f"kernels compiled in {compile_everything():.1f} s")

@@ -92,7 +92,7 @@ def watch(run: Any, tell: Any) -> None:
     shown_signals: set[int] = set()
     shown_trades: set[str] = set()
     open_before: set[str] = set()
-    closed_before = 0
+    ask_at_s = 0.0
     while not run.supervisor.stopping.is_set() and not run.market_is_over():
         run.supervisor.tend()
         view = run.snapshot()
@@ -100,32 +100,39 @@ def watch(run: Any, tell: Any) -> None:
             status = view.status[0]
             if len(shown_signals) < FIRST_SIGNALS:
                 show_signals(view, shown_signals, tell)
+            if (
+                len(shown_trades) < int(status["trades"]) and time.monotonic() >= ask_at_s
+            ):  # the store follows the engine
+                ask_at_s = time.monotonic() + 1.0
+                show_trades(run, shown_trades, tell)
             held = {held_text(view, row) for row in view.positions[: int(status["open_positions"])]}
             for text in sorted(held - open_before):
                 tell(f"  opened  {text}")
             open_before = held
-            if int(status["trades"]) != closed_before:
-                closed_before = int(status["trades"])
-                show_trades(run, shown_trades, tell)
         time.sleep(0.25)
 
 
 def show_signals(view: Any, shown: set[int], tell: Any) -> None:
-    """Show the first decisions that a model made."""
+    """Show the first decisions that a model made, and the first gate that refused each."""
+    from control.gates import pointer
+    from control.present import gate_names
+
     for row in view.signals:
         seq = int(row["seq"])
         if seq and seq not in shown and row["model_id"] and len(shown) < FIRST_SIGNALS:
             shown.add(seq)
             name = bytes(view.symbols[int(row["symbol"])]["symbol"]).decode()
             best = max(float(row["predictions"][0]), float(row["predictions"][1]))
-            tell(f"  signal  {name}: expected net return {best:+.5f}, {'enters' if row['entered'] else 'no entry'}")
+            refused = pointer(list(gate_names(int(row["gates"]))))
+            outcome = "enters" if row["entered"] else f"no entry ({refused})"
+            tell(f"  signal  {name}: expected net return {best:+.3%}, {outcome}")
 
 
 def held_text(view: Any, row: Any) -> str:
     """Return a line that names an open position."""
     name = bytes(view.symbols[int(row["symbol"])]["symbol"]).decode()
     side = "long" if int(row["side"]) > 0 else "short"
-    return f"{name} {side} {float(row['qty']):g} at {float(row['entry_price']):g}"
+    return f"{name} {side} {float(row['qty']):g} {name.removesuffix('USDT')} at {float(row['entry_price']):g} USDT"
 
 
 def show_trades(run: Any, shown: set[str], tell: Any) -> None:

@@ -157,6 +157,8 @@ def list_models(json: Json = False) -> None:
     if json:
         print(jsonlib.dumps([asdict(entry) for entry in entries]))
         return
+    if not entries:
+        console.print("no model is registered: `ta train` makes one")
     for entry in entries:
         since = datetime.fromtimestamp(entry.since_ms / 1_000, UTC).isoformat(timespec="seconds")
         print(f"{entry.model_id}  {entry.state:<10}  {since}  {entry.actor}  {entry.reason}".rstrip())

@@ -8,16 +8,22 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from control.cli.app import Settings, console, fail, settings
 from control.cli.engine import overrides, refuse_other_market
+from engine.config import Config
+
+if TYPE_CHECKING:
+    from control.supervise import Child
 
 SEED_S = 180.0  # 600 symbols take some seconds
+LATE_S = 60.0  # 50 symbols of an empty folder take less
 GIVE_UP_S = 600.0  # of waiting for an engine that can be told to be reduce-only
 
 
@@ -32,6 +38,7 @@ def up(
     symbols: Annotated[str, typer.Option(help="comma-separated; default: market.symbols")] = "",
 ) -> None:
     """Run the engine and control until Ctrl-C; either is restarted when it crashes. Closing it closes no position."""
+    from control.auth import TokenBook, now_ms
     from control.supervise import API_KEYS, WATCHDOG_KEYS, Child, Supervisor, environment, ta_command
 
     values = overrides(mode, exchange, symbols)
@@ -64,13 +71,42 @@ def up(
         for child in children:
             child.spawn()
         say(f"control: http://{config.control.host}:{config.control.port}; logs: {logs}")
+        if not any(token.alive(now_ms()) for token in TokenBook(config.data_dir / "tokens.json").entries()):
+            say("nobody can log in yet: `ta tokens create NAME --scope trade` prints a token")
+        teller = Ready(engine, config, time.monotonic())
         while not supervisor.stopping.is_set():
             supervisor.tend()
+            if text := teller.news(time.monotonic()):
+                say(text)
             if not any(child.process for child in supervisor.children):
                 fail("neither engine nor control could start; see above", code=1)
             time.sleep(0.2)
     finally:
         supervisor.stop()
+
+
+@dataclass
+class Ready:
+    """Says once that the engine is ready, or, once, that it is not and what its log says meanwhile."""
+
+    engine: Child
+    config: Config
+    begun_s: float
+    said: str = ""  # "", late, ready
+
+    def news(self, now_s: float) -> str:
+        """Return what the operator has not been told yet."""
+        if self.engine.ready_line and self.said != "ready":
+            self.said = "ready"
+            auto = self.config.control
+            opens = auto.live_auto_start if self.config.mode == "live" else auto.auto_start
+            state = "a session is open: it trades" if opens else "no session: `ta start` opens one"
+            return f"engine: ready in {now_s - self.begun_s:.0f} s, {self.config.mode} mode, {state}"
+        if not self.said and not self.engine.ready_line and now_s - self.begun_s > LATE_S:
+            self.said = "late"
+            log = self.engine.tail(3)
+            return f"engine: not ready after {LATE_S:.0f} s; `ta doctor` looks for the cause. Its log says:\n{log}"
+        return ""
 
 
 def seed_bar_files(command: list[str], variables: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ def test_status_says_what_is_wrong_without_control(ta: Any, engine: Any) -> None
     assert "alarm" not in ta("status").output
     engine.snapshot.view.status["exchange_ms"] = 60_000  # and no mark price has come since 0
     shown = " ".join(ta("status").output.split())  # however wide the console is
-    assert "no mark prices arrive" in shown and "ETHUSDT" in shown and "run-book: market_silent" in shown
+    assert "no mark prices arrive" in shown and "run-book: market_silent" in shown
     assert [item["name"] for item in json.loads(ta("status", "--json").output)["alarms"]] == ["market_silent"]
 
 

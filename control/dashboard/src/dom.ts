@@ -58,12 +58,13 @@ export interface Column<Row> {
   show: (row: Row) => Child;
   number?: boolean;
   key?: boolean; // a row header, kept on narrow screens
+  mark?: string; // a class of its cells
   wide?: boolean; // left out on narrow screens
 }
 
 export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[], empty: string): HTMLElement {
   if (rows.length === 0) return h("p", { class: "empty" }, empty);
-  const kind = (column: Column<Row>) => [column.number ? "num" : "", column.wide ? "wide" : ""].join(" ").trim() || undefined;
+  const kind = (column: Column<Row>) => [column.number ? "num" : "", column.wide ? "wide" : "", column.mark ?? ""].join(" ").trim() || undefined;
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },

@@ -11,12 +11,16 @@ export function why(row: Signal, most = 3): HTMLElement {
   return h("span", { title: row.refused_by.map((gate) => `${words(gate)}: ${meaning(gate)}`).join("\n") }, shown, more > 0 ? h("span", { class: "tag" }, `+${more}`) : null);
 }
 
+function side(row: Signal): HTMLElement {
+  return h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side);
+}
+
 export function signalColumns(short: boolean): Column<Signal>[] {
   const best = (row: Signal, kind: string) => row.predictions[`${kind}_${(row.predictions.er_long ?? -9) >= (row.predictions.er_short ?? -9) ? "long" : "short"}`] ?? null;
   const columns: Column<Signal>[] = [
     { name: "Decided, UTC", wide: short, show: (row) => (short ? time(row.decision_ms) : moment(row.decision_ms)) },
-    { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
-    { name: "Side", wide: short, show: (row) => h("span", { class: row.side === "long" ? "up" : row.side === "short" ? "down" : "" }, row.side) },
+    { name: "Symbol", key: true, show: (row) => h("span", {}, h("a", { href: `#/chart/${row.symbol}` }, row.symbol), short ? [" ", side(row)] : null) },
+    ...(short ? [] : [{ name: "Side", show: side }]),
     { name: "Exp. return", number: true, show: (row) => percent(best(row, "er"), 3) },
   ];
   if (!short) {
@@ -27,6 +31,6 @@ export function signalColumns(short: boolean): Column<Signal>[] {
       { name: "Took", number: true, wide: true, show: (row) => micros(row.frame_to_decision_us) },
     );
   }
-  columns.push({ name: "Why no trade?", show: (row) => why(row, short ? 2 : 4) });
+  columns.push({ name: "Why no trade?", mark: "why", show: (row) => why(row, short ? 2 : 4) });
   return columns;
 }

@@ -24,7 +24,7 @@ function health(status: Status): HTMLElement {
     ["Symbols", engine !== null && engine.symbols_ready === engine.symbols, engine ? `${engine.symbols_ready} of ${engine.symbols} ready, ${engine.symbols_halted} halted` : "–"],
     ["Store", status.store.ok, status.store.ok ? `${status.store.kind}, ${count(status.store.lag_records)} records behind` : status.store.detail],
     ["Journal", engine !== null && !engine.journal_full, engine ? (engine.journal_full ? "disk full: entries closed" : `record ${count(engine.journal_seq)}`) : "–"],
-    ["Prices", engine !== null && engine.mark_age_ms <= 10_000 && engine.blind.length === 0, engine ? `newest mark price ${span(engine.mark_age_ms)} old${engine.blind.length ? `; none of ${engine.blind.join(", ")}` : ""}` : "–"],
+    ["Prices", engine !== null && engine.mark_age_ms <= 10_000 && engine.blind.length === 0, engine ? `newest mark price ${span(engine.mark_age_ms)} old${engine.blind.length ? `; none of ${count(engine.blind.length)} open positions` : ""}` : "–"],
     ["Frames", (engine?.counters.malformed ?? 0) === 0, engine ? `${count(engine.counters.frames)}, ${count(engine.counters.malformed)} malformed` : "–"],
     ["Memory", true, engine ? `${bytes(engine.rss_bytes)}, ${count(engine.counters.compilations)} compilations since ready` : "–"],
   ];
