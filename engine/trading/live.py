@@ -8,6 +8,7 @@ An entry is handed to one transport once and never resent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ TRADES_WAIT_MS = 300  # executed quantity stated but no trade on the stream for 
 ASK_EVERY_MS = (50, 200, 400, 800, 1_000)
 ABSENT_AFTER_MS = RECV_WINDOW_MS + 2_000
 PLACED, ASKED, TRADES, CANCEL = 1, 2, 3, 4  # what an answer in the journal belongs to
+OURS = re.compile(r"ta-[a-z0-9]+-[a-z0-9]+-[a-z0-9]+-[ex]")
 DENIALS = 3  # "no such order", at least 1 s apart and all after ABSENT_AFTER_MS: survives REST lagging 5 s
 ENDED = {
     "FILLED": Event.FILL, "CANCELED": Event.CANCELLED, "EXPIRED": Event.EXPIRE, "EXPIRED_IN_MATCH": Event.EXPIRE,
@@ -258,6 +260,9 @@ class LiveGateway:
             if now_ms - track.denied_ms < 900:
                 return
             track.denials, track.denied_ms = track.denials + 1, now_ms
+            if track.denials >= DENIALS and not OURS.fullmatch(name):  # not ours: reading the account settles it
+                self._end(track, Event.EXPIRE, now_ms, "denied repeatedly", reply.code)
+                return
             nothing = track.stated_qty == 0.0 and track.booked_qty == 0.0 and not track.order.order_id
             if track.denials >= DENIALS and nothing and track.order.state is OrderState.UNKNOWN:
                 self.counts.absent += 1

@@ -73,7 +73,7 @@ class Reconciler:
         self._index = {name: i for i, name in enumerate(self.symbols)}
 
     def event(self, symbol: int, time_ms: int) -> None:
-        """Note an order event of the symbol: REST rows older than it say nothing."""
+        """Note a fill or a statement of the symbol: REST rows older than it say nothing, but what it says itself."""
         self.last_event_ms[symbol] = max(self.last_event_ms.get(symbol, 0), time_ms)
 
     def on_account(self, update: AccountUpdate, now_ms: int) -> list[str]:
@@ -141,13 +141,15 @@ class Reconciler:
     def _read(self, symbol: int, read: Statement, now_ms: int) -> None:
         if self.in_flight(symbol):
             return
-        if read.time_ms and read.time_ms < self.last_event_ms.get(symbol, 0):
+        newest_ms, stated = self.last_event_ms.get(symbol, 0), self.stated.get(symbol)
+        repeats = stated is not None and stated.time_ms >= newest_ms and stated.qty == read.qty
+        if read.time_ms and read.time_ms < newest_ms and not repeats:
             return  # older than what the stream told
         doubt = self.doubts.get(symbol)
         if self._same(symbol, read.qty):
             self.doubts.pop(symbol, None)
             if read.time_ms:
-                self.stated[symbol] = read
+                self.stated[symbol] = stated if repeats and stated is not None else read
             elif symbol in self.stated and not self._same(symbol, self.stated[symbol].qty):  # its end was not told
                 self.stated[symbol] = Statement(read.amount, 0.0, self.last_event_ms.get(symbol, 0))
             return
@@ -159,7 +161,6 @@ class Reconciler:
             return
         if now_ms - doubt.read_ms < READ_APART_MS:
             return
-        stated = self.stated.get(symbol)
         if read.qty == 0.0:
             by_stream = stated is not None and stated.qty == 0.0
             if not (doubt.refused or by_stream or self.flat_elsewhere(symbol)):

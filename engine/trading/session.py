@@ -152,7 +152,7 @@ class LiveTrading:
         self._now_ms = now_ms
         if isinstance(event, OrderUpdate):
             symbol = self._index.get(event.symbol)
-            if symbol is not None:
+            if symbol is not None and event.last_qty > 0.0:  # an order that does not fill leaves the position's time
                 self.reconciler.event(symbol, event.time_ms)
             self.gateway.on_update(event, now_ms)
             if symbol is not None:

@@ -59,6 +59,13 @@ class LiveRig:
         restored = self.parts.restored
         if restored.account is not None:
             self.desk.account.wallet_usdt = float(self.venue.wallet)  # as read at start
+        for slot in range(self.desk.positions.count):  # as `take_over` does
+            row = self.desk.positions.rows[slot]
+            self.trading.reconciler.event(int(row["symbol"]), int(row["opened_ms"]))
+            for trade_id in self.desk.booked.get(int(row["position_id"]), ()):
+                self.trading.foreign.remember(int(row["symbol"]), trade_id)
+        for symbol, time_ms in self.desk.touched_ms.items():
+            self.trading.reconciler.event(symbol, time_ms)
         resume_twins(restored, self.core.twins, self.desk, SYMBOLS, self.venue.now_ms)
         self.resumed = resume_orders(
             restored.open_orders, restored.entries, restored.trade_ids, self.desk, self.gateway, SYMBOLS,

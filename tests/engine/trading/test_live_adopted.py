@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from live_rig import LiveRig, agree, exits
 
 from engine.exchange.replies import Reply
+from engine.exchange.requests import Call
 from kernels.records import Kind, Reason
 
 
@@ -71,4 +72,17 @@ def test_deleveraging_of_two_symbols_under_one_client_id_is_booked_to_each(tmp_p
     assert (trade["symbol"], trade["reason"], trade["qty"]) == (0, Reason.ADL, pytest.approx(50.0))
     rig.run(61_000, 500)
     assert not rig.desk.orders
+    agree(rig)
+
+
+def test_an_order_of_others_that_the_exchange_denies_is_given_up_and_the_account_read(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.pieces = 2
+    rig.venue.manual("BTCUSDT", "-50", name="adl_autoclose")
+    cut_after_first_trade(rig)
+    rig.venue.faults[Call.ORDER_QUERY].extend(["code -2013"] * 1_000)
+    rig.run(12_000, 50)
+    assert rig.held == 0 and not rig.desk.orders and not rig.desk.exits
+    rig.run(61_000, 500)
     agree(rig)

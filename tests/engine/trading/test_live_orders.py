@@ -392,6 +392,26 @@ def test_positions_older_than_our_last_fill_say_nothing(tmp_path: Path, told: st
     agree(rig)
 
 
+@pytest.mark.parametrize("told", ["order", "account"])
+def test_what_was_told_of_later_hides_no_position_that_has_not_changed_since(tmp_path: Path, told: str) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.manual("BTCUSDT", "3", silent=True)
+    rig.step(100)
+    now_ms = rig.venue.now_ms
+    if told == "order":  # somebody's order that waits in the book: no fill, but later than the position's own time
+        order = {"orderId": 5, "symbol": "BTCUSDT", "clientOrderId": "web_2", "side": 1, "type": "LIMIT",
+                 "origType": "LIMIT", "origQty": "1", "executedQty": "0", "reduceOnly": False}  # fmt: skip
+        rig.venue._order_event(order, "NEW", "NEW", Decimal(0), Decimal(0), 0)
+    else:  # the exchange states it again, for another reason
+        rows = [{"s": "BTCUSDT", "pa": "3", "ep": "100", "ps": "BOTH"}]
+        rig.venue._event(
+            {"e": "ACCOUNT_UPDATE", "E": now_ms, "T": now_ms, "a": {"m": "FUNDING_FEE", "B": [], "P": rows}}
+        )
+    rig.run(15_000, 50)
+    assert rig.trading.alarm.counts["foreign_position"] == 1
+    assert float(rig.venue.held["BTCUSDT"].amount) == 0.0 and rig.held == 0, "taken under guard and closed"
+
+
 def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()

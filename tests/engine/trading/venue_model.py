@@ -18,6 +18,7 @@ from engine.exchange.replies import LOST, NOT_SENT, Reply
 from engine.exchange.requests import Call, Request
 
 FEE = Decimal("0.0005")
+STEP = Decimal("0.001")
 
 
 @dataclass
@@ -177,7 +178,7 @@ class VenueModel:
         if p["type"] == "LIMIT" and side * (price - Decimal(p["price"])) > 0:
             filled = Decimal(0)
         else:
-            filled = (qty * self.fill_share).quantize(Decimal("0.001"))
+            filled = (qty * self.fill_share).quantize(STEP)
         return Reply(200, result=self._execute(p["newClientOrderId"], symbol, side, Decimal(p["quantity"]), filled, p))
 
     def _execute(
@@ -189,14 +190,15 @@ class VenueModel:
             "executedQty": "0", "type": p.get("type", "MARKET"), "origType": kind or p.get("type", "MARKET"),
             "reduceOnly": p.get("reduceOnly") == "true", "updateTime": self.now_ms,
         }  # fmt: skip
-        self.orders[name] = order
+        self.orders[name if name not in self.orders else f"{name}#{self._ids}"] = order
         self._order_event(order, "NEW", "NEW", Decimal(0), Decimal(0), 0)
         done = filled >= qty or (order["reduceOnly"] and not self.held[symbol].amount + side * filled)
+        part = (filled / self.pieces).quantize(STEP)
         for piece in range(self.pieces if filled else 0):
             last = piece == self.pieces - 1
-            part = filled / self.pieces
             order["executedQty"] = str(filled if last else part * (piece + 1))
-            self._fill(order, symbol, side, part, "FILLED" if done and last else "PARTIALLY_FILLED")
+            traded = filled - part * piece if last else part
+            self._fill(order, symbol, side, traded, "FILLED" if done and last else "PARTIALLY_FILLED")
         if not done:
             reason = "2" if p.get("type") == "LIMIT" else "9"
             self._order_event(order, "EXPIRED", "EXPIRED", Decimal(0), Decimal(0), 0, reason)
