@@ -162,7 +162,7 @@ class Reconciler:
         if now_ms - doubt.read_ms < READ_APART_MS:
             return
         if read.qty == 0.0:
-            by_stream = stated is not None and stated.qty == 0.0
+            by_stream = stated is not None and stated.qty == 0.0 and stated.time_ms >= newest_ms
             if not (doubt.refused or by_stream or self.flat_elsewhere(symbol)):
                 return
         del self.doubts[symbol]

@@ -425,6 +425,24 @@ def test_a_lone_flat_read_never_disarms_the_guard(tmp_path: Path) -> None:
     agree(rig)
 
 
+def test_a_statement_of_before_our_fill_is_no_second_source_for_flat(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(500)
+    assert rig.trading.reconciler.stated[0].qty == 0.0
+    tell = rig.venue._event
+    rig.venue._event = lambda m: None if m["e"] == "ACCOUNT_UPDATE" else tell(m)  # type: ignore[method-assign]
+    rig.venue.rest_lag_ms = 3_000
+    rig.run(4_000)
+    rig.open_long()  # told by its fill alone, and REST shows what was before it
+    rig.run(2_900)
+    assert rig.held == 1 and "adjusted" not in rig.trading.alarm.counts
+    rig.run(70_000, 100)
+    agree(rig)
+    assert not rig.trading.reconciler.doubts
+
+
 def test_a_position_that_the_exchange_no_longer_knows_is_adjusted_once_an_exit_is_refused(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
