@@ -11,15 +11,20 @@ from control.jobs.history import adopt, adopt_brackets
 from control.store_health import StoreHealth
 from engine.config import Config
 from engine.exchange.filters import BRACKETS_NAME
+from kernels.records import BarFlag
 from store.client import Store
 from store.errors import StoreError
-from store.tail import Tail
+from store.tail import RunStatus, Tail
 
 CHECK_S = 1.0
 RETRY_S = 2.0
 AUDIT_CHECKS = 15  # the newest audit's result is read at every 15th check
 NEWEST_AUDIT = (
     "SELECT sum(compared), sum(differing), count() FROM audits WHERE audit_id = (SELECT max(audit_id) FROM audits)"
+)
+FOLDED = (
+    "SELECT count() FROM bars_seen WHERE engine_id = {engine:String} AND run_id = {run:String} "
+    f"AND bitAnd(flags, {int(BarFlag.REVISION)}) = 0"
 )
 logger = structlog.get_logger("control.keeper")
 
@@ -35,7 +40,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._tail: Tail | None = None
         self._follower: threading.Thread | None = None
-        self._adopted_run = -1
+        self._adopted_run, self._adopting = -1, threading.Event()
         self._checks = 0
         self._brackets_ns = 0
 
@@ -91,9 +96,9 @@ class Keeper:
         assert self._tail is not None
         runs = self._tail.status()
         newest = max(runs, key=lambda run: run.run_id, default=None)
-        if newest is not None and newest.run_id != self._adopted_run:
-            self._adopted_run = newest.run_id
-            threading.Thread(target=self._adopt, name="history", daemon=True).start()
+        if newest is not None and newest.run_id != self._adopted_run and not self._adopting.is_set():
+            self._adopting.set()
+            threading.Thread(target=self._adopt, args=(newest,), name="history", daemon=True).start()
         self._health.tail_seq = None if newest is None else newest.seq
         self._health.tail_rows = self._tail.rows
         self._health.behind_s = 0.0 if newest is None else newest.behind_s
@@ -123,14 +128,19 @@ class Keeper:
             logger.error("brackets", detail=str(error))
         self._brackets_ns = written_ns
 
-    def _adopt(self) -> None:
-        """Store the history that a new run was started on: what its vectors were folded from."""
+    def _adopt(self, run: RunStatus) -> None:
+        """Store the history that a new run was started on: what its vectors were folded from.
+
+        Not before its first closed bar is stored: until then REST may still be completing the bar files.
+        """
         try:
-            rows = adopt(self._store, self._config)
+            if self._store.scalar(FOLDED, {"engine": run.engine_id, "run": str(run.run_id)}):
+                logger.info("history", rows=adopt(self._store, self._config))
+                self._adopted_run = run.run_id
         except (StoreError, OSError) as error:
             logger.error("history", detail=str(error))
-        else:
-            logger.info("history", rows=rows)
+        finally:
+            self._adopting.clear()
 
     def _fault(self, detail: str) -> None:
         if self._health.detail != detail:
