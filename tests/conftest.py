@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("TA_") and name not in OURS]:
         del os.environ[name]
     reach_directly()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a store that was closed leaves some files open
     locks = tempfile.TemporaryDirectory(prefix="ta-test-locks-")
     config.add_cleanup(locks.cleanup)
     os.environ["TA_LOCK_DIR"] = locks.name

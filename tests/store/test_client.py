@@ -173,6 +173,7 @@ data_dir = Path(sys.argv[1])
 store = connect("embedded", data_dir)
 store.scalar("SELECT 1")
 url = owner.read_owner(data_dir).url
+said = []  # a line that two threads print at once is none
 slow = "SELECT sum(sleepEachRow(0.5)) FROM numbers(80)"
 
 def over_the_front():
@@ -180,14 +181,14 @@ def over_the_front():
     try:
         urllib.request.urlopen(f"{url}/?{query}").read()
     except (OSError, http.client.HTTPException):
-        print("dropped", flush=True)
+        said.append("dropped")
 
 def here():
     try:
         store.scalar(slow.replace("80", "4"))
-        print("finished", flush=True)
+        said.append("finished")
     except StoreError:
-        print("refused", flush=True)
+        said.append("refused")
 
 running = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%' AND query NOT LIKE '%processes%'"
 until, threads = time.monotonic() + 60, []
@@ -202,6 +203,7 @@ began = time.monotonic()
 store.close()
 for thread in threads:
     thread.join()
+print(*said, sep="\\n")
 print("closed", time.monotonic() - began < 30, flush=True)
 for handler in threading.enumerate()[1:]:  # what the front ran in the engine has ended too
     handler.join(30)
