@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,6 +21,7 @@ SECRET_TEXT = re.compile(
     re.IGNORECASE,
 )
 HIDDEN = "[redacted]"
+TAIL_BYTES = 512 << 10  # of a log, read at most; 2,000 lines of the engine are about half of it
 
 
 def redact(value: Any) -> Any:
@@ -65,3 +68,16 @@ def configure(as_json: bool | None = None, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last `lines` whole lines of a file within its last `TAIL_BYTES`; none where there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read(TAIL_BYTES)
+    except OSError:
+        return []
+    found = text.decode(errors="replace").splitlines()
+    return found[1 if size > TAIL_BYTES else 0 :][-lines:]

@@ -79,7 +79,8 @@ def listen(host: str, port: int) -> socket.socket:
         opened.bind((host, port))
     except OSError as error:
         opened.close()
-        raise ConfigError([f"control.host, control.port: cannot listen on {host}:{port}: {error.strerror}"]) from error
+        why = f"cannot listen on {host}:{port}: {error.strerror}; TA_CONTROL__PORT says another port"
+        raise ConfigError([f"control.host, control.port: {why}"]) from error
     opened.listen(256)
     return opened
 

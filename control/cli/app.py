@@ -35,7 +35,20 @@ GROUPS: tuple[str, ...] = (
 
 PANELS: dict[str, tuple[str, ...]] = {  # how `ta --help` groups the commands
     "Run": ("demo", "up", "engine", "control", "watchdog", "simulator"),
-    "Operate": ("status", "top", "start", "stop", "close", "kill", "flatten", "halt", "allow", "market", "doctor"),
+    "Operate": (
+        "status",
+        "top",
+        "logs",
+        "start",
+        "stop",
+        "close",
+        "kill",
+        "flatten",
+        "halt",
+        "allow",
+        "market",
+        "doctor",
+    ),
     "Data": ("collect", "import", "seed", "features", "sql"),
     "Models and evidence": ("label", "train", "models", "backtest", "replay", "audit"),
     "Set up": ("settings", "tokens", "alerts"),

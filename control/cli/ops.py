@@ -26,9 +26,18 @@ STATES = {  # what to do about a state in which nothing is entered
 }
 
 
+class LogName(enum.StrEnum):
+    """Whose log."""
+
+    engine = "engine"
+    control = "control"
+    watchdog = "watchdog"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `ta`."""
     app.command()(status)
+    app.command()(logs)
     app.command()(start)
     app.command()(stop)
     app.command()(flatten)
@@ -138,6 +147,24 @@ def _report(result: dict[str, Any], said: str, as_json: bool) -> None:
         print(json.dumps({"ok": True, "result": result}))
     else:
         out.print(said)
+
+
+def logs(
+    name: Annotated[LogName, typer.Argument(help="whose log")] = LogName.engine,
+    lines: Annotated[int, typer.Option(min=1, max=2_000, help="how many of the newest lines")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Show the end of a process's log, as `ta up` keeps it in the data folder."""
+    from control.logs import redact, tail
+
+    path = settings().data_dir / "logs" / f"{name.value}.log"
+    found = [redact(line) for line in tail(path, lines)]
+    if as_json:
+        print(json.dumps({"name": name.value, "path": str(path), "lines": found}))
+    elif not found:
+        fail(f"nothing in {path}: `ta up` writes it; a service's log is with its supervisor", code=1)
+    else:
+        print("\n".join(found))
 
 
 def start(

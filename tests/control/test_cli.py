@@ -261,3 +261,11 @@ class Ready(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
+
+
+def test_logs_shows_the_end_of_a_log_and_says_where_there_is_none(ta: Any, data_dir: Path) -> None:
+    assert ta("logs").exit_code == 1 and "ta up" in ta("logs").output
+    (data_dir / "logs").mkdir()
+    (data_dir / "logs" / "control.log").write_text("one\ntwo token=abcdefgh\n")
+    assert ta("logs", "control", "--lines", "1").output == "two token=[redacted]\n"
+    assert json.loads(ta("logs", "control", "--json").output)["lines"][0] == "one"

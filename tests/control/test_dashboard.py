@@ -24,7 +24,20 @@ FLAGS = [
 ]  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-artifacts" / "dashboard"
-VIEWS = ["overview", "chart", "signals", "trades", "models", "control", "jobs", "data", "latency", "audit", "settings"]
+VIEWS = [
+    "overview",
+    "chart",
+    "signals",
+    "trades",
+    "models",
+    "control",
+    "jobs",
+    "data",
+    "latency",
+    "audit",
+    "logs",
+    "settings",
+]
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,6 +50,7 @@ class Stage:
     """The control process of `tests/control/stage.py`."""
 
     def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.control.stage", str(data_dir)],
             stdin=subprocess.PIPE,
@@ -254,6 +268,21 @@ def test_a_gate_says_what_it_means(open_page: Any) -> None:
     page.get_by_role("main").get_by_text("the spread is wider than allowed (risk.max_spread_bps)").wait_for()
     tag = page.locator(".tag", has_text="er low").first
     assert "decision.min_er" in (tag.get_attribute("title") or "")
+
+
+def test_the_logs_of_the_processes_are_read_and_searched(open_page: Any, stage: Stage) -> None:
+    folder = stage.data_dir / "logs"
+    folder.mkdir(exist_ok=True)
+    (folder / "engine.log").write_text("first line\nWARNING engine: no entries yet: the exchange is away\nlast line\n")
+    page = open_page("logs")
+    shown = page.get_by_role("region", name="Log of engine")
+    shown.get_by_text("no entries yet").wait_for()
+    assert shown.locator(".down").count() == 1
+    page.screenshot(path=SHOTS / "logs.png")
+    page.get_by_label("Only lines with").fill("LAST")
+    hold(page, "document.querySelector('pre.log').innerText.trim() === 'last line'")
+    page.get_by_label("Process").select_option("watchdog")
+    page.get_by_text("ta up writes it").wait_for()
 
 
 def test_an_alarm_that_stands_is_on_every_page(open_page: Any, stage: Stage) -> None:

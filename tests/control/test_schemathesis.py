@@ -88,7 +88,7 @@ def test_every_operation_but_the_open_ones_refuses_without_a_token(client: Any) 
     for path, operations in paths.items():
         for method in operations:
             answer = client.request(
-                method, path.format(symbol="BTCUSDT", model_id="m", job_id="train-1", feature="rsi")
+                method, path.format(symbol="BTCUSDT", model_id="m", job_id="train-1", feature="rsi", name="engine")
             )
             if (method.upper(), path) not in PUBLIC:
                 assert answer.status_code == 401, (method, path, answer.status_code)
