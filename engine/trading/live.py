@@ -68,7 +68,7 @@ class LiveGateway:
     """See the module. `symbols` and `steps` (price step, quantity step) are by symbol index and may be replaced.
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
-    on_doubt(order, now_ms): an entry's fate is unknown and nobody answers what it is (a hold after 429, no way).
+    on_doubt(order, now_ms): an entry's fate is unknown, and asking did not tell it (a hold after 429, no way, "no such order").
     on_foreign(update, now_ms): an order event that belongs to no open order of ours; returns the name of the order that
     it belongs to after all, "" if it belongs to none. booked(symbol, trade_id): a trade is booked under another name.
     on_answer(order, which, reply, now_ms): journals an input.
@@ -256,8 +256,9 @@ class LiveGateway:
             self._state(track, reply.result, now_ms)
         elif reply.outcome in (Outcome.NOT_DONE, Outcome.UNKNOWN):
             self._doubt(track, now_ms)
-        elif reply.code == NO_SUCH_ORDER and now_ms > track.sent_ms + ABSENT_AFTER_MS:
-            if now_ms - track.denied_ms < 900:
+        elif reply.code == NO_SUCH_ORDER:
+            self._doubt(track, now_ms)  # it may be there and not be seen yet
+            if now_ms <= track.sent_ms + ABSENT_AFTER_MS or now_ms - track.denied_ms < 900:
                 return
             track.denials, track.denied_ms = track.denials + 1, now_ms
             if track.denials >= DENIALS and not OURS.fullmatch(name):  # not ours: reading the account settles it
@@ -269,7 +270,7 @@ class LiveGateway:
                 self._end(track, Event.PROVE_ABSENT, now_ms, "denied repeatedly after its time", reply.code)
 
     def _doubt(self, track: Track, now_ms: int) -> None:
-        """Nobody answers what became of an order: an entry may have filled, and its stop needs no answer."""
+        """Nobody can say what became of an order: an entry may have filled, and its stop needs no answer."""
         if track.order.state is OrderState.UNKNOWN and not track.evidence and not track.order.reduce_only:
             self.on_doubt(track.order, now_ms)
 

@@ -264,7 +264,7 @@ class Protection:
 
     def _placed(self, slot: Slot, reply: Reply, now_ms: int) -> None:
         pause_ms = RETRY_MS[min(slot.attempts, len(RETRY_MS)) - 1]
-        quick = now_ms < slot.deadline_ms and reply.code not in TOO_MANY
+        quick = now_ms < slot.deadline_ms and reply.code not in TOO_MANY and not slot.presumed
         slot.next_ms = now_ms + (pause_ms if quick else SLOW_RETRY_MS)
         if reply.ok and isinstance(reply.result, dict):
             slot.algo_id = int(reply.result.get("algoId") or slot.algo_id)

@@ -162,6 +162,29 @@ def test_a_stop_whose_yes_was_lost_stands_although_nobody_may_ask(tmp_path: Path
     agree(rig)
 
 
+def test_an_entry_that_rest_does_not_show_yet_is_protected_before_it_does(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.rest_lag_ms, rig.venue.stream_up = 4_000, False
+    rig.venue.faults[Call.ORDER_PLACE].append("503_executed")
+    rig.decide()
+    rig.run(300)
+    assert rig.held == 0 and float(rig.venue.held["BTCUSDT"].amount) == 50.0, "held, and nobody here knows"
+    assert [a["algoStatus"] for a in rig.venue.algos.values()] == ["NEW"]
+    rig.venue.stream_up = True
+    rig.run(70_000, 100)
+    assert len(entries(rig)) == 1 and exits(rig) == []
+    agree(rig)
+
+
+def test_a_stop_for_an_entry_that_may_never_have_been_is_tried_at_a_pace(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.venue.faults[Call.ORDER_PLACE].append("lost")
+    rig.decide()
+    rig.run(10_000)
+    assert not rig.desk.orders and rig.trading.may_enter(0) and "stop_exit" not in rig.trading.alarm.counts
+    assert 3 <= len(sent(rig, Call.ALGO_PLACE)) <= 8, "what is left of the order count is for exits"
+
+
 @pytest.mark.parametrize("answer", ["lost", "503", "no_route"])
 def test_an_entry_of_unknown_fate_is_protected_although_nobody_answers(tmp_path: Path, answer: str) -> None:
     rig = LiveRig(tmp_path)

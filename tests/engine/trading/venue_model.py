@@ -194,8 +194,9 @@ class VenueModel:
         self._order_event(order, "NEW", "NEW", Decimal(0), Decimal(0), 0)
         done = filled >= qty or (order["reduceOnly"] and not self.held[symbol].amount + side * filled)
         part = (filled / self.pieces).quantize(STEP)
-        for piece in range(self.pieces if filled else 0):
-            last = piece == self.pieces - 1
+        pieces = (self.pieces if part else 1) if filled else 0
+        for piece in range(pieces):
+            last = piece == pieces - 1
             order["executedQty"] = str(filled if last else part * (piece + 1))
             traded = filled - part * piece if last else part
             self._fill(order, symbol, side, traded, "FILLED" if done and last else "PARTIALLY_FILLED")
