@@ -68,7 +68,7 @@ class LiveGateway:
     """See the module. `symbols` and `steps` (price step, quantity step) are by symbol index and may be replaced.
 
     on_event: the desk. on_evidence(order, now_ms): the first sign that an entry has filled, before its trade is booked.
-    on_doubt(order, now_ms): an entry's fate is unknown, and asking did not tell it (a hold after 429, no way, "no such order").
+    on_doubt(order, now_ms): an entry's fate is unknown, and asking did not tell it.
     on_foreign(update, now_ms): an order event that belongs to no open order of ours; returns the name of the order that
     it belongs to after all, "" if it belongs to none. booked(symbol, trade_id): a trade is booked under another name.
     on_answer(order, which, reply, now_ms): journals an input.
