@@ -42,6 +42,16 @@ def shown(config: Config) -> dict[str, Any]:
     return values
 
 
+def meanings() -> dict[str, str]:
+    """Return what each key of the configuration means, by its dotted name."""
+    found = {}
+    for name, field in Config.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        for key, item in (inner or {"": field}).items():
+            found[f"{name}.{key}".rstrip(".")] = item.description or ""
+    return found
+
+
 def side_name(value: int) -> Any:
     """Return long, short or none."""
     return Side(value).name.lower()

@@ -260,3 +260,5 @@ class Settings(msgspec.Struct):
 
     config_hash: str
     values: dict[str, Any]
+    meanings: dict[str, str]
+    """By key, as `risk.max_positions`: what it means and its unit."""

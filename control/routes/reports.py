@@ -156,7 +156,7 @@ async def latency(request: Request[Any, Any, Any], services: Services) -> Respon
 @get("/api/settings", tags=["reports"], summary="The configuration in force", responses=documented(401, 429))
 async def settings(services: Services) -> Settings:
     """Return control's configuration without secrets; the hash covers what can change a decision."""
-    return Settings(services.config.hash(), present.shown(services.config))
+    return Settings(services.config.hash(), present.shown(services.config), present.meanings())
 
 
 HANDLERS = [equity, trade_summary, why_not, gates, latency, settings]

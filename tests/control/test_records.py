@@ -198,6 +198,9 @@ def test_what_is_not_there_is_404(read: Any) -> None:
 def test_settings_hold_no_secret(read: Any, services: Any) -> None:
     body = read("/api/settings").json()
     assert "secrets" not in body["values"] and body["config_hash"] == services.config.hash()
+    assert "fraction" in body["meanings"]["risk.max_day_loss"] and body["meanings"]["mode"]
+    shown = {f"{section}.{key}" for section, keys in body["values"].items() if isinstance(keys, dict) for key in keys}
+    assert shown <= set(body["meanings"])
 
 
 def account(first: int, count: int) -> np.ndarray:
