@@ -150,10 +150,12 @@ class DemoRun:
     def _start_engine(self) -> None:
         self.engine = self._child("engine", ta_command(self.demo.data_dir, "engine"))
         self.supervisor.start(self.engine)
-        self._wait(lambda: (view := self.snapshot()) is not None and view.alive, self.engine, 10.0)
+        self._wait(self._serves_model, self.engine, 60.0)
+
+    def _serves_model(self) -> bool:
+        """Whether the engine lives and its model is in place, which on a busy machine comes seconds later."""
         view = self.snapshot()
-        if view is None or not bytes(view.status["model_id"][0]):
-            raise RuntimeError(f"the engine serves no model:\n{self.engine.tail()}")
+        return view is not None and view.alive and bool(bytes(view.status["model_id"][0]))
 
     def _child(self, name: str, line: list[str], restart: bool = True) -> Child:
         child = Child(name, line, self._variables, self.demo.data_dir / "logs" / f"{name}.log", restart=restart)
