@@ -63,8 +63,9 @@ class Foreign:
             self.alarm("foreign_order", -1, f"{update.symbol} {update.client_order_id}")
             return ""
         name = update.client_order_id[:40]
-        if name.startswith(SHARED_ID):
-            name = f"{SHARED_ID}.{update.order_id}"
+        same = self.desk.orders.get(name)
+        if name.startswith(SHARED_ID) or (same is not None and same.order_id not in (0, update.order_id)):
+            name = f"{name[:20]}.{update.order_id}"
         if name in self.desk.orders:
             return name
         if update.last_qty > 0.0 and not self.booked(symbol, update.trade_id):

@@ -190,10 +190,11 @@ class LiveGateway:
         """Take an ORDER_TRADE_UPDATE."""
         self._now_ms = now_ms
         name = update.client_order_id
-        if name not in self.tracks:
+        track = self.tracks.get(name)
+        if track is None or track.order.order_id not in (0, update.order_id):  # others may use an id again
             self.counts.foreign += 1
             name = self.on_foreign(update, now_ms)
-        track = self.tracks.get(name)
+            track = self.tracks.get(name)
         if track is None:
             return
         track.order.order_id = update.order_id

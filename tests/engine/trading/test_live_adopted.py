@@ -53,23 +53,26 @@ def test_an_answer_that_came_late_does_not_book_the_trades_of_our_own_exit(tmp_p
     agree(rig)
 
 
-def test_deleveraging_of_two_symbols_under_one_client_id_is_booked_to_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "reason"), [("adl_autoclose", Reason.ADL), ("bot-1", Reason.MANUAL)])
+def test_orders_in_two_symbols_under_one_client_id_are_booked_to_each(
+    tmp_path: Path, name: str, reason: Reason
+) -> None:
     rig = LiveRig(tmp_path)
     for symbol in (0, 1):
         rig.open_long(symbol)
     rig.venue.pieces = 2
-    rig.venue.manual("BTCUSDT", "-50", name="adl_autoclose")
-    rig.venue.manual("ETHUSDT", "-20", name="adl_autoclose")
+    rig.venue.manual("BTCUSDT", "-50", name=name)
+    rig.venue.manual("ETHUSDT", "-20", name=name)
     events = [orjson.loads(payload) for payload in rig.venue._events]
     trades = [e for e in events if e["e"] == "ORDER_TRADE_UPDATE" and e["o"]["x"] == "TRADE"]
-    btc, eth = ([e for e in trades if e["o"]["s"] == name] for name in ("BTCUSDT", "ETHUSDT"))
+    btc, eth = ([e for e in trades if e["o"]["s"] == symbol] for symbol in ("BTCUSDT", "ETHUSDT"))
     rig.venue._events.clear()
     for event in (btc[0], eth[0], btc[1], eth[1]):  # both are open at once
         rig.venue._events.append(orjson.dumps(event))
     rig.run(200)
     assert rig.held == 1 and float(rig.venue.held["ETHUSDT"].amount) == pytest.approx(rig.desk.positions.rows[0]["qty"])
     (trade,) = rig.records(Kind.TRADE)
-    assert (trade["symbol"], trade["reason"], trade["qty"]) == (0, Reason.ADL, pytest.approx(50.0))
+    assert (trade["symbol"], trade["reason"], trade["qty"]) == (0, reason, pytest.approx(50.0))
     rig.run(61_000, 500)
     assert not rig.desk.orders
     agree(rig)
