@@ -24,6 +24,14 @@ class Clock(Protocol):
         ...
 
 
+SLEPT_NS = 50_000_000
+
+
+def _asleep_ns() -> int:
+    """Return how long this machine has been suspended since it started."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
 class WallClock:
     """The exchange's clock, fitted against our monotonic one; this machine's wall clock until the first sample.
 
@@ -34,6 +42,14 @@ class WallClock:
         self.fit = ClockFit()
         self._newest_ms = 0
         self._steps = 0
+        self._asleep_ns = _asleep_ns()
+
+    def look(self) -> None:
+        """Notice a sleep of the machine: orders would be stamped too old until three samples have said so."""
+        asleep_ns = _asleep_ns()
+        if asleep_ns - self._asleep_ns > SLEPT_NS:
+            self.fit.slept(asleep_ns - self._asleep_ns)
+            self._asleep_ns = asleep_ns
 
     def now_ms(self) -> int:
         """Return the exchange's time now."""

@@ -274,6 +274,8 @@ class Engine:
             lag_ns = time.monotonic_ns() - before - int(TICK_S * 1e9)
             core = self.parts.core
             core.latencies.add(Stage.LOOP_LAG, lag_ns)
+            if isinstance(self.clock, WallClock):
+                self.clock.look()
             now_ms, now = self.clock.now_ms(), loop.time()
             if self.live is None:
                 core.desk.advance(now_ms)

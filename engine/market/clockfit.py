@@ -45,6 +45,11 @@ class ClockFit:
         self._samples.append((middle_ns, trip_ns, said_ms))
         self._fit()
 
+    def slept(self, ns: int) -> None:
+        """Take note that the machine slept: the monotonic clock stood still for so long, the exchange's went on."""
+        self._samples = deque(((at - ns, trip, said) for at, trip, said in self._samples), maxlen=SAMPLES)
+        self._base_ns -= ns
+
     def _fit(self) -> None:
         chosen = sorted(self._samples, key=lambda sample: sample[1])[: max(1, len(self._samples) // BEST_SHARE)]
         base_ns, base_ms = chosen[0][0], chosen[0][2]
