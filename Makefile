@@ -8,6 +8,8 @@ DASHBOARD_SOURCES := $(wildcard $(addprefix $(DASHBOARD)/,src/* src/views/* pack
 
 PEERS := .venv-peers/.synced
 
+FITS := import sys; v = sys.version.split()[0]; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and f"Python 3.11, 3.12 or 3.13 is needed and $(PYTHON) is {v}: make … PYTHON=python3.13")
+
 .PHONY: env dashboard demo test test-long lint bench bench-env bench-report bench-check bench-instructions lock clean
 
 env: $(STAMP) dashboard
@@ -18,7 +20,7 @@ $(DASHBOARD)/dist/index.html: $(DASHBOARD_SOURCES) | $(STAMP)
 	@$(DASHBOARD)/build.sh
 
 $(STAMP): requirements.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || { $(PYTHON) -c '$(FITS)' && $(PYTHON) -m venv .venv; }
 	@test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
