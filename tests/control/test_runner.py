@@ -29,10 +29,12 @@ if "promote" in sys.argv:
     if "bad" in words:
         print("error: bad is not promoted: not better", file=sys.stderr)
         sys.exit(2)
+    while os.getpriority(os.PRIO_PROCESS, 0) < 10: time.sleep(0.01)  # given right after the start
     print('{"words": "%s", "actor": "%s", "nice": %d}' % (" ".join(words), os.environ["TA_ACTOR"],
           os.getpriority(os.PRIO_PROCESS, 0)), flush=True)
     sys.exit(0)
 if "--from" in sys.argv: time.sleep(60)
+while os.getpriority(os.PRIO_PROCESS, 0) < 10: time.sleep(0.01)
 print("nice", os.getpriority(os.PRIO_PROCESS, 0), os.environ["TA_JOB"], flush=True)
 """
 

@@ -121,6 +121,7 @@ async def test_no_fault_of_an_entry_leaves_a_naked_or_double_position(tmp_path: 
         desk = live.parts.core.desk
         assert desk.orders
         await sim.until(lambda: not desk.orders, "the entry's fate is known", 15)
+        await sim.until(lambda: fault in sim.server.faults.done, "answered: a fill is told before a late answer")
         assert sim.server.faults.done[fault] == 1
         placed = amount(sim, 0)
         if placed:
