@@ -32,8 +32,8 @@ export function positionsTable(rows: Position[]): HTMLElement {
     { name: "Mark", number: true, wide: true, show: (row) => price(row.mark_price) },
     { name: "Result, USDT", title: "unrealised, at the mark price, before fees", number: true, show: (row) => h("span", { class: `stacked ${tone(row.unrealised_usdt)}` }, signed(row.unrealised_usdt), h("small", {}, gain(row))) },
     { name: "Stop – profit", title: "distance of the mark price from stop loss and take profit", show: guard },
-    { name: "Liquidation", title: "distance of the mark price from an estimated liquidation price", number: true, wide: true, show: (row) => ((row.to_liquidation ?? 0) >= 1 ? "beyond 100 %" : percent(row.to_liquidation, 1)) },
-    { name: "Exchange stop", title: "whether the protective order stands on the exchange", wide: true, show: (row) => (row.protected ? "stands" : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
+    { name: "Liquidation", title: "distance of the mark price from an estimated liquidation price", number: true, wide: true, show: (row) => ((row.to_liquidation ?? 0) >= 1 ? "> 100 %" : percent(row.to_liquidation, 1)) },
+    { name: "Stop order", title: "whether the protective order stands on the exchange", wide: true, show: (row) => (row.protected ? "stands" : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
     { name: "Held", number: true, wide: true, show: (row) => span(now - row.opened_ms) },
     { name: "", mark: "act", show: (row) => (may("trade") ? h("button", { class: "small", "aria-label": `Close ${row.symbol}`, onclick: () => void close(row.symbol) }, "Close") : "") },
   ], rows, "No open positions.");
