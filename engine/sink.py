@@ -44,6 +44,7 @@ class MarketSink:
         self._panel: Panel
         self.closed: Callable[[int, int, int, Any, int], int]  # what is left of a bar that completed no vector
         self.on_settled: Callable[[int, int, int], None] = lambda symbol, settled_ms, now_ms: None
+        self._funding_hours = core.instruments["funding_hours"]  # a view: the listing is kept current in its memory
         self.gap_seen = 0
         self.revisions = 0
         self.lateness = Lateness(len(core.symbols))
@@ -194,9 +195,11 @@ class MarketSink:
 
     def on_next_funding(self, symbol: int, next_funding_ms: int, event_ms: int) -> None:
         """Take a changed time of the next settlement: the rates before it are settled, whether this saw it or not."""
-        interval_ms = (int(self.core.instruments["funding_hours"][symbol]) or 8) * HOUR_MS
-        told = (self._next_funding[symbol], next_funding_ms - interval_ms if next_funding_ms else 0)
-        settled_ms = max((at_ms for at_ms in told if at_ms <= event_ms), default=0)
+        known_ms = self._next_funding[symbol]
+        settled_ms = known_ms if known_ms <= event_ms else 0
+        before_ms = next_funding_ms - (self._funding_hours.item(symbol) or 8) * HOUR_MS
+        if settled_ms < before_ms <= event_ms:
+            settled_ms = before_ms
         if settled_ms:
             self.on_settled(symbol, settled_ms, event_ms)
         self._next_funding[symbol] = next_funding_ms
