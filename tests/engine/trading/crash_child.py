@@ -50,7 +50,7 @@ def open_questions(live: Live) -> list[str]:
     """What is not settled yet."""
     desk, trading = live.parts.core.desk, live.trading
     found = [] if trading.sweeps.reconciled else ["not reconciled"]
-    found += [f"order {name} {order.state.name} {order.detail}" for name, order in desk.orders.items()]
+    found += [f"order {name}: {trading.gateway.tracks.get(name, order)}" for name, order in desk.orders.items()]
     for symbol, doubt in trading.reconciler.doubts.items():
         found.append(f"{SYMBOLS[symbol]}: {doubt}, {trading.reconciler.stated.get(symbol)}, ours {held(live)}")
     found += [f"exit of {i} under way" for i in desk.exits]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +146,24 @@ async def test_rest_lagging_five_seconds_behind_an_entry_that_nobody_told_of(
 
 
 async def test_the_algo_service_sees_the_fill_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    delay(monkeypatch, algo_sees=900.0)
+    delay(monkeypatch, algo_sees=1.0)
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()
+        algos, unseen = sim.exchange.venue.algos, deque[tuple[Any, ...]]()
+        sees, place = algos.sees, algos.place
+
+        def late(*seen: Any) -> None:
+            unseen.append(seen)
+
+        def asked(algo: Algo) -> None:
+            while unseen and codes.count(-4509) >= 3:  # not after a time: a busy machine asks less often within it
+                sees(*unseen.popleft())
+            place(algo)
+
+        algos.sees, algos.place = late, asked  # type: ignore[method-assign]
         codes = placements(sim)
         await opened(sim)
-        assert set(codes[:-1]) == {-4509} and codes[-1] == 0, "asked again until it was taken"
+        assert codes == [-4509, -4509, -4509, 0], "asked again until it was taken"
         assert amount(sim, 0) != 0 and not live.parts.core.desk.exits
         assert live.trading.unprotected_ms(int(live.parts.core.desk.positions.rows[0]["position_id"])) < 2_000
 
