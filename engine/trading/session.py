@@ -57,6 +57,7 @@ log = get_logger(__name__)
 
 RENEW_EVERY_MS = 10_000
 RATE, STALL = int(Hold.RATE), int(Hold.STALL)
+OrderEvents = OrderUpdate | TradeLite | AlgoUpdate
 
 
 class LiveTrading:
@@ -93,6 +94,7 @@ class LiveTrading:
         self._names, self._feed_mark = names, feed_mark
         self._index = {name: i for i, name in enumerate(symbols)}
         self._once = Once()
+        self._early: list[tuple[bytes, OrderEvents]] = []
         self._now_ms = 0
         self._renew_due_ms = 0
         self.protection = Protection(
@@ -143,9 +145,25 @@ class LiveTrading:
             self.malformed += 1
             log.warning("user_event_malformed", error=str(error))
             return
-        if event is not None and self._once.first(event):
+        if event is None or not self._once.first(event):
+            return
+        if self.active or not isinstance(event, OrderEvents):
             self.note_payload(payload, now_ms)
             self.on_user(event, now_ms)
+        else:
+            self._early.append((payload, event))
+
+    def begin(self, now_ms: int) -> None:
+        """What stood on the exchange is taken over: take what the streams told of orders while it was read.
+
+        Before, an order of the last run was nobody's here, and its fill that of a person who closes our position.
+        """
+        self.active = True
+        self.begin_reconcile()
+        for payload, event in self._early:
+            self.note_payload(payload, now_ms)
+            self.on_user(event, now_ms)
+        self._early.clear()
 
     def on_user(self, event: UserEvent, now_ms: int) -> None:
         """Take one event that was not seen before, then check the invariant."""

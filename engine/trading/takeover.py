@@ -151,10 +151,9 @@ def take_over(
     held = [int(desk.positions.rows[slot]["symbol"]) for slot in range(desk.positions.count)]
     foreign = [index[row["symbol"]] for row in report.positions if row["symbol"] in index]
     trading.reconciler.on_read(report.positions, sorted({*held, *foreign}), now_ms)
-    trading.active = True
-    trading.begin_reconcile()
     desk.mark_account(now_ms)
     desk.write_account(now_ms)
+    trading.begin(now_ms)
     log.info("live", positions=len(held), resumed_orders=resumed, untraded=report.untraded, changed=report.changed)
 
 

@@ -74,6 +74,7 @@ class LiveDay(Day):
             tiers=tiers, most_usdt={SYMBOLS[0]: float("inf"), SYMBOLS[1]: 1e5}, wallet_usdt=float(self.venue.wallet),
             positions=self.read(Call.POSITIONS), algos=self.read(Call.OPEN_ALGOS),
         )  # fmt: skip
+        self.pump()  # the streams stand already
         now_ms, found = self.clock.now_ms(), Found(report, restored.account is None, restored.half_booked)
         self.door.take(Source.TAKEN_OVER, found.pack(), now_ms)
         take_over(self.parts, self.trading, self.config, SYMBOLS, found, now_ms)

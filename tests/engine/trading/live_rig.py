@@ -56,6 +56,7 @@ class LiveRig:
             self.venue, OrderBudget(), (self.config.engine_id, self.parts.journal.run_id),
             lambda symbol, price, time_ms: self.core.on_mark(symbol, price, 0.0, 0, time_ms, 1),
         )  # fmt: skip
+        self.deliver()  # the streams stand before the account is read
         restored = self.parts.restored
         if restored.account is not None:
             self.desk.account.wallet_usdt = float(self.venue.wallet)  # as read at start
@@ -72,8 +73,7 @@ class LiveRig:
             self.venue.now_ms, restored.half_booked,
         )  # fmt: skip
         self.desk.account.run_state = int(RunState.RUNNING)
-        self.trading.active = True
-        self.trading.begin_reconcile()
+        self.trading.begin(self.venue.now_ms)
         self.step(20)
 
     def step(self, ms: int = 20, marks: bool = True) -> None:

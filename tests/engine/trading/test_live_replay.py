@@ -134,7 +134,7 @@ def test_a_run_that_takes_over_positions_and_orders_replays(tmp_path: Path) -> N
         minute += 1
     first.journal.close()  # as a kill leaves it: what was under way is not told to anybody
     second = LiveDay(tmp_path, market.later(minute), first.venue)
-    assert second.core.desk.positions.count and second.core.desk.orders
+    assert second.core.desk.positions.count and second.parts.restored.open_orders
     second.play(60 - minute)
     for recorded in (first, second):
         report = replayed(tmp_path, recorded.journal.run_id)
