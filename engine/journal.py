@@ -29,6 +29,7 @@ from kernels.records import HEAD, RECORDS, SLOT_BYTES, SLOTS, Kind, layout_hash
 FIRST_SLOT = layout.SEGMENT_HEADER_BYTES // SLOT_BYTES
 WORDS_PER_SLOT = layout.WORDS_PER_SLOT
 MADV_POPULATE_WRITE = 23
+LEAST_FIRST_BYTES = 256 << 10
 DURABLE = frozenset({Kind.ORDER, Kind.FILL, Kind.POSITION, Kind.TRADE, Kind.COMMAND, Kind.ACCOUNT, Kind.SESSION})
 EXPENDABLE = frozenset(  # not written while the disk is full
     {Kind.MARK, Kind.BOOK, Kind.LATENCY, Kind.FEATURES, Kind.INPUT, Kind.TICK, Kind.REQUEST}
@@ -78,6 +79,10 @@ class _Segment:
     path: Path
     mapped: mmap.mmap
     words: npt.NDArray[np.uint64]
+
+    @property
+    def size(self) -> int:
+        return len(self.mapped)
 
 
 def new_run_id(folder: Path) -> int:
@@ -139,7 +144,7 @@ class Writer:
         self._next: Future[_Segment] | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._slot = self._end_slot = self._last_slot = FIRST_SLOT
-        self._open(self._allocate(1))
+        self._open(self._allocate(1, first_size(folder, segment_bytes)))
 
     # --- records ---
 
@@ -251,7 +256,7 @@ class Writer:
     def retry_allocation(self) -> None:
         """Called each second while `full`: try again to allocate the next segment."""
         if self.full and (self._next is None or self._next.done()):
-            self._next = self._helper.submit(self._allocate, self._number + 1)
+            self._next = self._helper.submit(self._allocate, self._number + 1, self._segment_bytes)
             self._next.add_done_callback(self._allocated)
 
     def _allocated(self, future: Future[_Segment]) -> None:
@@ -286,37 +291,46 @@ class Writer:
         created_ms = time.time_ns() // 1_000_000
         header[0] = (
             layout.MAGIC, layout_hash(), self.engine_id.encode(), self.run_id, segment.number, self.seq + 1,
-            self._segment_bytes, created_ms,
+            segment.size, created_ms,
         )  # fmt: skip
         segment.mapped[: header.nbytes] = header.tobytes()
         segment.path.with_suffix(".new").rename(segment.path)
         self._number, self._mapped, self.words = segment.number, segment.mapped, segment.words
         self._slot = FIRST_SLOT
-        self._last_slot = self._segment_bytes // SLOT_BYTES - 1  # one slot is kept for ROLL
+        self._last_slot = segment.size // SLOT_BYTES - 1  # one slot is kept for ROLL
         reserve = min(RESERVE_SLOTS, self._last_slot // 4)
         self._end_slot = self._last_slot - reserve
-        self._next = self._helper.submit(self._allocate, self._number + 1)
+        self._next = self._helper.submit(self._allocate, self._number + 1, self._segment_bytes)
         self._next.add_done_callback(self._allocated)
         self._preamble(self)
 
-    def _allocate(self, number: int) -> _Segment:
+    def _allocate(self, number: int, size: int) -> _Segment:
         """Allocate (a clean ENOSPC here instead of SIGBUS later), map and prefault segment `number`."""
         path = self.folder / f"{self.engine_id}-{self.run_id}-{number:06d}.seg"
         partial = path.with_suffix(".new")
         fd = os.open(partial, os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            os.posix_fallocate(fd, 0, self._segment_bytes)
-            mapped = mmap.mmap(fd, self._segment_bytes)
+            os.posix_fallocate(fd, 0, size)
+            mapped = mmap.mmap(fd, size)
         except OSError:
             os.unlink(partial)
             raise
         finally:
             os.close(fd)
         words = np.frombuffer(mapped, np.uint64)
-        self._libc.madvise(
-            ctypes.c_void_p(words.ctypes.data), ctypes.c_size_t(self._segment_bytes), MADV_POPULATE_WRITE
-        )
+        self._libc.madvise(ctypes.c_void_p(words.ctypes.data), ctypes.c_size_t(size), MADV_POPULATE_WRITE)
         return _Segment(number, path, mapped, words)
+
+
+def first_size(folder: Path, wanted: int) -> int:
+    """Return the size of a run's first segment: `wanted`, or half of what a nearly full disk has left.
+
+    A start must not fail for want of a large file: positions wait for their guards. The other half is for the rest of
+    the start; the next segment cannot be had then, so entries stay closed until there is room.
+    """
+    disk = os.statvfs(folder)
+    half = disk.f_bavail * disk.f_frsize // 2
+    return min(wanted, max(LEAST_FIRST_BYTES, half // 4_096 * 4_096))
 
 
 def _append_and_sync(fd: int, payload: bytes) -> int:

@@ -7,9 +7,8 @@ the instruments as stored the guards begin first, see `engine.process`.
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import io
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from engine.config import Config
 from engine.errors import ConfigError, DataError, ExchangeError
 from engine.exchange import filters
 from engine.exchange.budget import shared_path
+from engine.held import HeldError, hold
 from engine.link import LOCK_NAME
 from engine.market.assistant import Assistant
 from engine.market.origin import claim_origin
@@ -43,6 +43,7 @@ class Opening:
         self.state = "loading"  # what is under way, for a person; "" once the market data is complete
         config.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(config.data_dir)
+        drop_unused(config.data_dir / "journal", config.engine_id)
         rest_url = addresses(config).rest_url
         scale = REPLAY_POOL_SCALE if config.exchange.clock == "replay" else 1
         self.assistant = Assistant(rest_url, shared_path(rest_url, config.data_dir), None, scale)
@@ -174,15 +175,15 @@ async def _within(task: asyncio.Task[Any], seconds: float) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 
-def lock_folder(data_dir: Path) -> Any:
+def drop_unused(journal_folder: Path, engine_id: str) -> None:
+    """Remove what earlier runs allocated for a next segment: on a full disk this run begins in its room."""
+    for path in journal_folder.glob(f"{engine_id}-*.new"):
+        path.unlink(missing_ok=True)
+
+
+def lock_folder(data_dir: Path) -> io.FileIO:
     """Return the held lock of a data folder: two engines never share one. Raises ConfigError naming the holder."""
-    file = open(data_dir / LOCK_NAME, "a+")  # noqa: SIM115 (held for the life of the process)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        raise ConfigError([f"data_dir {data_dir}: another engine runs on it (pid {file.read().strip()})"]) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        return hold(data_dir / LOCK_NAME)
+    except HeldError as error:
+        raise ConfigError([f"data_dir {data_dir}: another engine runs on it (pid {error})"]) from error

@@ -162,7 +162,10 @@ class Engine:
         for symbol, name in enumerate(self.symbols):
             for kind, ending in ((FUNDING, "funding"), (OPEN_INTEREST, "open_interest")):
                 panel.seed_samples(symbol, kind, read_samples(self.config.data_dir / "samples" / f"{name}.{ending}"))
-        keep_start(self.config, self.parts.journal.run_id, panel)
+        try:
+            keep_start(self.config, self.parts.journal.run_id, panel)
+        except OSError as error:
+            log.warning("this run cannot be replayed, its start is not kept: %s", error)
         return panel
 
     def _sample_poller(self, panel: Panel) -> SamplePoller:

@@ -44,7 +44,10 @@ def start_path(journal_folder: Path, engine_id: str, run_id: int) -> Path:
 
 
 def keep_start(config: Config, run_id: int, panel: Panel) -> Path:
-    """Keep configuration, bars and samples of a panel that is about to be seeded; older starts beyond KEPT go."""
+    """Keep configuration, bars and samples of a panel that is about to be seeded; older starts beyond KEPT go.
+
+    Raises OSError, and leaves nothing, when the disk has no room for it.
+    """
     folder = config.data_dir / "journal"
     path = start_path(folder, config.engine_id, run_id)
     text = config.model_dump_json(exclude={"secrets", "data_dir"})
@@ -56,8 +59,12 @@ def keep_start(config: Config, run_id: int, panel: Panel) -> Path:
         for kind in (OPEN_INTEREST, FUNDING):
             parts[f"samples/{name}.{kind}"] = panel.samples[symbol].held(kind)
     partial = path.with_suffix(".new")
-    with open(partial, "wb") as out:
-        np.savez(out, allow_pickle=False, **parts)
+    try:
+        with open(partial, "wb") as out:
+            np.savez(out, allow_pickle=False, **parts)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.rename(path)
     for old in sorted(folder.glob(f"{config.engine_id}-*.start"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import typing
@@ -54,6 +55,9 @@ PANELS: dict[str, tuple[str, ...]] = {  # how `ta --help` groups the commands
     "Set up": ("settings", "tokens", "alerts"),
 }
 ALONE = ("engine", "watchdog")  # commands that stand between a crash and guarded positions: nothing else is loaded
+STORAGE = frozenset(  # a folder that cannot be used is the operator's to mend
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+)
 BEFORE_COMMAND = ("--config", "--data-dir")  # global options with a value
 
 if typing.TYPE_CHECKING:
@@ -166,3 +170,8 @@ def run() -> None:
     except (ConfigError, DataError) as error:
         say_error(error)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        say_error(f"{error.filename or Settings.data_dir or 'the data folder'}: {(error.strerror or '').lower()}")
+        sys.exit(1)  # a supervised process is started again: room may be made

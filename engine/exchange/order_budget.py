@@ -30,7 +30,7 @@ class OrderBudget:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             if os.fstat(file).st_size < 8 * WORDS:
-                os.truncate(file, 8 * WORDS)
+                os.posix_fallocate(file, 0, 8 * WORDS)  # a full disk is an error here, not a SIGBUS later
             self._map = mmap.mmap(file, 8 * WORDS)
             os.close(file)
             self._words = memoryview(self._map).cast("q")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.exchange.budget import machine_folder
+from engine.held import HeldError, hold
 
 LEASE_NAME = "live.json"  # in the data folder: where a live engine says which lease is its own
 WORDS = 2  # the newest number; when its holder was last seen, ns of the machine's monotonic clock, 0: it said goodbye
@@ -34,7 +35,7 @@ class Lease:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         if os.fstat(self._file).st_size < 8 * WORDS:
-            os.truncate(self._file, 8 * WORDS)
+            os.posix_fallocate(self._file, 0, 8 * WORDS)  # a full disk is an error here, not a SIGBUS later
         self._map = mmap.mmap(self._file, 8 * WORDS)
         self._words = memoryview(self._map).cast("q")
 
@@ -90,18 +91,10 @@ class KeyLock:
         folder = folder or machine_folder()  # not the data folder: two of them may use one key
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{key_hash(api_key)}.lock"
-        self._file = open(self.path, "a+")  # noqa: SIM115 (held for the life of the process)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise ConfigError([f"secrets.api_key: another engine trades with this key (pid {holder})"]) from error
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+            self._file = hold(self.path)
+        except HeldError as error:
+            raise ConfigError([f"secrets.api_key: another engine trades with this key (pid {error})"]) from error
         self.lease = Lease(self.path.with_suffix(".lease"))
         self.lease.take()
 

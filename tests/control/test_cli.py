@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -183,6 +185,16 @@ def test_an_occupied_port_is_one_clear_message() -> None:
     with pytest.raises(ConfigError, match="Address already in use"):
         listen("127.0.0.1", opened.getsockname()[1])
     opened.close()
+
+
+@pytest.mark.parametrize("command", ["engine", "control", "status", "up"])
+def test_a_data_folder_that_cannot_be_used_is_one_clear_message(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    line = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path / "file" / "var"), command]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1  # a supervisor tries again: room may be made
+    assert done.stderr.startswith(f"error: {tmp_path}/file/var") or command == "up"
+    assert "not a directory" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.fixture

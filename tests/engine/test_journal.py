@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,17 @@ def test_nothing_acknowledged_is_lost_at_kill_9(tmp_path: Path, long_run) -> Non
         assert len(records) >= acknowledged
         prices = [float(r["price"]) for kind, r in records if kind is Kind.MARK]
         assert prices == [float(i) for i in range(len(prices))]
+
+
+def test_the_first_segment_takes_half_of_what_a_nearly_full_disk_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [0]
+    monkeypatch.setattr(journal.os, "statvfs", lambda folder: SimpleNamespace(f_bavail=free[0], f_frsize=4_096))
+    for blocks, size in ((32_768, 64 << 20), (32_766, (64 << 20) - 4_096), (1_001, 500 * 4_096), (0, 256 << 10)):
+        free[0] = blocks
+        assert journal.first_size(tmp_path, 64 << 20) == size
+    assert journal.first_size(tmp_path, 128 << 10) == 128 << 10, "never more than a whole one"
 
 
 def test_full_disk_closes_entries_and_keeps_room_for_exits(tmp_path: Path) -> None:

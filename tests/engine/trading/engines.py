@@ -70,6 +70,10 @@ class Engines:
                     return found
         raise AssertionError(f"the engine ended before it said {wanted!r}")
 
+    def trade(self, pid: int) -> None:
+        """Let a settled engine trade from now on."""
+        os.kill(pid, signal.SIGUSR1)
+
     def kill(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -83,7 +87,7 @@ class Engines:
             return None
         said = await self.settled()
         check_agreement(self.sim, said)
-        os.kill(pid, signal.SIGUSR1)
+        self.trade(pid)
         await asyncio.sleep(self.chance.uniform(0.0, 0.8))
         self.kill(pid)
         return said
