@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from control.alarms import SILENT_MS
-from control.shapes import Counters, EngineStatus, Position, Predictions, Signal
+from control.shapes import Counters, EngineStatus, OpenOrder, Position, Predictions, Signal
 from control.shapes_data import Disturbances, StageLatency
 from engine.config import Config
 from engine.link import SnapshotView
-from kernels.records import GATES, Mode, RunState, Side, Stage
+from kernels.records import GATES, Mode, Reason, RunState, Side, Stage
 
 
 def text(value: bytes) -> str:
@@ -213,6 +213,32 @@ def _to_liquidation(view: SnapshotView, side: int, qty: float, mark: float | Non
         return None
     move = equity / (qty * mark)
     return min(move, 1.0) if side > 0 else move
+
+
+def open_orders(view: SnapshotView) -> list[OpenOrder]:
+    """Return the orders that have not ended, oldest first, then the guards on the exchange."""
+    rows = view.orders[view.orders["client_order_id"] != b""]
+    names = view.symbols["symbol"]
+    return [
+        OpenOrder(
+            client_order_id=text(row["client_order_id"]),
+            position_id=int(row["position_id"]),
+            symbol=text(names[int(row["symbol"])]),
+            side=side_name(int(row["side"])),
+            reduce_only=bool(row["reduce_only"]),
+            reason=Reason(int(row["reason"])).name.lower(),
+            type=text(row["type"]),
+            state=text(row["state"]),
+            route=text(row["route"]),
+            qty=known(row["qty"]),
+            price=known(row["price"]) or None,
+            filled_qty=float(row["filled_qty"]),
+            average_price=known(row["average_price"]) or None,
+            order_id=int(row["order_id"]),
+            created_ms=int(row["created_ms"]) or None,
+        )
+        for row in rows
+    ]
 
 
 def latency(view: SnapshotView) -> list[StageLatency]:

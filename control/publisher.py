@@ -58,6 +58,7 @@ class Publisher:
             return
         self._hub.publish("marks", marks(view), now)
         self._hub.publish("positions", present.positions(view), now)
+        self._hub.publish("open_orders", present.open_orders(view), now)
         self._hub.publish("latency", present.latency(view), now)
         self._signals(view, now)
         self._candles(view, now)

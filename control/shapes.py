@@ -287,6 +287,39 @@ class Order(msgspec.Struct):
     run_id: str
 
 
+class OpenOrder(msgspec.Struct):
+    """An order that has not ended, or a guard that stands on the exchange for an open position (`state` is then its
+
+    stage: placing, standing, triggered, lost, clearing). `side` long buys, short sells.
+    """
+
+    client_order_id: str
+    position_id: int
+    symbol: str
+    side: Literal["long", "short"]
+    reduce_only: bool
+    reason: str
+    type: str
+    state: str
+    route: str
+    """The transport that took it (ws0, ws1, rest); empty where it is not known, and in shadow mode."""
+    qty: float | None
+    """Null: the whole position."""
+    price: float | None
+    """Limit or trigger; null at the market."""
+    filled_qty: float
+    average_price: float | None
+    order_id: int
+    created_ms: int | None
+    """Of a guard: when its position was opened."""
+
+
+class OpenOrders(msgspec.Struct):
+    """What works on the exchange, or waits for the simulated book, now; oldest first, guards last."""
+
+    items: list[OpenOrder]
+
+
 class Fill(msgspec.Struct):
     """One execution."""
 

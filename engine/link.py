@@ -36,6 +36,26 @@ SNAPSHOT_HEAD = np.dtype(
 POSITION = np.dtype(POSITION_FIELDS)
 SIGNAL = RECORDS[Kind.SIGNAL]
 LATENCY = RECORDS[Kind.LATENCY]
+OPEN_ORDER = np.dtype(
+    [
+        ("client_order_id", "S40"),  # empty: this row and all after it are unused
+        ("position_id", "<u8"),
+        ("symbol", "<u2"),
+        ("side", "<i1"),
+        ("reduce_only", "<u1"),
+        ("reason", "<u4"),
+        ("type", "S24"),
+        ("state", "S16"),
+        ("route", "S8"),  # the transport that took it; empty in shadow mode
+        ("qty", "<f8"),  # NaN: the whole position
+        ("price", "<f8"),  # limit or trigger; 0 at the market
+        ("filled_qty", "<f8"),
+        ("average_price", "<f8"),
+        ("order_id", "<i8"),
+        ("created_ms", "<i8"),  # 0: not known
+    ]
+)
+ORDERS = 128  # open orders shown, the oldest first: entry, exit, stop and take profit of 32 symbols
 STALE_NS = 2_000_000_000
 COMMAND_BYTES = 64 << 10  # the longest command line
 
@@ -49,6 +69,7 @@ class SnapshotView:
     signals: npt.NDArray[Any]  # the newest SIGNAL record of each symbol; seq 0: none yet
     latency: npt.NDArray[Any]  # LATENCY record per Stage; count 0: nothing measured
     positions: npt.NDArray[Any]  # POSITION[capacity]; the first status.open_positions are open
+    orders: npt.NDArray[Any]  # OPEN_ORDER[ORDERS]; those with a client order id are open
 
     @property
     def alive(self) -> bool:
@@ -63,6 +84,7 @@ def _parts(symbols: int, positions: int) -> list[tuple[str, np.dtype, int]]:
         ("signals", SIGNAL, symbols),
         ("latency", LATENCY, len(Stage)),
         ("positions", POSITION, positions),
+        ("orders", OPEN_ORDER, ORDERS),
     ]
 
 

@@ -113,8 +113,9 @@ class Engine:
             self.operator.ladder = self.live.trading.kill
         snapshot = Snapshot(config.data_dir, len(self.symbols), len(self.parts.core.desk.positions.rows))
         self.publisher = Publisher(
-            snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms
-        )
+            snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms,
+            self.live.guards if self.live is not None else list,
+        )  # fmt: skip
         self._streams = Streams(addresses(config).stream_url, self.decoder, config.exchange.connections)
 
     async def _assemble(self, instruments: npt.NDArray[Any], books: npt.NDArray[Any]) -> Parts:

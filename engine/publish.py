@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,20 @@ from numba.core import event as numba_events
 
 from engine.core import Core
 from engine.latency import Latencies
-from engine.link import Snapshot
+from engine.link import ORDERS, Snapshot
 from engine.market.wire import Decoder
 from engine.operator import Operator
+from engine.trading.orders import Order, OrderType
 from kernels.decide import BIT
-from kernels.records import Kind, Mode, Stage
+from kernels.records import Kind, Mode, OrderState, Stage
 from kernels.schema import SCHEMA_HASH
 
 NOT_READY = np.uint64(BIT["not_ready"])
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+STATE_NAMES = {state: state.name.lower().encode() for state in OrderState}
+TYPE_NAMES = {kind: kind.name.lower().encode() for kind in OrderType}
+OrderRow = tuple[Any, ...]
+"""An `engine.link.OPEN_ORDER` by position."""
 
 
 class Compilations(numba_events.Listener):
@@ -87,14 +93,31 @@ def since_spawn_s() -> float:
     return round(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 2)
 
 
+def order_rows(orders: Iterable[Order]) -> list[OrderRow]:
+    """Return orders as the snapshot shows them."""
+    return [
+        (
+            order.client_order_id.encode(), order.position_id, order.symbol, order.side, order.reduce_only,
+            order.reason, TYPE_NAMES[order.order_type], STATE_NAMES[order.state], order.route.encode(), order.qty,
+            order.price, order.filled_qty, order.average_price, order.order_id, order.created_ms,
+        )
+        for order in orders
+    ]  # fmt: skip
+
+
 class Publisher:
-    """Fills the snapshot four times a second and journals the latency of each interval."""
+    """Fills the snapshot four times a second and journals the latency of each interval.
+
+    guards(): what stands on the exchange for open positions, as rows of open orders; none in shadow mode.
+    """
 
     def __init__(
-        self, snapshot: Snapshot, core: Core, operator: Operator, decoder: Decoder, mode: Mode, offset_ms: Any
-    ) -> None:
+        self, snapshot: Snapshot, core: Core, operator: Operator, decoder: Decoder, mode: Mode, offset_ms: Any,
+        guards: Callable[[], list[OrderRow]] = list,
+    ) -> None:  # fmt: skip
         self._snapshot, self._core, self._operator, self._decoder = snapshot, core, operator, decoder
-        self._offset_ms = offset_ms
+        self._offset_ms, self._guards = offset_ms, guards
+        self._shown_orders: list[OrderRow] = []
         self._compilations, self._collections = Compilations(core.latencies), Collections(core.latencies)
         self._switches = Switches()
         self.totals = Latencies()
@@ -136,11 +159,21 @@ class Publisher:
         for index in core.desk.account.halted_symbols:
             symbols["halted"][index] = 1
         view.positions[:] = core.desk.positions.rows
+        self._write_orders(view.orders)
         for stage, count, p50, p99, p999, largest, total in self.totals.rows():
             row = view.latency[stage]
             row["stage"], row["count"], row["p50_ns"], row["p99_ns"] = stage, count, p50, p99
             row["p999_ns"], row["max_ns"], row["sum_ns"] = p999, largest, total
         self._snapshot.end()
+
+    def _write_orders(self, rows: Any) -> None:
+        """Write the open orders, which most of the time are the same as before: none."""
+        found = order_rows(self._core.desk.orders.values()) if self._core.desk.orders else []
+        found = (found + self._guards())[:ORDERS]
+        if found != self._shown_orders:
+            rows[: len(found)] = found
+            rows["client_order_id"][len(found) :] = b""
+            self._shown_orders = found
 
     def _write_status(self, status: Any) -> None:
         core, counters, account = self._core, self._core.counters, self._core.desk.account

@@ -67,12 +67,14 @@ def status_document(config: Config) -> dict[str, Any]:
     seen = None if view is None else present.engine_status(view)
     engine = None if seen is None else msgspec.to_builtins(seen)
     held = [] if view is None else msgspec.to_builtins(present.positions(view))
+    working = [] if view is None else msgspec.to_builtins(present.open_orders(view))
     ready = control_ready(config)
     return {
         "trading": bool(engine and engine["alive"] and engine["state"] == "running"),
         "mode": engine["mode"] if engine else config.mode,
         "engine": engine,
         "positions": held,
+        "open_orders": working,
         "alarms": holding(config, seen),
         "control": {"answers": ready is not None, **(ready or {})},
     }

@@ -123,6 +123,21 @@ def _print_status(document: dict[str, Any], config: Config) -> None:
         out.print(listed)
     else:
         out.print("no open positions")
+    working = document["open_orders"]
+    if working:
+        listed = Table("open order", "", "type", "state", "route", "qty", "price", "age", box=None, pad_edge=False)
+        for item in working:
+            listed.add_row(
+                item["symbol"], f"{'buy' if item['side'] == 'long' else 'sell'} ({item['reason']})",
+                item["type"].replace("_", " "), item["state"].replace("_", " "), item["route"] or "–",
+                "all" if item["qty"] is None else plain(item["qty"]),
+                "market" if item["price"] is None else plain(item["price"]), _age(item["created_ms"], engine),
+            )  # fmt: skip
+        out.print(listed)
+
+
+def _age(created_ms: int | None, engine: dict[str, Any]) -> str:
+    return "–" if created_ms is None else f"{max(0, engine['exchange_ms'] - created_ms) / 1_000:,.0f} s"
 
 
 def _usdt(value: float | None) -> str:

@@ -12,7 +12,7 @@ from control.answers import SNAPSHOT, Life, answered
 from control.auth import now_ms
 from control.problems import documented
 from control.services import VERSION, Services
-from control.shapes import EngineStatus, Positions, Signals, StandingAlarm, Status
+from control.shapes import EngineStatus, OpenOrders, Positions, Signals, StandingAlarm, Status
 
 SAID = ("engine_silent", "engine_halted", "reduce_only", "unprotected", "journal_full", "no_model", "store_down")
 """Alarms that `_warnings` says in words of its own, and at once."""
@@ -110,4 +110,20 @@ async def positions(request: Request[Any, Any, Any], services: Services) -> Resp
     return await answered(request, services.answers, make, SNAPSHOT)
 
 
-HANDLERS = [status, latest_signals, positions]
+@get(
+    "/api/orders/open",
+    tags=["trading"],
+    summary="Open orders, and the guards on the exchange",
+    responses=documented(400, 401, 429),
+)
+async def open_orders(request: Request[Any, Any, Any], services: Services) -> Response[OpenOrders]:
+    """Return each order that has not ended with state, route and age, and the stops that stand for open positions."""
+
+    async def make() -> OpenOrders:
+        view = services.engine.snapshot()
+        return OpenOrders([] if view is None else present.open_orders(view))
+
+    return await answered(request, services.answers, make, SNAPSHOT)
+
+
+HANDLERS = [status, latest_signals, positions, open_orders]

@@ -29,7 +29,7 @@ from engine.trading.live import LiveGateway
 from engine.trading.lock import LEASE_NAME
 from engine.trading.margin import keep_brackets
 from engine.trading.preflight import Report, check_again, preflight, transferred
-from engine.trading.report import report
+from engine.trading.report import guards, report
 from engine.trading.session import LiveTrading
 from engine.trading.takeover import Found, join, steps_of, take_over
 
@@ -49,6 +49,10 @@ class Live:
     def summary(self) -> dict[str, Any]:
         """Return how live trading stands, for a person."""
         return report(self.trading)
+
+    def guards(self) -> list[tuple[Any, ...]]:
+        """Return the stops and take profits on the exchange as open orders of the snapshot."""
+        return guards(self.trading)
 
     def tick(self, now_ms: int) -> bool:
         """Let time pass. False when somebody took our lease: nothing of ours leaves any more, so the process must end.

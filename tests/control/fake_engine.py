@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.link import CommandServer, Snapshot
-from kernels.records import GATES, Mode, RunState, Stage
+from kernels.records import GATES, Mode, Reason, RunState, Stage
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 
@@ -68,6 +68,21 @@ class FakeEngine:
             view.latency[stage]["p99_ns"], view.latency[stage]["max_ns"] = 180_000, 2_500_000
         self.snapshot.end()
         self.beat()
+
+    def open_orders(self, count: int = 2) -> None:
+        """Show an entry that waits for its answer, and the stop of the open position; or none."""
+        self.snapshot.begin()
+        rows, status = self.snapshot.view.orders, self.snapshot.view.status
+        now_ms = int(status["exchange_ms"][0])
+        rows["client_order_id"][:2] = [b"main-25-12-e", b"main-25-11-p"]
+        rows["position_id"][:2], rows["symbol"][:2], rows["side"][:2] = [12, 11], [0, 1], [1, 1]
+        rows["reduce_only"][:2], rows["reason"][:2] = [0, 1], [Reason.ENTRY, Reason.SL]
+        rows["type"][:2], rows["state"][:2] = [b"limit_ioc", b"stop_market"], [b"sent", b"standing"]
+        rows["route"][:2], rows["qty"][:2] = [b"ws1", b""], [0.25, float("nan")]
+        rows["price"][:2], rows["order_id"][:2] = [50_010.5, 2_563.25], [0, 4711]
+        rows["created_ms"][:2] = [now_ms - 1_500, now_ms - 900_000]
+        rows["client_order_id"][count:] = b""
+        self.snapshot.end()
 
     async def _handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         self.commands.append((verb, actor, args, command_id))

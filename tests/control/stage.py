@@ -1,7 +1,7 @@
 """The control process over a seeded store and a stand-in engine, for the browser: `python -m tests.control.stage DIR`.
 
 Prints one JSON line with the address and tokens; then reads lines of standard input: `silent`, `blind`,
-`alive`, `commands`.
+`alive`, `orders`, `no orders`, `commands`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from control.auth import Scope, TokenBook
 from control.main import serve
 from engine.config import Config
-from kernels.records import BAR, GATES, RECORDS, BarFlag, Kind, Mode, Reason, RunState
+from kernels.records import BAR, GATES, RECORDS, BarFlag, Kind, Mode, OrderState, Reason, RunState
 from kernels.schema import FEATURES, TARGETS
 from store import writer
 from store.client import Store, connect
@@ -90,6 +90,31 @@ def history(store: Store, now_ms: int) -> None:
         writer.insert_row(store, "models", row | more)
 
 
+def orders(store: Store, now_ms: int) -> None:
+    """Store 60 orders, each from its intent to its end, every third refused; and a fill of each that filled."""
+    steps = (OrderState.INTENT, OrderState.SENT, OrderState.ACKNOWLEDGED, OrderState.FILLED)
+    count = 60
+    rows = np.zeros(count * len(steps), RECORDS[Kind.ORDER])
+    number, step = np.divmod(np.arange(len(rows)), len(steps))
+    refused = number % 3 == 2
+    rows["seq"], rows["client_order_id"] = 20_000 + np.arange(len(rows)), [f"main-25-{n}-e".encode() for n in number]
+    rows["time_ms"] = now_ms - 120_000 * (count - number) + 20 * step
+    rows["symbol"], rows["side"], rows["mode"] = number % 3, np.where(number % 2, 1, -1), Mode.LIVE
+    rows["state"] = np.where(refused & (step == 3), OrderState.EXPIRED, np.array(steps)[step])
+    rows["reason"], rows["reduce_only"] = np.where(number % 2, Reason.TP, Reason.ENTRY), number % 2
+    rows["qty"], rows["price"] = 0.5, np.array(PRICES)[number % 3]
+    filled = (step == 3) & ~refused
+    rows["filled_qty"][filled], rows["average_price"][filled] = 0.5, rows["price"][filled]
+    rows["detail"][refused & (step == 3)] = b"beyond the limit"
+    insert(store, "orders", rows)
+    fills = np.zeros(int(filled.sum()), RECORDS[Kind.FILL])
+    for name in ("client_order_id", "time_ms", "symbol", "side", "mode", "qty", "price"):
+        fills[name] = rows[name][filled]
+    fills["seq"], fills["trade_id"] = 30_000 + np.arange(len(fills)), 1 + np.arange(len(fills))
+    fills["fee_usdt"], fills["slip_usdt"], fills["maker"] = 0.0125, 0.0021, number[filled] % 4 == 0
+    insert(store, "fills", fills)
+
+
 def metrics(now_ms: int) -> dict[str, Any]:
     """Return an evaluation of the shape that `engine.model.evaluate` gives: honest, hardly better than a constant."""
     rng = np.random.default_rng(9)
@@ -126,6 +151,10 @@ def listen(engine: FakeEngine) -> None:
         elif word == "alive":
             engine.snapshot.view.symbols["mark_ms"] = engine.snapshot.view.status["exchange_ms"]
             engine.beat()
+        elif word == "orders":
+            engine.open_orders()
+        elif word == "no orders":
+            engine.open_orders(0)
         elif word == "commands":
             said = [" ".join([verb, *filter(None, [args.get("until")])]) for verb, _, args, _ in engine.commands]
             print(json.dumps([text for text in said if text != "kill_report"]), flush=True)
@@ -138,6 +167,7 @@ def main(data_dir: Path) -> None:
     with connect("embedded", data_dir) as store:
         candles(store, now_ms)
         history(store, now_ms)
+        orders(store, now_ms)
     engine = FakeEngine(data_dir)
     view = engine.snapshot.view
     view.status["run_state"], view.status["exchange_ms"] = RunState.RUNNING, now_ms

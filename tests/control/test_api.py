@@ -74,6 +74,21 @@ def test_positions_show_the_distance_to_each_guard(client: Any, engine: Any, bea
     assert position["to_liquidation"] == pytest.approx(9_900 / 5_000)
 
 
+def test_open_orders_show_state_route_and_age_and_guards_their_trigger(
+    client: Any, engine: Any, services: Any, bearer: Any
+) -> None:
+    assert client.get("/api/orders/open", headers=bearer()).json() == {"items": []}
+    engine.snapshot.view.status["exchange_ms"] = 1_700_000_900_000
+    engine.open_orders()
+    services.answers.forget()
+    entry, stop = client.get("/api/orders/open", headers=bearer()).json()["items"]
+    assert (entry["symbol"], entry["side"], entry["state"], entry["route"]) == ("BTCUSDT", "long", "sent", "ws1")
+    assert (entry["type"], entry["qty"], entry["price"]) == ("limit_ioc", 0.25, 50_010.5)
+    assert entry["created_ms"] == 1_700_000_900_000 - 1_500 and not entry["reduce_only"]
+    assert (stop["symbol"], stop["type"], stop["state"]) == ("ETHUSDT", "stop_market", "standing")
+    assert (stop["reason"], stop["qty"], stop["price"], stop["reduce_only"]) == ("sl", None, 2_563.25, True)
+
+
 @pytest.mark.parametrize("path", ["/api/trading/start", "/api/trading/stop", "/api/positions/BTCUSDT/close"])
 def test_a_command_needs_the_trade_scope(client: Any, engine: Any, bearer: Any, path: str) -> None:
     refused = client.post(path, headers=bearer("read"))

@@ -43,6 +43,17 @@ def test_status_shows_the_engine_and_its_positions(ta: Any, engine: Any) -> None
     assert document["control"] == {"answers": False} and document["positions"][0]["symbol"] == "ETHUSDT"
 
 
+def test_status_shows_open_orders_with_route_and_age(ta: Any, engine: Any) -> None:
+    assert "open order" not in ta("status").output
+    engine.snapshot.view.status["exchange_ms"] = 1_700_000_900_000
+    engine.open_orders()
+    lines = [" ".join(line.split()) for line in ta("status").output.splitlines()]
+    assert "BTCUSDT buy (entry) limit ioc sent ws1 0.25 50010.5 2 s" in lines
+    assert "ETHUSDT buy (sl) stop market standing – all 2563.25 900 s" in lines
+    entry, stop = json.loads(ta("status", "--json").output)["open_orders"]
+    assert (entry["state"], entry["route"], stop["qty"]) == ("sent", "ws1", None)
+
+
 def test_status_says_what_is_wrong_without_control(ta: Any, engine: Any) -> None:
     assert "alarm" not in ta("status").output
     engine.snapshot.view.status["exchange_ms"] = 60_000  # and no mark price has come since 0

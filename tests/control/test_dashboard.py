@@ -29,6 +29,7 @@ VIEWS = [
     "chart",
     "signals",
     "trades",
+    "orders",
     "models",
     "control",
     "jobs",
@@ -261,6 +262,50 @@ def test_results_are_shown_by_symbol_and_by_day(open_page: Any) -> None:
     assert trades.pop("all") == sum(trades.values()) == 130
     page.get_by_label("Results by").select_option("day")
     results.get_by_role("rowheader", name=re.compile(r"^\d{4}-\d\d-\d\d$")).first.wait_for()
+
+
+def cells(page: Any, region: str, row: int) -> list[str]:
+    """Return the words of a row of a table, without the time it begins with."""
+    found = page.get_by_role("region", name=region, exact=True).locator("tbody tr").nth(row)
+    return [" ".join(cell.split()) for cell in found.locator("th, td").all_inner_texts()][1:]
+
+
+def test_orders_show_their_way_to_the_end_and_fills_say_why(open_page: Any) -> None:
+    page = open_page("orders")
+    hold(page, "document.querySelectorAll('[aria-label=Orders] tbody tr').length === 38")  # the newest 150 events
+    page.get_by_role("button", name="Older").first.click()
+    hold(page, "document.querySelectorAll('[aria-label=Orders] tbody tr').length === 60")  # of 240 events in all
+    assert cells(page, "Orders", 0) == [
+        "SOLUSDT buy, reduce", "tp", "expired", "0.5", "0", "100.0000", "–", "60 ms", "beyond the limit", "live",
+    ]  # fmt: skip
+    assert cells(page, "Orders", 1)[:3] == ["ETHUSDT sell", "entry", "filled"]
+    hold(page, "document.querySelectorAll('[aria-label=Fills] tbody tr').length === 40")
+    assert cells(page, "Fills", 0) == [
+        "ETHUSDT sell", "entry", "0.5", "2,500.00", "1,250.00", "0.0125", "0.0021", "taker", "live",
+    ]  # fmt: skip
+    assert cells(page, "Fills", 1)[1:] == ["tp", "0.5", "50,000.00", "25,000.00", "0.0125", "0.0021", "taker", "live"]
+    page.get_by_label("Symbol of fills").fill("solusdt")
+    page.get_by_label("Symbol of fills").press("Enter")
+    page.get_by_text("No fills yet.").wait_for()  # every order of it was refused
+
+
+def test_open_orders_are_where_an_operator_looks(open_page: Any, stage: Stage) -> None:
+    page = open_page("overview")
+    page.get_by_role("region", name="Open positions").wait_for()
+    assert page.get_by_role("heading", name="Open orders").count() == 0  # none: no room is taken
+    stage.tell("orders")
+    page.get_by_role("heading", name="Open orders").wait_for()
+    page.screenshot(path=SHOTS / "overview-open-orders.png", full_page=True)
+    for view in ("orders", "control"):
+        page.goto(f"{page.url.split('#')[0]}#/{view}")
+        page.get_by_role("region", name="Open orders").wait_for()
+        hold(page, QUIET)
+        shown = [["limit ioc", "entry", "sent", "ws1", "0.25", "50,010.50", "1 s"],
+                 ["stop market", "sl", "standing", "paper", "all", "2,563.25", "15 min"]]  # fmt: skip
+        assert [cells(page, "Open orders", row) for row in (0, 1)] == shown
+        page.screenshot(path=SHOTS / f"{view}-open-orders.png", full_page=True)
+    stage.tell("no orders")
+    page.get_by_text("No open orders.").wait_for()
 
 
 def test_a_gate_says_what_it_means(open_page: Any) -> None:

@@ -84,7 +84,9 @@ def test_six_hundred_symbols_that_decide_in_one_second_drop_nobody(services: Any
     view = snapshot.view
     view.symbols["symbol"] = [f"SYM{i:03d}USDT".encode() for i in range(600)]
     client, publisher = services.hub.join(), Publisher(services)
-    services.hub.subscribe(client, ["signals", "candles", "status", "marks", "positions", "latency"], None, None)
+    services.hub.subscribe(
+        client, ["signals", "candles", "status", "marks", "positions", "open_orders", "latency"], None, None
+    )
     for minute in range(3):
         view.status["heartbeat_ns"] = time.monotonic_ns()
         view.symbols["close_ms"] = 60_000 * (minute + 1)

@@ -90,6 +90,12 @@ export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[],
   );
 }
 
+// Calls `work` once for everything that happens within a moment.
+export function soon(work: () => void, afterMs = 300): () => void {
+  let timer = 0;
+  return () => { timer ||= window.setTimeout(() => { timer = 0; work(); }, afterMs); };
+}
+
 export function card(title: string, ...children: (Child | Child[])[]): HTMLElement {
   return h("section", { class: "card" }, h("h2", {}, title), ...children);
 }

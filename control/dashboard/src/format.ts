@@ -29,6 +29,11 @@ export function price(value: number | null | undefined): string {
   return num(value, size >= 1_000 ? 2 : size >= 1 ? 4 : size >= 0.01 ? 5 : 7);
 }
 
+// A quantity as it was sent: at most eight significant digits, no trailing zeros.
+export function quantity(value: number | null | undefined): string {
+  return value === null || value === undefined ? DASH : String(Number(value.toPrecision(8)));
+}
+
 export function time(ms: number | null | undefined): string {
   return ms ? new Date(ms).toISOString().slice(11, 19) : DASH;
 }

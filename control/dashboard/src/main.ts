@@ -11,12 +11,13 @@ import { ladder } from "./views/ladder.ts";
 import { latency } from "./views/latency.ts";
 import { logs } from "./views/logs.ts";
 import { models } from "./views/models.ts";
+import { orders } from "./views/orders.ts";
 import { overview } from "./views/overview.ts";
 import { settings } from "./views/settings.ts";
 import { signals } from "./views/signals.ts";
 import { trades } from "./views/trades.ts";
 
-const VIEWS: View[] = [overview, chart, signals, trades, models, ladder, jobs, data, latency, audit, logs, settings];
+const VIEWS: View[] = [overview, chart, signals, trades, orders, models, ladder, jobs, data, latency, audit, logs, settings];
 const root = document.getElementById("app") as HTMLElement;
 
 function login(said = ""): void {

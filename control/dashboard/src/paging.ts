@@ -4,9 +4,11 @@ import { add, type Column, fill, h, table } from "./dom.ts";
 import { load } from "./shell.ts";
 import type { Page } from "./types.ts";
 
+// limit: rows asked for at once. prepare: adds to the rows of a page what other lists know. fold: what is shown of all rows.
+export interface Ways<Row> { limit?: number; prepare?: (rows: Row[]) => Promise<void>; fold?: (rows: Row[]) => Row[] }
 export interface Filter { name: string; label: string; options?: [string, string][] }
 
-export function pages<Row>(main: HTMLElement, path: string, caption: string, columns: Column<Row>[], filters: Filter[], empty: string, tools: HTMLElement[] = []): { refresh: () => void; rows: () => Row[]; query: () => Record<string, string> } {
+export function pages<Row>(main: HTMLElement, path: string, caption: string, columns: Column<Row>[], filters: Filter[], empty: string, tools: HTMLElement[] = [], ways: Ways<Row> = {}): { refresh: () => void; rows: () => Row[]; query: () => Record<string, string> } {
   const fields = filters.map((filter) =>
     filter.options
       ? h("select", { name: filter.name, "aria-label": filter.label }, h("option", { value: "" }, filter.label), filter.options.map(([value, text]) => h("option", { value }, text)))
@@ -16,10 +18,11 @@ export function pages<Row>(main: HTMLElement, path: string, caption: string, col
   let rows: Row[] = [], next: string | null = null;
   const query = () => Object.fromEntries(fields.map((field) => [field.name, field.name === "symbol" ? field.value.trim().toUpperCase() : field.value.trim()]));
   const read = (older: boolean) => load(list, async () => {
-    const found = await get<Page<Row>>(path, { ...query(), limit: 100, before: older ? (next ?? undefined) : undefined });
+    const found = await get<Page<Row>>(path, { ...query(), limit: ways.limit ?? 100, before: older ? (next ?? undefined) : undefined });
+    await ways.prepare?.(found.items);
     rows = older ? [...rows, ...found.items] : found.items;
     next = found.next;
-    fill(list, table(caption, columns, rows, empty));
+    fill(list, table(caption, columns, ways.fold ? ways.fold(rows) : rows, empty));
     more.hidden = next === null;
   });
   fields.forEach((field) => field.addEventListener("change", () => void read(false)));

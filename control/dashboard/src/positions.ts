@@ -1,6 +1,6 @@
 // Open positions with a bar from stop loss to take profit that shows where the mark price stands.
 import { h, table } from "./dom.ts";
-import { count, percent, price, signed, span, tone } from "./format.ts";
+import { count, percent, price, quantity, signed, span, tone } from "./format.ts";
 import { live } from "./live.ts";
 import { act, ask, may } from "./shell.ts";
 import type { Position } from "./types.ts";
@@ -27,13 +27,13 @@ export function positionsTable(rows: Position[]): HTMLElement {
   const now = live.last.status?.engine?.exchange_ms ?? Date.now();
   return table("Open positions", [
     { name: "Symbol", key: true, show: (row) => h("span", { class: "held" }, h("a", { href: `#/chart/${row.symbol}` }, row.symbol), " ", h("span", { class: row.side === "long" ? "up" : "down" }, row.side)) },
-    { name: "Quantity", title: "and its value at the mark price", number: true, wide: true, show: (row) => h("span", { class: "stacked" }, String(Number(row.qty.toPrecision(8))), h("small", {}, `${count(row.notional_usdt)} USDT`)) },
+    { name: "Quantity", title: "and its value at the mark price", number: true, wide: true, show: (row) => h("span", { class: "stacked" }, quantity(row.qty), h("small", {}, `${count(row.notional_usdt)} USDT`)) },
     { name: "Entry", number: true, wide: true, show: (row) => price(row.entry_price) },
     { name: "Mark", number: true, wide: true, show: (row) => price(row.mark_price) },
     { name: "Result, USDT", title: "unrealised, at the mark price, before fees", number: true, show: (row) => h("span", { class: `stacked ${tone(row.unrealised_usdt)}` }, signed(row.unrealised_usdt), h("small", {}, gain(row))) },
     { name: "Stop – profit", title: "distance of the mark price from stop loss and take profit", show: guard },
     { name: "Liquidation", title: "distance of the mark price from an estimated liquidation price", number: true, wide: true, show: (row) => ((row.to_liquidation ?? 0) >= 1 ? "> 100 %" : percent(row.to_liquidation, 1)) },
-    { name: "Stop order", title: "whether the protective order stands on the exchange", wide: true, show: (row) => (row.protected ? "stands" : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
+    { name: "Stop order", title: "whether the protective order stands on the exchange", wide: true, show: (row) => (row.protected ? h("span", { class: "stacked" }, "stands", h("small", {}, row.protect_price === null ? "" : `at ${price(row.protect_price)}`)) : live.last.status?.mode === "live" ? h("span", { class: "down" }, "none") : "paper") },
     { name: "Held", number: true, wide: true, show: (row) => span(now - row.opened_ms) },
     { name: "", mark: "act", show: (row) => (may("trade") ? h("button", { class: "small", "aria-label": `Close ${row.symbol}`, onclick: () => void close(row.symbol) }, "Close") : "") },
   ], rows, "No open positions.");

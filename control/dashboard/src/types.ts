@@ -32,6 +32,19 @@ export interface Trade {
   entry_price: number; exit_price: number; opened_ms: number; closed_ms: number; gross_usdt: number; fees_usdt: number;
   funding_usdt: number; net_usdt: number; mae: number | null; mfe: number | null; model_id: string; run_id: string;
 }
+export interface OpenOrder {
+  client_order_id: string; position_id: number; symbol: string; side: Side; reduce_only: boolean; reason: string; type: string; state: string;
+  route: string; qty: number | null; price: number | null; filled_qty: number; average_price: number | null; order_id: number; created_ms: number | null;
+}
+export interface OrderEvent {
+  seq: number; time_ms: number; client_order_id: string; position_id: number; symbol: string; side: Side; state: string; reason: string;
+  reduce_only: boolean; qty: number | null; price: number | null; filled_qty: number | null; average_price: number | null;
+  order_id: number; code: number; mode: string; detail: string; run_id: string;
+}
+export interface Fill {
+  seq: number; time_ms: number; client_order_id: string; position_id: number; symbol: string; side: Side; maker: boolean; mode: string;
+  qty: number; price: number; fee_usdt: number | null; slip_usdt: number | null; trade_id: number; run_id: string;
+}
 export interface Stage { stage: string; count: number; p50_us: number; p99_us: number; p999_us: number; max_us: number; mean_us: number }
 export interface Page<Row> { items: Row[]; next: string | null }
 export interface Candle { open_ms: number; open: number; high: number; low: number; close: number; volume: number | null; source: string }

@@ -3,6 +3,7 @@ import { get } from "../api.ts";
 import { card, fill, h, put, swap } from "../dom.ts";
 import { moment, words } from "../format.ts";
 import { live } from "../live.ts";
+import { openOrdersTable } from "../orders.ts";
 import { positionsTable } from "../positions.ts";
 import { act, ask, may, type View } from "../shell.ts";
 
@@ -34,7 +35,7 @@ export const ladder: View = {
   id: "control",
   name: "Control",
   show(main) {
-    const state = h("b"), held = h("div"), newest = h("div", { "aria-live": "polite" });
+    const state = h("b"), held = h("div"), orders = h("div"), newest = h("div", { "aria-live": "polite" });
     const start = h("button", { class: "primary" }, "Start session");
     let gone = false;
     const look = async () => {
@@ -59,12 +60,13 @@ export const ladder: View = {
         card("Kill ladder", h("ol", { class: "ladder" }, RUNGS.map((rung) => h("li", {}, h("div", {}, h("b", {}, rung.name), h("p", {}, rung.does), h("p", { class: "hint" }, rung.keeps)), may("trade") ? h("button", { class: rung.danger ? "danger" : "", onclick: () => void press(rung) }, rung.name) : null)))),
         h("div", {}, card("The newest kill, step by step", newest),
           card("When this page does not answer", h("p", {}, "On the machine, without the control process: ", h("code", {}, "ta kill --until flatten"), ", ", h("code", {}, "ta stop"), ", ", h("code", {}, "ta status"), ".")))),
-      card("Open positions", held),
+      card("Open positions", held), card("Open orders", orders),
     );
     void look();
     const leave = [
       live.on("status", (status) => { put(state, words(status.engine?.state ?? "not there")); start.toggleAttribute("disabled", status.trading || !status.engine?.alive); }),
       live.on("positions", (items) => swap(held, positionsTable(items))),
+      live.on("open_orders", (items) => swap(orders, openOrdersTable(items))),
     ];
     return () => { gone = true; leave.forEach((off) => off()); };
   },

@@ -4,6 +4,7 @@ import { areaChart } from "../charts.ts";
 import { card, fill, h, put, swap, table } from "../dom.ts";
 import { bytes, count, micros, num, percent, signed, span, time, tone } from "../format.ts";
 import { live } from "../live.ts";
+import { openOrdersTable } from "../orders.ts";
 import { positionsTable } from "../positions.ts";
 import { signalColumns } from "../signals.ts";
 import { load, type View } from "../shell.ts";
@@ -49,11 +50,12 @@ export const overview: View = {
   name: "Overview",
   show(main) {
     const equity = figure("Equity, USDT"), today = figure("Today, USDT"), drawdown = figure("Drawdown"), traded = figure("This run");
-    const curve = h("div", { class: "chart small" }), held = h("div", {}, h("p", { class: "empty" }, "No open positions known.")), healthy = h("div"), quick = h("div", {}, h("p", { class: "empty" }, "Nothing measured yet.")), newest = h("div");
+    const curve = h("div", { class: "chart small" }), held = h("div", {}, h("p", { class: "empty" }, "No open positions known.")), healthy = h("div"), quick = h("div", {}, h("p", { class: "empty" }, "Nothing measured yet.")), newest = h("div"), orders = h("div"), working = card("Open orders", orders);
+    working.hidden = true;
     main.append(
       h("div", { class: "figures" }, equity.box, today.box, drawdown.box, traded.box),
       h("div", { class: "grid" },
-        h("div", { class: "wide-cell" }, card("Open positions", held)),
+        h("div", { class: "wide-cell" }, card("Open positions", held), working),
         card("Equity curve", curve), card("Health", healthy),
         card("Newest signals", newest), card("Latency", quick)),
     );
@@ -89,6 +91,7 @@ export const overview: View = {
         fill(healthy, health(status));
       }),
       live.on("positions", (items) => swap(held, positionsTable(items))),
+      live.on("open_orders", (items) => { working.hidden = items.length === 0; swap(orders, openOrdersTable(items)); }),
       live.on("latency", (items) => swap(quick, stages(items))),
       live.on("signals", (items) => {
         const fresh = items.toReversed().slice(0, 8), names = new Set(fresh.map((item) => item.symbol));

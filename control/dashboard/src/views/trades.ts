@@ -1,7 +1,7 @@
 // Closed trades with filters, results by reason, symbol, day and more, and the whole selection as CSV.
 import { get } from "../api.ts";
 import { card, fill, h, table } from "../dom.ts";
-import { moment, num, percent, price, signed, span, tone, words } from "../format.ts";
+import { moment, num, percent, price, quantity, signed, span, tone, words } from "../format.ts";
 import { live } from "../live.ts";
 import { pages } from "../paging.ts";
 import { load, say, type View } from "../shell.ts";
@@ -71,7 +71,7 @@ export const trades: View = {
       { name: "Symbol", key: true, show: (row) => h("a", { href: `#/chart/${row.symbol}` }, row.symbol) },
       { name: "Side", show: (row) => h("span", { class: row.side === "long" ? "up" : "down" }, row.side) },
       { name: "Reason", show: (row) => h("span", { class: "tag" }, words(row.reason)) },
-      { name: "Quantity", number: true, wide: true, show: (row) => String(Number(row.qty.toPrecision(8))) },
+      { name: "Quantity", number: true, wide: true, show: (row) => quantity(row.qty) },
       { name: "Entry", number: true, wide: true, show: (row) => price(row.entry_price) },
       { name: "Exit", number: true, wide: true, show: (row) => price(row.exit_price) },
       { name: "Held", number: true, wide: true, show: (row) => span(row.closed_ms - row.opened_ms) },
