@@ -28,6 +28,7 @@ PASSING = frozenset({-1021, -1008, -1015, -1003})  # refusals that say nothing a
 @dataclass
 class Admission:
     """untraded: symbols that rest because of the account's settings; unlisted: because of the listing; with the reason.
+    closed: why all of them rest as long as this engine runs ("": they do not).
 
     instruments, marks: the core's. Restrictions that the exchange imposes end in the account's run state.
     """
@@ -42,6 +43,7 @@ class Admission:
     room: bool = True  # whether the order budget had room for an entry when the decision under way began
     untraded: dict[int, str] = field(default_factory=dict)
     unlisted: dict[int, str] = field(default_factory=dict)
+    closed: str = ""
     maintenance_usdt: float = 0.0  # of every open position, as of the last `advance`
 
     def __post_init__(self) -> None:
@@ -52,14 +54,15 @@ class Admission:
     @property
     def resting(self) -> dict[int, str]:
         """Every symbol that rests, with the reason."""
-        return {**self.unlisted, **self.untraded}
+        everywhere = dict.fromkeys(range(len(self.instruments)), self.closed) if self.closed else {}
+        return {**everywhere, **self.unlisted, **self.untraded}
 
     def gates(self, symbol: int, side: int, qty: float, sl_price: float, atr_15m: float, now_ms: int) -> int:
         """Refuse entries without order budget, in resting symbols, or whose stop is too near ruin."""
         gates = 0
         if not self.room:
             gates |= BIT["rate_budget"]
-        if symbol in self.untraded or symbol in self.unlisted:
+        if self.closed or symbol in self.untraded or symbol in self.unlisted:
             gates |= BIT["symbol_halted"]
         tiers = self.brackets.tiers.get(symbol)
         if tiers and side and qty > 0.0 and sl_price > 0.0:

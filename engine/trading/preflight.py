@@ -65,11 +65,12 @@ class Watched:
 
 @dataclass
 class Report:
-    """faults: why live trading is refused; passing: not for good, the exchange did not answer. untraded: symbols that
-    rest this session, with the reason.
+    """faults: why live trading is refused; passing: not for good, the exchange did not answer. closed: what would be a
+    fault, but something is held: it is guarded, and entries stay closed. untraded: symbols that rest, with the reason.
     """
 
     faults: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     untraded: dict[str, str] = field(default_factory=dict)
     tiers: dict[str, list[Tier]] = field(default_factory=dict)
     most_usdt: dict[str, float] = field(default_factory=dict)  # maxNotionalValue of symbolConfig
@@ -82,11 +83,16 @@ class Report:
     passing: bool = False
 
 
-def judge_modes(config: dict[str, Any]) -> list[str]:
-    """Return what is wrong with accountConfig: one-way mode and single-asset margin are required."""
-    faults = []
+def judge_sides(config: dict[str, Any]) -> list[str]:
+    """Return whether accountConfig says hedge mode, in which not one of our orders would be accepted."""
     if config.get("dualSidePosition"):
-        faults.append("the account is in hedge mode; this system needs one-way mode (dualSidePosition=false)")
+        return ["the account is in hedge mode; this system needs one-way mode (dualSidePosition=false)"]
+    return []
+
+
+def judge_modes(config: dict[str, Any]) -> list[str]:
+    """Return what else is wrong with accountConfig: single-asset margin and the right to trade are required."""
+    faults = []
     if config.get("multiAssetsMargin"):
         faults.append("the account is in multi-assets mode; this system needs single-asset margin")
     if config.get("canTrade") is False:
@@ -151,8 +157,9 @@ async def preflight(
 ) -> Report:
     """Ask everything, change margin type and leverage where they differ, place and cancel the canary.
 
-    known: symbols in which this system already holds a position by its own journal. unlisted: those that the listing
-    does not let us trade: no place for a canary; where there is no other, what is known is guarded without one.
+    known: symbols in which this system already holds a position by its own journal; nothing that speaks against entries
+    keeps their guards from them. unlisted: those that the listing does not let us trade: no place for a canary; where
+    there is no other, what is known is guarded without one.
     """
     watched = Watched(rest)
     report = await _look(
@@ -173,11 +180,14 @@ async def _look(
             f"the account could not be read: HTTP {config.status}, code {config.code}: {config.message}"
         )
         return report
-    report.faults += judge_modes(config.result)
-    report.faults += judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
+    report.faults += judge_sides(config.result)
+    speaks = judge_modes(config.result) + judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
     await _read_account(rest, report)
     if not report.faults:
-        report.faults += await _strangers(rest, report, engine_id, known, settings.adopt)
+        speaks += await _strangers(rest, report, engine_id, known, settings.adopt)
+    theirs = any(row["symbol"] in symbols and row["symbol"] not in known for row in report.positions)
+    if report.faults or not known or (theirs and not settings.adopt):  # theirs would be closed: a person decides
+        report.faults += speaks
     if report.faults:
         return report
     await _sweep_canaries(rest, report)
@@ -187,7 +197,8 @@ async def _look(
         whys = dict.fromkeys(sorted(unlisted), "not tradable by the exchange's listing") | report.untraded
         report.faults.append("no symbol can be traded: " + "; ".join(f"{s}: {w}" for s, w in whys.items()))
     elif index is not None:
-        report.faults += await _canary(rest, symbols[index], steps[index], least_qty[index], least_notional[index])
+        speaks += await _canary(rest, symbols[index], steps[index], least_qty[index], least_notional[index])
+    (report.closed if known else report.faults).extend(speaks)
     return report
 
 
@@ -202,7 +213,7 @@ async def check_again(rest: Caller, settings: LiveConfig, symbols: list[str], ti
     if not config.ok:
         report.faults.append(f"the account could not be read: code {config.code}: {config.message}")
         return report
-    report.faults += judge_modes(config.result)
+    report.faults += judge_sides(config.result) + judge_modes(config.result)
     report.faults += judge_rights(await rest.ask(Request(Call.KEY_RIGHTS)), production)
     if not report.faults:
         await _symbol_settings(rest, settings, symbols, report)

@@ -114,6 +114,10 @@ def take_over(
     report, restored = found.report, parts.restored
     desk, index = trading.desk, {name: i for i, name in enumerate(symbols)}
     trading.admission.untraded = {index[name]: why for name, why in report.untraded.items()}
+    trading.admission.closed = "; ".join(report.closed)
+    if report.closed:
+        why = trading.admission.closed
+        trading.alarm("entries_closed", -1, f"{why}; what is held is guarded, entries begin after a start without it")
     trading.brackets.caps_usdt = parts.core.notional_caps_usdt
     trading.brackets.most_usdt = {index[name]: most for name, most in report.most_usdt.items()}
     trading.brackets.take(report.tiers, now_ms)

@@ -1,4 +1,4 @@
-"""What a start finds: a stop whose entry's fill nobody booked, and a snapshot that it cannot read."""
+"""What a start finds: stops and fills that nobody booked, snapshots it cannot read, accounts not to be entered with."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from live_rig import LiveRig, agree
 from rig import SYMBOLS
 from simulated import KEY, Simulated
-from test_live_faults import delay, entries, stop_of
+from test_live_faults import delay, entries, one_trade, stop_of
 from test_live_simulator import amount, gone, opened, standing
 
 from engine import restore
 from engine.errors import DataError
 from engine.exchange.requests import Call
-from kernels.records import Kind
+from kernels.decide import BIT
+from kernels.records import Kind, Reason
 
 
 async def test_the_stop_of_an_entry_whose_fill_nobody_booked_is_kept(
@@ -124,3 +125,22 @@ def test_a_fault_of_the_twins_stops_no_trade(tmp_path: Path) -> None:
     rig.run(200)
     assert rig.held == 0 and twins.faults > 0
     assert len(rig.records(Kind.TRADE)) == 1
+
+
+async def test_what_speaks_against_entries_keeps_no_position_from_its_guards(tmp_path: Path) -> None:
+    async with Simulated(tmp_path) as sim:
+        await sim.start_engine()
+        await opened(sim)
+        await sim.stop_engine()
+        venue = sim.exchange.venue
+        venue.ledger.accounts[KEY].multi_assets = True
+        venue.views.at_once(venue.ledger.accounts[KEY])
+        live = await sim.start_engine()
+        await sim.until(lambda: live.guarding([0]), "guarded again")
+        assert "multi-assets mode" in live.trading.alarm.open["entries_closed", -1]
+        assert "multi-assets mode" in live.summary()["resting"]["ETHUSDT"]
+        sim.decide(1)
+        assert live.parts.core.counters.refusals[BIT["symbol_halted"]] == 1 and not live.parts.core.desk.orders
+        sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]) * 0.999)
+        await gone(sim)
+        assert one_trade(sim)["reason"] == Reason.SL

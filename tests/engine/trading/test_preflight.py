@@ -127,6 +127,42 @@ async def test_each_refusal_says_what_is_wrong_and_touches_nothing(change: dict[
     assert not changing & {request.call for request in account.asked}
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"config": {"multiAssetsMargin": True}}, "multi-assets mode"),
+        ({"rights": Reply(200, result={"enableFutures": True})}, "not restricted to IP addresses"),
+        ({"rights": Reply(404, -1, "not found")}, "could not be read"),
+        ({"positions": [{"symbol": "SOLUSDT", "positionAmt": "-2"}]}, "foreign position SOLUSDT -2"),
+        ({"orders": [{"symbol": "BTCUSDT", "clientOrderId": "web_1"}]}, "foreign order BTCUSDT web_1"),
+        ({"algos": [{"symbol": "BTCUSDT", "clientAlgoId": "web_2"}]}, "foreign algo order BTCUSDT web_2"),
+        ({"refuse": {(Call.ALGO_PLACE, "BTCUSDT"): -4120}}, "a far stop was refused"),
+    ],
+)
+async def test_what_speaks_against_entries_keeps_nothing_that_is_held_from_its_guards(
+    change: dict[str, Any], fault: str
+) -> None:
+    report = await Account(**change).checked(known={"ETHUSDT"})
+    assert report.faults == [] and len(report.closed) == 1 and fault in report.closed[0]
+    refused = await Account(**change).checked()
+    assert refused.closed == [] and len(refused.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"dualSidePosition": True, "multiAssetsMargin": True}},
+        {"config": {"multiAssetsMargin": True}, "refuse": {(Call.POSITIONS, ""): -1_000}},
+        {"positions": [{"symbol": "BTCUSDT", "positionAmt": "-2"}], "config": {"multiAssetsMargin": True}},
+    ],
+)
+async def test_where_nothing_could_be_guarded_or_a_person_s_position_be_closed_every_fault_is_named(
+    change: dict[str, Any],
+) -> None:
+    report = await Account(**change).checked(known={"ETHUSDT"})
+    assert len(report.faults) == 2 and report.closed == []
+
+
 async def test_what_is_a_fault_in_production_alone_and_who_is_no_stranger() -> None:
     assert (await Account(rights=Reply(404, -1, "not found")).checked(production=False)).faults == []
     assert (await Account(rights=Reply(200, result={"enableFutures": True})).checked(production=False)).faults == []
