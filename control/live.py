@@ -1,7 +1,7 @@
 """The live push: topics in, numbered messages out; a ring for resuming, a bounded queue per client.
 
-State topics (status, marks, positions, open_orders, latency) carry the whole state, so a new subscriber gets the newest
-at once.
+State topics (status, marks, positions, open_orders, connections, latency) carry the whole state, so a new subscriber
+gets the newest at once.
 Event topics (candles, signals, orders, trades, jobs, log) carry what is new, resumable by sequence number.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-STATE_TOPICS = frozenset({"status", "marks", "positions", "open_orders", "latency"})
+STATE_TOPICS = frozenset({"status", "marks", "positions", "open_orders", "connections", "latency"})
 EVENT_TOPICS = frozenset({"candles", "signals", "orders", "trades", "jobs", "log"})
 TOPICS = STATE_TOPICS | EVENT_TOPICS
 RING = 4_096  # event messages kept for resuming: some minutes of 600 symbols

@@ -10,6 +10,7 @@ import structlog
 
 from control import present
 from control.auth import now_ms
+from control.connections import connections
 from control.listing import Listing, Query
 from control.problems import ApiError
 from control.routes.records import ORDERS, TRADES
@@ -59,6 +60,7 @@ class Publisher:
         self._hub.publish("marks", marks(view), now)
         self._hub.publish("positions", present.positions(view), now)
         self._hub.publish("open_orders", present.open_orders(view), now)
+        self._hub.publish("connections", connections(view, self._services.config), now)
         self._hub.publish("latency", present.latency(view), now)
         self._signals(view, now)
         self._candles(view, now)

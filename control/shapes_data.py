@@ -37,6 +37,50 @@ class Latency(msgspec.Struct):
     disturbances: Disturbances | None = None
 
 
+class ConnectionState(msgspec.Struct):
+    """One connection of the engine. `kind`: public, market (streams), ws_api (an order lane), private (its answers)."""
+
+    name: str
+    kind: str
+    state: str
+    ok: bool
+    streams: int
+    pending: int
+    """Requests without an answer yet."""
+    frames: int
+    """Messages since the engine's start."""
+    faults: int
+    reconnects: int
+    silent_ms: int | None
+    """Since the newest message, right to a second; null: none yet."""
+
+
+class WeightUsed(msgspec.Struct):
+    """Request weight of this machine's address in the present minute, of all its processes."""
+
+    used: int
+    limit: int
+    banned_ms: int
+    """How long the exchange wants no request at all; 0: it does not."""
+
+
+class OrdersUsed(msgspec.Struct):
+    """Orders of the account in one of the exchange's windows."""
+
+    window_ms: int
+    used: int
+    limit: int
+
+
+class Connections(msgspec.Struct):
+    """Every connection of the engine, and how much of the exchange's limits is used."""
+
+    items: list[ConnectionState]
+    weight: WeightUsed
+    orders: list[OrdersUsed]
+    """Empty where nobody has traded live."""
+
+
 class Candle(msgspec.Struct):
     """One closed candle."""
 

@@ -55,6 +55,20 @@ OPEN_ORDER = np.dtype(
         ("created_ms", "<i8"),  # 0: not known
     ]
 )
+CONNECTION = np.dtype(
+    [
+        ("name", "S16"),  # empty: this row and all after it are unused
+        ("kind", "S16"),
+        ("state", "S16"),
+        ("streams", "<u4"),
+        ("pending", "<u4"),  # requests without an answer yet
+        ("frames", "<u8"),
+        ("faults", "<u8"),
+        ("reconnects", "<u8"),
+        ("heard_ns", "<i8"),  # monotonic, of this machine; 0: never
+    ]
+)
+CONNECTIONS = 32  # 1,000 symbols take five stream sets, four links each at most; two lanes, two private streams
 ORDERS = 128  # open orders shown, the oldest first: entry, exit, stop and take profit of 32 symbols
 STALE_NS = 2_000_000_000
 COMMAND_BYTES = 64 << 10  # the longest command line
@@ -70,6 +84,7 @@ class SnapshotView:
     latency: npt.NDArray[Any]  # LATENCY record per Stage; count 0: nothing measured
     positions: npt.NDArray[Any]  # POSITION[capacity]; the first status.open_positions are open
     orders: npt.NDArray[Any]  # OPEN_ORDER[ORDERS]; those with a client order id are open
+    connections: npt.NDArray[Any]  # CONNECTION[CONNECTIONS]; those with a name exist
 
     @property
     def alive(self) -> bool:
@@ -85,6 +100,7 @@ def _parts(symbols: int, positions: int) -> list[tuple[str, np.dtype, int]]:
         ("latency", LATENCY, len(Stage)),
         ("positions", POSITION, positions),
         ("orders", OPEN_ORDER, ORDERS),
+        ("connections", CONNECTION, CONNECTIONS),
     ]
 
 

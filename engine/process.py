@@ -21,6 +21,7 @@ import orjson
 from engine.assemble import Parts, assemble
 from engine.clock import EventClock, WallClock
 from engine.config import Config
+from engine.connections import Connections
 from engine.early import EarlySink
 from engine.errors import ConfigError, DataError, FencedError
 from engine.exchange import filters
@@ -115,6 +116,7 @@ class Engine:
         self.publisher = Publisher(
             snapshot, self.parts.core, self.operator, self.decoder, self.mode, lambda: self._offset_ms,
             self.live.guards if self.live is not None else list,
+            Connections(lambda: self._streams.lines() + (self.live.connection.lines() if self.live else [])),
         )  # fmt: skip
         self._streams = Streams(addresses(config).stream_url, self.decoder, config.exchange.connections)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba.core import event as numba_events
 
+from engine.connections import Connections
 from engine.core import Core
 from engine.latency import Latencies
 from engine.link import ORDERS, Snapshot
@@ -28,6 +29,7 @@ STATE_NAMES = {state: state.name.lower().encode() for state in OrderState}
 TYPE_NAMES = {kind: kind.name.lower().encode() for kind in OrderType}
 OrderRow = tuple[Any, ...]
 """An `engine.link.OPEN_ORDER` by position."""
+LOOK_EVERY = 4  # the connections are looked at at every fourth writing: once a second
 
 
 class Compilations(numba_events.Listener):
@@ -109,14 +111,16 @@ class Publisher:
     """Fills the snapshot four times a second and journals the latency of each interval.
 
     guards(): what stands on the exchange for open positions, as rows of open orders; none in shadow mode.
+    connections: what is connected, if anything is to be shown of it.
     """
 
     def __init__(
         self, snapshot: Snapshot, core: Core, operator: Operator, decoder: Decoder, mode: Mode, offset_ms: Any,
-        guards: Callable[[], list[OrderRow]] = list,
+        guards: Callable[[], list[OrderRow]] = list, connections: Connections | None = None,
     ) -> None:  # fmt: skip
         self._snapshot, self._core, self._operator, self._decoder = snapshot, core, operator, decoder
-        self._offset_ms, self._guards = offset_ms, guards
+        self._offset_ms, self._guards, self._connections = offset_ms, guards, connections
+        self._turn = 0
         self._shown_orders: list[OrderRow] = []
         self._compilations, self._collections = Compilations(core.latencies), Collections(core.latencies)
         self._switches = Switches()
@@ -160,6 +164,9 @@ class Publisher:
             symbols["halted"][index] = 1
         view.positions[:] = core.desk.positions.rows
         self._write_orders(view.orders)
+        if self._connections is not None and self._turn % LOOK_EVERY == 0:
+            self._connections.write(view.connections)
+        self._turn += 1
         for stage, count, p50, p99, p999, largest, total in self.totals.rows():
             row = view.latency[stage]
             row["stage"], row["count"], row["p50_ns"], row["p99_ns"] = stage, count, p50, p99

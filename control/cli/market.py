@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.table import Table
 from control.cli.app import settings
 
 out = Console()
+ORDER_WAY = ("ws_api", "private")
 
 
 def register(app: typer.Typer) -> None:
@@ -24,15 +26,23 @@ def market(as_json: Annotated[bool, typer.Option("--json", help="print one JSON 
 
     A running engine answers; nothing is changed or recorded.
     """
-    from control.cli.local import send
+    from control.cli.local import read_engine, send
+    from control.connections import connections
 
-    report = send(settings(), "market")
+    config = settings()
+    report = send(config, "market")
+    known = connections(read_engine(config), config)
+    report["orders"] = msgspec.to_builtins([item for item in known.items if item.kind in ORDER_WAY])
+    report["limits"] = msgspec.to_builtins({"weight": known.weight, "orders": known.orders})
     if as_json:
         print(json.dumps(report))
         return
     out.print(league(report["connections"]))
+    if report["orders"]:
+        out.print(order_way(report["orders"]))
     counts, repairs, clock, late = report["frames"], report["repairs"], report["clock"], report["late_1m"]
     rows = [
+        ("limits", _limits(report["limits"])),
         ("streams", f"{report['resubscribed']} subscribed anew, {report['moved']} moved"),
         ("faults", _named(counts["faults"]) or "none"),
         ("notes", _named(counts["notes"]) or "none"),
@@ -60,6 +70,26 @@ def league(links: list[dict[str, Any]]) -> Table:
         route = link["url"].rsplit("/", 2)[-2]
         table.add_row(str(link["link"]), route, link["state"], *counts, f"{link['mean_lag_us']:,.0f}", *rest)
     return table
+
+
+def order_way(lines: list[dict[str, Any]]) -> Table:
+    """Return the lanes that orders leave by and the private streams that tell what became of them."""
+    names = ("order side", "state", "newest message", "messages", "unanswered", "faults", "reconnects")
+    table = Table(*names, box=None, pad_edge=False)
+    for line in lines:
+        heard = "none yet" if line["silent_ms"] is None else f"{line['silent_ms'] / 1_000:.0f} s ago"
+        counts = (f"{line[name]:,}" for name in ("frames", "pending", "faults", "reconnects"))
+        table.add_row(line["name"], line["state"], heard, *counts)
+    return table
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    weight = limits["weight"]
+    banned = f", BANNED for {weight['banned_ms'] / 1_000:.0f} s" if weight["banned_ms"] else ""
+    orders = (
+        f"{row['used']:,} of {row['limit']:,} orders in {row['window_ms'] / 1_000:.0f} s" for row in limits["orders"]
+    )
+    return "; ".join([f"{weight['used']:,} of {weight['limit']:,} request weight this minute{banned}", *orders])
 
 
 def _named(counts: dict[str, int]) -> str:

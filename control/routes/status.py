@@ -10,9 +10,11 @@ from litestar.params import Parameter
 from control import present
 from control.answers import SNAPSHOT, Life, answered
 from control.auth import now_ms
+from control.connections import connections
 from control.problems import documented
 from control.services import VERSION, Services
 from control.shapes import EngineStatus, OpenOrders, Positions, Signals, StandingAlarm, Status
+from control.shapes_data import Connections
 
 SAID = ("engine_silent", "engine_halted", "reduce_only", "unprotected", "journal_full", "no_model", "store_down")
 """Alarms that `_warnings` says in words of its own, and at once."""
@@ -126,4 +128,19 @@ async def open_orders(request: Request[Any, Any, Any], services: Services) -> Re
     return await answered(request, services.answers, make, SNAPSHOT)
 
 
-HANDLERS = [status, latest_signals, positions, open_orders]
+@get(
+    "/api/connections",
+    tags=["status"],
+    summary="Streams, order lanes, private streams, request weight",
+    responses=documented(400, 401, 429),
+)
+async def connection_states(request: Request[Any, Any, Any], services: Services) -> Response[Connections]:
+    """Return the state of every connection, how long each has been silent, and how much of the limits is used."""
+
+    async def make() -> Connections:
+        return connections(services.engine.snapshot(), services.config)
+
+    return await answered(request, services.answers, make, SNAPSHOT)
+
+
+HANDLERS = [status, latest_signals, positions, open_orders, connection_states]

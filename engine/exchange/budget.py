@@ -14,7 +14,7 @@ import numpy as np
 
 DEFAULT_LIMIT = 2_400
 SWEEPS, BACKGROUND = 0.7, 0.5  # parts of the limit: what neither exits nor protects stops here, what can wait before it
-_STATE = np.dtype([("window", "<i8"), ("used", "<i8"), ("limit", "<i8"), ("banned_until_s", "<f8")])
+STATE = np.dtype([("window", "<i8"), ("used", "<i8"), ("limit", "<i8"), ("banned_until_s", "<f8")])
 
 
 def machine_folder() -> Path:
@@ -60,7 +60,7 @@ class WeightBudget:
         self._window_s = window_s
         self._wall_s = wall_s
         self.path = path
-        self._local = np.zeros(1, _STATE)
+        self._local = np.zeros(1, STATE)
         self._local["limit"] = limit
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ class WeightBudget:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            raw = os.pread(file, _STATE.itemsize, 0)
-            state = np.frombuffer(raw, _STATE).copy() if len(raw) == _STATE.itemsize else self._local.copy()
+            raw = os.pread(file, STATE.itemsize, 0)
+            state = np.frombuffer(raw, STATE).copy() if len(raw) == STATE.itemsize else self._local.copy()
             yield state
             os.pwrite(file, state.tobytes(), 0)
         finally:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from engine.connections import Line
 from engine.log import get_logger
 
 log = get_logger(__name__)
@@ -239,10 +240,16 @@ class PrivateSocket(WSListener):
         on_change: Callable[[int, bool], None],
     ) -> None:
         self.number, self.up = number, False
+        self.connects = self.frames = 0
         self._base, self._listen_key = base_url.rstrip("/"), listen_key
         self._on_payload, self._on_change = on_payload, on_change
         self._transport: WSTransport | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def line(self) -> Line:
+        """Return what the snapshot shows of this socket."""
+        state = "live" if self.up else "down"
+        return Line(f"private {self.number}", "private", state, self.frames, 0, max(0, self.connects - 1))
 
     def start(self) -> None:
         """Connect and keep connected."""
@@ -270,6 +277,7 @@ class PrivateSocket(WSListener):
                     auto_ping_idle_timeout=10, auto_ping_reply_timeout=5,
                 )  # fmt: skip
                 attempt, self.up = 0, True
+                self.connects += 1
                 self._on_change(self.number, True)
                 await transport.wait_disconnected()
             except Exception as error:  # whatever it was: a connection that stays away is worse
@@ -287,6 +295,7 @@ class PrivateSocket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Hand on one frame; its bytes are copied."""
         if frame.msg_type == WSMsgType.TEXT:
+            self.frames += 1
             self._on_payload(frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.disconnect()

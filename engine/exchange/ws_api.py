@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from engine.connections import Line
 from engine.exchange.replies import LOST, Reply
 from engine.exchange.requests import RECV_WINDOW_MS, Request
 from engine.exchange.signing import Signer, Value, signed_params
@@ -61,13 +62,20 @@ class Lane(WSListener):
         on_limits: Callable[[list[dict[str, Any]]], None] = lambda limits: None,
     ) -> None:
         self.number, self.ready = number, False
-        self.connects = self.sent = self.faults = 0
+        self.connects = self.sent = self.answers = self.faults = 0
         self._url, self._credentials, self._now_ms, self._on_limits = url, credentials, now_ms, on_limits
         self._transport: WSTransport | None = None
         self._pending: dict[int, Done] = {}
         self._id = 0
         self._logged_on = False
         self._task: asyncio.Task[None] | None = None
+
+    def line(self) -> Line:
+        """Return what the snapshot shows of this lane."""
+        return Line(
+            f"lane {self.number}", "ws_api", "live" if self.ready else "down", self.answers, self.faults,
+            max(0, self.connects - 1), pending=len(self._pending),
+        )  # fmt: skip
 
     # --- requests ---
 
@@ -195,6 +203,7 @@ class Lane(WSListener):
             if reply.status == 401:  # the key was invalidated: nothing sent here will be accepted
                 self.ready = False
             return
+        self.answers += 1
         done(reply)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from engine.connections import Line
 from engine.market.bounds import MAX_FRAME_BYTES
 from engine.market.events import Source
 from engine.market.wire import Decoder
@@ -363,6 +364,14 @@ class Link:
         if self.connection is not None:
             self.connection.request("UNSUBSCRIBE", [self._names(stream)])
             self.connection.request("SUBSCRIBE", [self._names(stream)])
+
+    def line(self) -> Line:
+        """Return what the snapshot shows of this link."""
+        frames, faults = self.retired.frames, self.retired.faults
+        if self.connection is not None:
+            frames, faults = frames + self.connection.source.frames, faults + self.connection.source.faults
+        route, state = self.url.rsplit("/", 2)[-2], self.state.name.lower()
+        return Line(f"link {self.index}", route, state, frames, faults, self.reconnects, len(self.streams))
 
     def score(self) -> dict[str, Any]:
         """Return this link's row of the latency league."""

@@ -9,6 +9,7 @@ from random import Random
 from ssl import SSLContext
 from typing import Any
 
+from engine.connections import Line
 from engine.market.link import ConnectPacer, Link, Policy, State
 from engine.market.routes import (
     MARK_KIND,
@@ -106,6 +107,10 @@ class Streams:
         return all(
             any(link.state in (State.LIVE, State.ROLLING) for link in self.links if link.url == url) for url in half
         )
+
+    def lines(self) -> list[Line]:
+        """Return what the snapshot shows of each link."""
+        return [link.line() for link in self.links]
 
     def league(self) -> list[dict[str, Any]]:
         """Return one row per link: firsts, seconds and their mean lag, faults, reconnects."""

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from engine.connections import Line
 from engine.errors import ConfigError
 from engine.exchange.budget import WeightBudget, shared_path
 from engine.exchange.order_budget import OrderBudget
@@ -145,6 +146,10 @@ class Connection:
             yield
         finally:
             task.cancel()
+
+    def lines(self) -> list[Line]:
+        """Return what the snapshot shows of the order lanes and the private streams."""
+        return [*(lane.line() for lane in self.lanes), *(socket.line() for socket in self.sockets)]
 
     def beat(self) -> bool:
         """Say that this engine lives; False when somebody took its lease: then it sends nothing any more."""

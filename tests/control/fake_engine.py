@@ -84,6 +84,17 @@ class FakeEngine:
         rows["client_order_id"][count:] = b""
         self.snapshot.end()
 
+    def connect(self, state: str = "live") -> None:
+        """Show two market links, an order lane in `state`, and a private stream that never heard a word."""
+        self.snapshot.begin()
+        rows, ahead_ns = self.snapshot.view.connections, time.monotonic_ns() + 3_600_000_000_000
+        rows["name"][:4] = [b"link 0", b"link 1", b"lane 0", b"private 0"]
+        rows["kind"][:4] = [b"public", b"market", b"ws_api", b"private"]
+        rows["state"][:4] = [b"live", b"live", state.encode(), b"live"]
+        rows["streams"][:4], rows["frames"][:4] = [3, 12, 0, 0], [1_200, 3_400, 7, 0]
+        rows["heard_ns"][:4], rows["reconnects"][:4] = [ahead_ns, ahead_ns, ahead_ns, 0], [0, 1, 0, 0]
+        self.snapshot.end()
+
     async def _handle(self, verb: str, actor: str, args: dict[str, Any], command_id: str) -> dict[str, Any]:
         self.commands.append((verb, actor, args, command_id))
         if self.delay_s:

@@ -1,7 +1,8 @@
 """The control process over a seeded store and a stand-in engine, for the browser: `python -m tests.control.stage DIR`.
 
 Prints one JSON line with the address and tokens; then reads lines of standard input: `silent`, `blind`,
-`alive`, `orders`, `no orders`, `commands`.
+`alive`, `orders`, `no orders`,
+`connected`, `lane down`, `commands`.
 """
 
 from __future__ import annotations
@@ -155,6 +156,8 @@ def listen(engine: FakeEngine) -> None:
             engine.open_orders()
         elif word == "no orders":
             engine.open_orders(0)
+        elif word in ("connected", "lane down"):
+            engine.connect("down" if word == "lane down" else "live")
         elif word == "commands":
             said = [" ".join([verb, *filter(None, [args.get("until")])]) for verb, _, args, _ in engine.commands]
             print(json.dumps([text for text in said if text != "kill_report"]), flush=True)

@@ -89,6 +89,21 @@ def test_open_orders_show_state_route_and_age_and_guards_their_trigger(
     assert (stop["reason"], stop["qty"], stop["price"], stop["reduce_only"]) == ("sl", None, 2_563.25, True)
 
 
+def test_connections_show_what_works_what_was_heard_and_what_is_used(
+    client: Any, engine: Any, services: Any, bearer: Any
+) -> None:
+    assert client.get("/api/connections", headers=bearer()).json()["items"] == []
+    engine.connect("down")
+    services.answers.forget()
+    shown = client.get("/api/connections", headers=bearer()).json()
+    public, market, lane, private = shown["items"]
+    assert (public["name"], public["kind"], public["ok"], public["silent_ms"]) == ("link 0", "public", True, 0)
+    assert (market["streams"], market["frames"], market["reconnects"]) == (12, 3_400, 1)
+    assert (lane["kind"], lane["state"], lane["ok"]) == ("ws_api", "down", False)
+    assert (private["ok"], private["silent_ms"]) == (True, None)
+    assert shown["weight"] == {"used": 0, "limit": 2_400, "banned_ms": 0} and shown["orders"] == []
+
+
 @pytest.mark.parametrize("path", ["/api/trading/start", "/api/trading/stop", "/api/positions/BTCUSDT/close"])
 def test_a_command_needs_the_trade_scope(client: Any, engine: Any, bearer: Any, path: str) -> None:
     refused = client.post(path, headers=bearer("read"))

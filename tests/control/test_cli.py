@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from control.auth import TokenBook
 from control.cli.app import PANELS, app, load_groups
 from control.present import plain
+from engine.exchange.order_budget import OrderBudget
 from engine.link import LOCK_NAME, SNAPSHOT_NAME
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
@@ -231,7 +232,21 @@ def test_market_shows_the_league_and_what_is_late(ta: Any, engine: Any, market_r
     assert first.split() == ["0", "public", "idle", "1", "5", "0", "0", "1", "0", "0"]
     for said in ("BTCUSDT 3 of 9", "not_json 1", "revisions 2", "-1.2 ms", "good"):
         assert said in shown.output
-    assert json.loads(ta("market", "--json").output) == json.loads(json.dumps(market_report))
+    document = json.loads(ta("market", "--json").output)
+    assert document.pop("orders") == [] and document.pop("limits")["orders"] == []
+    assert document == json.loads(json.dumps(market_report))
+
+
+def test_market_shows_the_order_side_and_what_is_used_of_the_limits(
+    ta: Any, engine: Any, market_report: dict[str, Any], data_dir: Path
+) -> None:
+    engine.answers["market"] = market_report
+    engine.connect("down")
+    OrderBudget(limit_10s=30, path=data_dir / "order_budget")
+    lines = [" ".join(line.split()) for line in ta("market").output.splitlines()]
+    assert "lane 0 down 0 s ago 7 0 0 0" in lines and "private 0 live none yet 0 0 0 0" in lines
+    said = "limits 0 of 2,400 request weight this minute; 0 of 30 orders in 10 s; 0 of 1,200 orders in 60 s"
+    assert said in lines
 
 
 def test_help_groups_every_command_and_the_version_is_told(ta: Any) -> None:

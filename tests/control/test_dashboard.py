@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from control.routes.pages import BUILT
+from tests.control.browser import MARKS, QUIET, SHOTS, Stage, cells, hold
 
-CHROMIUM = Path(os.environ.get("TA_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "test-artifacts" / "dashboard"
 VIEWS = [
     "overview",
     "chart",
@@ -40,129 +26,7 @@ VIEWS = [
     "settings",
 ]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"),
-    pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the dashboard is not built: make dashboard"),
-]
-
-
-class Stage:
-    """The control process of `tests/control/stage.py`."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.control.stage", str(data_dir)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(data_dir.parent / "stage.log").open("w"),
-            cwd=ROOT,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        try:
-            self.tokens: dict[str, str] = json.loads(self.process.stdout.readline())
-            self.url = wait_for(lambda: _address(data_dir))
-            wait_for(lambda: _ready(self.url))
-        except BaseException:  # nobody has it yet who could close it
-            self.process.kill()
-            raise
-
-    def tell(self, word: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
-
-    def commands(self) -> list[str]:
-        """Return the verbs that the stand-in engine has received."""
-        self.tell("commands")
-        assert self.process.stdout is not None
-        found: list[str] = json.loads(self.process.stdout.readline())
-        return found
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
-
-
-def _address(data_dir: Path) -> str | None:
-    try:
-        return str(json.loads((data_dir / "control.json").read_text())["url"])
-    except (OSError, ValueError):
-        return None
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
-
-
-def wait_for(condition: Callable[[], Any], within_s: float = 120) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"did not come true within {within_s} s"
-        time.sleep(0.05)
-    return found
-
-
-def hold(page: Any, expression: str) -> None:
-    """Wait until a JavaScript expression is true; the page's own policy forbids the browser tool's way of waiting."""
-    wait_for(lambda: page.evaluate(expression), 90)
-
-
-QUIET = "!document.querySelector('main [aria-busy]')"
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: Any) -> Iterator[Stage]:
-    running = Stage(tmp_path_factory.mktemp("stage") / "var")
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, stage: Stage) -> Iterator[Any]:
-    """Return a function that logs in and opens a view; at the end no page may have reported a fault."""
-    contexts, faults = [], []
-
-    def heard(message: Any) -> None:
-        # a refusal is shown on the page and is no fault; neither is a control process that a test has ended
-        if message.type == "error" and not re.search("Failed to load|WebSocket|ERR_CONNECTION", message.text):
-            faults.append(message.text)
-
-    def go(view: str = "overview", scope: str = "admin", **options: Any) -> Any:
-        context = browser.new_context(viewport=options.pop("size", {"width": 1360, "height": 900}), **options)
-        context.set_default_timeout(90_000)  # an upper bound: a shared machine may be slow
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"{stage.url}/#/{view}")
-        page.fill("#token", stage.tokens[scope])
-        page.get_by_role("button", name="Log in").click()
-        page.get_by_role("navigation").wait_for()
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert faults == []
+pytestmark = MARKS
 
 
 def test_a_wrong_token_is_told_so_and_a_right_one_opens_the_overview(browser: Any, stage: Stage) -> None:
@@ -264,12 +128,6 @@ def test_results_are_shown_by_symbol_and_by_day(open_page: Any) -> None:
     results.get_by_role("rowheader", name=re.compile(r"^\d{4}-\d\d-\d\d$")).first.wait_for()
 
 
-def cells(page: Any, region: str, row: int) -> list[str]:
-    """Return the words of a row of a table, without the time it begins with."""
-    found = page.get_by_role("region", name=region, exact=True).locator("tbody tr").nth(row)
-    return [" ".join(cell.split()) for cell in found.locator("th, td").all_inner_texts()][1:]
-
-
 def test_orders_show_their_way_to_the_end_and_fills_say_why(open_page: Any) -> None:
     page = open_page("orders")
     hold(page, "document.querySelectorAll('[aria-label=Orders] tbody tr').length === 38")  # the newest 150 events
@@ -306,6 +164,29 @@ def test_open_orders_are_where_an_operator_looks(open_page: Any, stage: Stage) -
         page.screenshot(path=SHOTS / f"{view}-open-orders.png", full_page=True)
     stage.tell("no orders")
     page.get_by_text("No open orders.").wait_for()
+
+
+def test_connections_are_on_the_page_and_one_that_is_down_is_a_fault(open_page: Any, stage: Stage) -> None:
+    page = open_page()
+    health = page.locator(".health")
+    health.get_by_text("Engine").wait_for()
+    assert health.get_by_text("Orders").count() == 0  # paper has none
+    stage.tell("connected")
+    health.get_by_text("2 of 2 live, newest message 0 s old").wait_for()
+    health.get_by_text("1 of 1 lanes, 1 of 1 private streams").wait_for()
+    health.get_by_text(re.compile(r"^\d+ of 2,400 this minute$")).wait_for()
+    assert health.locator("li", has_text="Orders").get_by_label("works").count() == 1
+    stage.tell("lane down")
+    health.locator("li", has_text="Orders").get_by_label("fault").wait_for()
+    page.screenshot(path=SHOTS / "overview-lane-down.png", full_page=True)
+    page.get_by_role("link", name="Every connection").click()
+    page.get_by_role("region", name="Connections").wait_for()
+    found = page.get_by_role("region", name="Connections").locator("tbody tr")
+    assert [" ".join(row.split()) for row in found.all_inner_texts()] == [
+        "link 0 best bid and ask live 0 s 3 1,200 – 0 0", "link 1 candles, mark prices live 0 s 12 3,400 – 0 1",
+        "lane 0 orders down 0 s – 7 0 0 0", "private 0 what became of orders live – – 0 – 0 0",
+    ]  # fmt: skip
+    page.screenshot(path=SHOTS / "data-connections.png")
 
 
 def test_a_gate_says_what_it_means(open_page: Any) -> None:

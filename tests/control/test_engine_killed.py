@@ -19,7 +19,7 @@ import pytest
 from control.auth import Scope, TokenBook
 from control.routes.pages import BUILT
 from control.supervise import environment
-from tests.control.test_dashboard import CHROMIUM, FLAGS, ROOT, SHOTS, wait_for
+from tests.control.browser import CHROMIUM, FLAGS, ROOT, SHOTS, wait_for
 
 pytestmark = [
     pytest.mark.browser,

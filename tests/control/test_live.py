@@ -85,7 +85,10 @@ def test_six_hundred_symbols_that_decide_in_one_second_drop_nobody(services: Any
     view.symbols["symbol"] = [f"SYM{i:03d}USDT".encode() for i in range(600)]
     client, publisher = services.hub.join(), Publisher(services)
     services.hub.subscribe(
-        client, ["signals", "candles", "status", "marks", "positions", "open_orders", "latency"], None, None
+        client,
+        ["signals", "candles", "status", "marks", "positions", "open_orders", "connections", "latency"],
+        None,
+        None,
     )
     for minute in range(3):
         view.status["heartbeat_ns"] = time.monotonic_ns()

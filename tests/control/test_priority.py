@@ -18,7 +18,7 @@ from control import priority
 from control.jobs import models
 from control.jobs.runner import NICENESS
 from engine.config import Config
-from tests.control.test_dashboard import wait_for
+from tests.control.browser import wait_for
 from tests.control.test_engine_killed import System
 
 OWN = Path("/proc/self/autogroup")

@@ -8,7 +8,7 @@ from typing import Any
 import typer.main
 
 from control.cli.app import app, load_groups
-from tests.control.test_dashboard import ROOT
+from tests.control.browser import ROOT
 
 SOURCES = ROOT / "control" / "dashboard" / "src"
 ROW = re.compile(r"^\| ([^|]+) \| `(GET|POST|WebSocket) (/api[^`]*)` \| ([^|]+) \|$", re.M)

@@ -1,14 +1,14 @@
 // The live connection: subscribes, resumes after a break by sequence number, and says whether what is shown is fresh.
-import type { Job, Mark, OpenOrder, OrderEvent, Position, Signal, Stage, Status, Trade } from "./types.ts";
+import type { Connections, Job, Mark, OpenOrder, OrderEvent, Position, Signal, Stage, Status, Trade } from "./types.ts";
 
 export interface Topics {
-  status: Status; marks: Mark[]; positions: Position[]; latency: Stage[]; signals: Signal[]; trades: Trade; orders: OrderEvent; open_orders: OpenOrder[];
+  status: Status; marks: Mark[]; positions: Position[]; latency: Stage[]; signals: Signal[]; trades: Trade; orders: OrderEvent; open_orders: OpenOrder[]; connections: Connections;
   candles: { symbol: string; close_ms: number; close: number | null }[]; jobs: Job; log: unknown;
 }
 export type Topic = keyof Topics;
 type Handler = (data: never) => void;
 
-const ALL: Topic[] = ["status", "marks", "positions", "open_orders", "latency", "signals", "trades", "orders", "candles", "jobs"];
+const ALL: Topic[] = ["status", "marks", "positions", "open_orders", "connections", "latency", "signals", "trades", "orders", "candles", "jobs"];
 const SILENT_MS = 5_000; // the status comes every second
 const BACKOFF_MS = [500, 1_000, 2_000, 5_000];
 

@@ -4,8 +4,8 @@ import { price, quantity, span, words } from "./format.ts";
 import { live } from "./live.ts";
 import type { OpenOrder, Side } from "./types.ts";
 
-const ENDED_WELL = new Set(["filled", "standing"]);
-const NOT_WELL = new Set(["rejected", "expired", "absent", "unknown", "lost"]);
+const ENDED_WELL = new Set(["filled", "standing", "live"]);
+const NOT_WELL = new Set(["rejected", "expired", "absent", "unknown", "lost", "down", "waiting", "stopped"]);
 
 export function action(row: { side: Side; reduce_only: boolean }): HTMLElement {
   return h("span", { class: row.side === "long" ? "up" : "down", title: row.reduce_only ? "reduce only: makes a position smaller, never larger" : undefined }, `${row.side === "long" ? "buy" : "sell"}${row.reduce_only ? ", reduce" : ""}`);

@@ -32,6 +32,13 @@ export interface Trade {
   entry_price: number; exit_price: number; opened_ms: number; closed_ms: number; gross_usdt: number; fees_usdt: number;
   funding_usdt: number; net_usdt: number; mae: number | null; mfe: number | null; model_id: string; run_id: string;
 }
+export interface Connection {
+  name: string; kind: "public" | "market" | "ws_api" | "private"; state: string; ok: boolean; streams: number; pending: number;
+  frames: number; faults: number; reconnects: number; silent_ms: number | null;
+}
+export interface Connections {
+  items: Connection[]; weight: { used: number; limit: number; banned_ms: number }; orders: { window_ms: number; used: number; limit: number }[];
+}
 export interface OpenOrder {
   client_order_id: string; position_id: number; symbol: string; side: Side; reduce_only: boolean; reason: string; type: string; state: string;
   route: string; qty: number | null; price: number | null; filled_qty: number; average_price: number | null; order_id: number; created_ms: number | null;

@@ -50,6 +50,10 @@ async def test_every_stream_is_subscribed_twice_on_its_route(exchange: FakeExcha
     exchange.send("btcusdt@bookTicker", book())
     exchange.send("btcusdt@markPrice@1s", mark())
     await until(lambda: sum(row["frames"] for row in streams.league()) == 8)  # 4 acknowledgements and 2 × 2 events
+    shown = [(at.kind, at.state, at.frames, at.streams, at.faults, at.reconnects) for at in streams.lines()]
+    assert shown == [
+        ("public", "live", 2, 2, 0, 0), ("market", "live", 2, 8, 0, 0),
+    ] * 2  # fmt: skip
     assert len(sink.books) == 1 and len(sink.marks) == 1
     assert sum(row["first"] for row in streams.league()) == sum(row["second"] for row in streams.league()) == 2
     await streams.stop()

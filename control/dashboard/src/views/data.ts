@@ -1,7 +1,9 @@
-// How complete the candles are, and what happened to the holes.
+// How the data comes, how complete the candles are, and what happened to the holes.
 import { get } from "../api.ts";
-import { card, fill, h, table } from "../dom.ts";
+import { connectionsTable, limits } from "../connections.ts";
+import { card, fill, h, swap, table } from "../dom.ts";
 import { count, moment, percent } from "../format.ts";
+import { live } from "../live.ts";
 import { pages } from "../paging.ts";
 import { load, type View } from "../shell.ts";
 
@@ -12,7 +14,8 @@ export const data: View = {
   id: "data",
   name: "Data",
   show(main) {
-    const list = h("div");
+    const list = h("div"), links = h("div", {}, h("p", { class: "empty" }, "Nothing known of the connections.")), used = h("div");
+    main.append(card("Connections", links, used));
     const frame = h("select", { "aria-label": "Timeframe" }, ["1m", "15m", "1h"].map((name) => h("option", { value: name }, name))) as HTMLSelectElement;
     const refresh = () => load(list, async () => {
       const found = await get<{ items: Coverage[] }>("/api/data/coverage", { timeframe: frame.value });
@@ -39,6 +42,6 @@ export const data: View = {
       { name: "To", wide: true, show: (row) => moment(row.to_ms) },
       { name: "What", show: (row) => row.detail },
     ], [{ name: "symbol", label: "Symbol" }], "No gap was recorded.");
-    return () => {};
+    return live.on("connections", (found) => { swap(links, connectionsTable(found)); fill(used, limits(found)); });
   },
 };

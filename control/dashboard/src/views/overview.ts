@@ -1,6 +1,7 @@
 // What an operator asks first: is it trading, what does it hold, how far are the guards, is everything healthy.
 import { get } from "../api.ts";
 import { areaChart } from "../charts.ts";
+import { summary } from "../connections.ts";
 import { card, fill, h, put, swap, table } from "../dom.ts";
 import { bytes, count, micros, num, percent, signed, span, time, tone } from "../format.ts";
 import { live } from "../live.ts";
@@ -8,7 +9,7 @@ import { openOrdersTable } from "../orders.ts";
 import { positionsTable } from "../positions.ts";
 import { signalColumns } from "../signals.ts";
 import { load, type View } from "../shell.ts";
-import type { Signal, Stage, Status } from "../types.ts";
+import type { Connections, Signal, Stage, Status } from "../types.ts";
 
 interface Equity { items: { time_ms: number; equity_usdt: number }[] }
 
@@ -17,7 +18,7 @@ function figure(name: string): { box: HTMLElement; value: HTMLElement; more: HTM
   return { box: h("section", { class: "card figure-card" }, h("h2", {}, name), value, more), value, more };
 }
 
-function health(status: Status): HTMLElement {
+function health(status: Status, links: Connections | undefined): HTMLElement {
   const engine = status.engine;
   const rows: [string, boolean, string][] = [
     ["Engine", Boolean(engine?.alive), engine ? (engine.alive ? `pid ${engine.pid}, up ${span(engine.exchange_ms - engine.started_ms)}` : `silent for ${span(engine.heartbeat_age_ms)}`) : "none has run"],
@@ -26,6 +27,7 @@ function health(status: Status): HTMLElement {
     ["Store", status.store.ok, status.store.ok ? `${status.store.kind}, ${count(status.store.lag_records)} records behind` : status.store.detail],
     ["Journal", engine !== null && !engine.journal_full, engine ? (engine.journal_full ? "disk full: entries closed" : `record ${count(engine.journal_seq)}`) : "–"],
     ["Prices", engine !== null && engine.mark_age_ms <= 10_000 && engine.blind.length === 0, engine ? `newest mark price ${span(engine.mark_age_ms)} old${engine.blind.length ? `; none of ${count(engine.blind.length)} open positions` : ""}` : "–"],
+    ...(links && engine ? summary(links) : []),
     ["Frames", (engine?.counters.malformed ?? 0) === 0, engine ? `${count(engine.counters.frames)}, ${count(engine.counters.malformed)} malformed` : "–"],
     ["Memory", true, engine ? `${bytes(engine.rss_bytes)}, ${count(engine.counters.compilations)} compilations since ready` : "–"],
   ];
@@ -56,7 +58,7 @@ export const overview: View = {
       h("div", { class: "figures" }, equity.box, today.box, drawdown.box, traded.box),
       h("div", { class: "grid" },
         h("div", { class: "wide-cell" }, card("Open positions", held), working),
-        card("Equity curve", curve), card("Health", healthy),
+        card("Equity curve", curve), card("Health", healthy, h("p", { class: "more" }, h("a", { href: "#/data" }, "Every connection"))),
         card("Newest signals", newest), card("Latency", quick)),
     );
     let area: ReturnType<typeof areaChart> | null = null;
@@ -88,7 +90,7 @@ export const overview: View = {
         put(drawdown.more, `peak ${num(engine?.peak_equity_usdt)}`);
         put(traded.value, `${count(engine?.counters.trades)} trades`);
         put(traded.more, `${count(engine?.counters.signals)} signals, ${count(engine?.counters.entries)} entries`);
-        fill(healthy, health(status));
+        fill(healthy, health(status, live.last.connections));
       }),
       live.on("positions", (items) => swap(held, positionsTable(items))),
       live.on("open_orders", (items) => { working.hidden = items.length === 0; swap(orders, openOrdersTable(items)); }),
