@@ -116,6 +116,7 @@ async def test_no_fault_of_an_order_lane_doubles_an_entry_or_leaves_it_naked(tmp
         desk = live.parts.core.desk
         assert [order.route for order in desk.orders.values()] == ["ws0"]
         await sim.until(lambda: not desk.orders, "the entry's fate is known", 15)
+        await sim.until(lambda: fault in sim.server.faults.done, "answered: a fill is told before a late answer")
         assert sim.server.faults.done[fault] == 1
         assert desk.positions.count == bool(amount(sim, 0))
         if amount(sim, 0):
