@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import Counter
@@ -150,7 +149,6 @@ class Socket(WSListener):
         self.streams: set[str] = set()
         self.deaf: set[str] = set()
         self.requests: list[dict[str, Any]] = []
-        self.request_times: list[float] = []
         self.pongs = 0
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -170,7 +168,6 @@ class Socket(WSListener):
         else:
             message = orjson.loads(frame.get_payload_as_bytes())
             self.requests.append(message)
-            self.request_times.append(asyncio.get_running_loop().time())
             change = self.streams.update if message["method"] == "SUBSCRIBE" else self.streams.difference_update
             change(message["params"])
             transport.send(WSMsgType.TEXT, orjson.dumps({"result": None, "id": message["id"]}))
