@@ -3,7 +3,8 @@
 The stream's ACCOUNT_UPDATE and REST's positionRisk are compared with our books per symbol. A difference first has to
 stand; then own trades are asked for (fills explain positions), then the position is read twice. Only two reads that
 agree, a second apart, newer than our last event and with no order in flight, adjust our books. "Flat" needs a second
-source besides the reads, because a wrong flat would disarm a guard. Holds no socket and reads no clock.
+source besides the reads, because a wrong flat would disarm a guard, and the time that REST may take to show the trade
+that made it so. Holds no socket and reads no clock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from engine.exchange.user_data import AccountUpdate
 STANDS_MS = 500
 READ_APART_MS = 1_000
 READ_EVERY_MS = 1_100
+LAG_MS = 6_000  # REST may show a trade so late; a position that is gone needs no hurry, its trade has to be booked
 GIVE_UP_READS = 8  # reads that never agree: an operator task
 
 
@@ -164,6 +166,8 @@ class Reconciler:
         if read.qty == 0.0:
             by_stream = stated is not None and stated.qty == 0.0 and stated.time_ms >= newest_ms
             if not (doubt.refused or by_stream or self.flat_elsewhere(symbol)):
+                return
+            if now_ms - doubt.since_ms < LAG_MS:
                 return
         del self.doubts[symbol]
         self.stated[symbol] = read if read.time_ms else Statement(read.amount, read.entry_price, now_ms)

@@ -466,6 +466,22 @@ def test_a_statement_of_before_our_fill_is_no_second_source_for_flat(tmp_path: P
     assert not rig.trading.reconciler.doubts
 
 
+def test_a_close_that_nobody_told_of_is_waited_for_as_long_as_rest_may_lag(tmp_path: Path) -> None:
+    """What REST shows is of before the entry, its stop expired and an exit refused: flat, but by which trade?"""
+    rig = LiveRig(tmp_path)
+    rig.venue.rest_lag_ms = 5_000
+    rig.open_long()
+    rig.run(400)
+    rig.venue.manual("BTCUSDT", "-50", silent=True)
+    rig.run(15_000, 50)
+    assert rig.held == 0 and not rig.trading.reconciler.doubts
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["qty"] == 50.0 and rig.desk.trades_closed == 1
+    assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
+    rig.run(61_000, 500)  # the wallet is read each minute
+    agree(rig)
+
+
 def test_a_position_that_the_exchange_no_longer_knows_is_adjusted_once_an_exit_is_refused(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
