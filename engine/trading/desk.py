@@ -279,7 +279,7 @@ class Desk:
         position_id = int(row["position_id"])
         qty, notional = self.closing.pop(position_id)
         price = order.average_price if qty == order.filled_qty else notional / qty
-        hidden_ms = self.observer.unprotected_ms(position_id) if self.observer is not None else 0
+        hidden_ms = self.observer.unprotected_ms(position_id, now_ms) if self.observer is not None else 0
         self._records.position(self.positions, slot, PositionEvent.FINAL, order.reason, now_ms)
         net = self.traded(
             row, self.positions.model_of.get(position_id, b""), order.reason, qty, price, hidden_ms, now_ms

@@ -22,8 +22,8 @@ class Observer(Protocol):
         """Whether nothing of an earlier position still stands on the exchange."""
         ...
 
-    def unprotected_ms(self, position_id: int) -> int:
-        """How long the position had no confirmed stop on the exchange."""
+    def unprotected_ms(self, position_id: int, until_ms: int) -> int:
+        """How long the position, which ended at `until_ms` of the exchange, had no confirmed stop there."""
         ...
 
     def traded(self, symbol: int, event: OrderEvent, realised_usdt: float) -> None:

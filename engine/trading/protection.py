@@ -136,12 +136,12 @@ class Protection:
             return False
         return order_id == slot.child_id or client_id == slot.name or original_type == self.kind
 
-    def naked_total_ms(self, position_id: int, now_ms: int) -> int:
-        """Return how long the position has been without a confirmed stop."""
+    def naked_total_ms(self, position_id: int, until_ms: int) -> int:
+        """Return how long the position has been without a confirmed stop; a stop that ended later was not missed."""
         slot = self._of(position_id)
         if slot is None:
             return 0
-        return slot.naked_ms + (now_ms - slot.naked_since_ms if slot.naked_since_ms else 0)
+        return slot.naked_ms + (max(0, until_ms - slot.naked_since_ms) if slot.naked_since_ms else 0)
 
     def _of(self, position_id: int) -> Slot | None:
         return next((slot for slot in self.slots.values() if slot.position_id == position_id), None)

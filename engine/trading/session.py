@@ -249,9 +249,9 @@ class LiveTrading:
         free = self.protection.may_enter(symbol) and self.takes.may_enter(symbol)
         return flat and free and symbol not in self.reconciler.doubts
 
-    def unprotected_ms(self, position_id: int) -> int:
+    def unprotected_ms(self, position_id: int, until_ms: int) -> int:
         """How long the position had no confirmed stop on the exchange; −1: an earlier run saw its beginning."""
-        return -1 if position_id in self.inherited else self.protection.naked_total_ms(position_id, self._now_ms)
+        return -1 if position_id in self.inherited else self.protection.naked_total_ms(position_id, until_ms)
 
     def look(self, now_ms: int) -> None:
         """Before an input that may be decided on: a loop that stood still is a tick of its own, in the journal too."""

@@ -166,7 +166,8 @@ async def test_the_algo_service_sees_the_fill_late(tmp_path: Path, monkeypatch: 
         await opened(sim)
         assert codes == [-4509, -4509, -4509, 0], "asked again until it was taken"
         assert amount(sim, 0) != 0 and not live.parts.core.desk.exits
-        assert live.trading.unprotected_ms(int(live.parts.core.desk.positions.rows[0]["position_id"])) < 2_000
+        position_id = int(live.parts.core.desk.positions.rows[0]["position_id"])
+        assert live.trading.unprotected_ms(position_id, sim.clock.now_ms()) < 2_000
 
 
 async def test_a_fill_that_the_algo_service_never_sees_in_time_is_exited(

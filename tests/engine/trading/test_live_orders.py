@@ -128,7 +128,7 @@ def test_stop_refused_three_times_because_the_fill_is_not_seen_yet(tmp_path: Pat
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert [round(gap, -1) for gap in gaps] == [20, 50, 100]
     agree(rig)
-    assert 170 <= rig.trading.unprotected_ms(int(rig.desk.positions.rows[0]["position_id"])) <= 240
+    assert 170 <= rig.trading.unprotected_ms(int(rig.desk.positions.rows[0]["position_id"]), rig.venue.now_ms) <= 240
 
 
 def test_an_existing_stop_is_adopted_when_ours_and_cancelled_when_not(tmp_path: Path) -> None:
@@ -477,6 +477,7 @@ def test_a_close_that_nobody_told_of_is_waited_for_as_long_as_rest_may_lag(tmp_p
     assert rig.held == 0 and not rig.trading.reconciler.doubts
     (trade,) = rig.records(Kind.TRADE)
     assert trade["qty"] == 50.0 and rig.desk.trades_closed == 1
+    assert trade["unprotected_ms"] <= 40, "its stop stood until it was gone, whenever we heard of it"
     assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
     rig.run(61_000, 500)  # the wallet is read each minute
     agree(rig)
