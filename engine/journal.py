@@ -36,6 +36,7 @@ EXPENDABLE = frozenset(  # not written while the disk is full
 )
 DURABLE_BUFFER_BYTES = 4 << 20  # a flush that does not come back for this long is an alarm, not a reason to grow
 RESERVE_SLOTS = 8_192  # of a segment when no next one can be allocated: room for exits
+TOGETHER_SLOTS = 256  # more than one event of an order leaves behind
 BAR_RUN = ((Kind.BAR, NO_BAR), (Kind.BOOK, NO_BOOK), (Kind.SIGNAL, NO_SIGNAL))  # what a closed bar leaves behind
 BAR_SLOTS = sum(SLOTS[kind] for kind, _ in BAR_RUN)
 
@@ -170,6 +171,14 @@ class Writer:
         if durable and len(self._durable) < DURABLE_BUFFER_BYTES:
             self._durable += self._mapped[offset : offset + slots * SLOT_BYTES]
         return seq
+
+    def together(self) -> None:
+        """Begin the next segment now if what one event of an order leaves behind might not fit into this one.
+
+        Else a snapshot would hold half of it: a position that is closed and not gone, an order that ended and is open.
+        """
+        if self._slot + TOGETHER_SLOTS >= self._end_slot:
+            self._roll(True)
 
     def place(self, kind: Kind) -> int:
         """Return the word of `words` at which a kernel may build a record of `kind`; −1: it must be dropped.

@@ -22,6 +22,7 @@ ORDER_FIELDS = (
     "position_id", "side", "state", "reason", "reduce_only", "order_type", "qty", "price", "filled_qty",
     "average_price", "order_id",
 )  # fmt: skip
+FILL_FIELDS = ("position_id", "side", "maker", "qty", "price", "fee_usdt", "trade_id", "event_ms")
 APPLIED = frozenset(
     {
         Kind.SNAPSHOT,
@@ -59,7 +60,8 @@ class Restored:
     trade_ids: dict[str, set[int]] = field(default_factory=dict)  # booked executions of open orders by client order id
     booked: dict[int, set[int]] = field(default_factory=dict)  # booked executions by open position
     touched_ms: dict[str, int] = field(default_factory=dict)  # the newest trade by symbol
-    half_booked: np.void | None = None  # the last FILL record, when the run died before its position was written
+    half_booked: dict[str, Any] | None = None  # the last FILL, when a run died before its position was written
+    resumed: bool = False  # what was open is the desk's now, and no longer what stands here
     closing: dict[int, tuple[float, float]] = field(default_factory=dict)  # exited quantity and notional, by position
     untraded: dict[int, dict[str, Any]] = field(default_factory=dict)  # closed positions without their TRADE record
     stopped_ms: dict[str, int] = field(default_factory=dict)  # the newest stopped-out trade by symbol: its cooldown
@@ -78,6 +80,7 @@ def pack_state(
     touched_ms: dict[str, int],
     closing: dict[int, tuple[float, float]],
     untraded: dict[int, dict[str, Any]],
+    half_booked: dict[str, Any] | None,
     whose: str,
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
@@ -96,7 +99,7 @@ def pack_state(
          "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()},
          "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins,
          "closing": {str(i): done for i, done in closing.items()}, "untraded": list(untraded.values()),
-         "whose": whose}
+         "half_booked": half_booked, "whose": whose}
     )  # fmt: skip
 
 
@@ -201,6 +204,7 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.trade_ids = {name: set(values["trade_ids"]) for name, values in result.open_orders.items()}
     result.closing = {int(i): (done[0], done[1]) for i, done in state.get("closing", {}).items()}
     result.untraded = {int(values["position_id"]): values for values in state.get("untraded", [])}
+    result.half_booked = state.get("half_booked")
 
 
 def _durable_beyond(
@@ -221,12 +225,12 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
     signals: dict[int, np.void] = {}
     open_by_id = {p["position_id"]: p for p in result.positions}
     assert result.account is not None
-    if records and records[-1][0] is Kind.FILL:  # its position's record follows at once, or its order's
-        result.half_booked = records[-1][1]
-        result.last_seq = int(records[-1][1]["seq"])
-        records = records[:-1]
-    for kind, record in records:
+    for number, (kind, record) in enumerate(records, 1):
         result.last_seq = int(record["seq"])
+        half = result.half_booked
+        if half is not None and _tells(kind, record, half, open_by_id, result.open_orders):
+            _apply_fill(result, open_by_id, half)
+            result.half_booked = None
         if kind is Kind.INSTRUMENT:
             names[int(record["index"])] = bytes(record["symbol"]).decode()
         elif kind is Kind.SIGNAL:
@@ -239,7 +243,12 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
             _apply_order(result, record, names)
             _apply_entry(result, record, signals, names)
         elif kind is Kind.FILL:
-            _apply_fill(result, open_by_id, record, names)
+            fill = {name: record[name].item() for name in FILL_FIELDS} | {"symbol": names[int(record["symbol"])]}
+            fill["client_order_id"] = bytes(record["client_order_id"]).decode()
+            if number < len(records):
+                _apply_fill(result, open_by_id, fill)
+            else:  # its position's record follows at once, or its order's
+                result.half_booked = fill
         elif kind is Kind.ACCOUNT:
             _apply_account(result.account, record)
         elif kind is Kind.TRADE:
@@ -257,22 +266,34 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
     result.closing = {i: done for i, done in result.closing.items() if i in open_by_id or i in result.untraded}
 
 
-def _apply_fill(
-    result: Restored, open_by_id: dict[int, dict[str, Any]], record: np.void, names: dict[int, str]
-) -> None:
-    name, trade_id = bytes(record["client_order_id"]).decode(), int(record["trade_id"])
-    position_id, symbol = int(record["position_id"]), names[int(record["symbol"])]
-    qty, notional = float(record["qty"]), float(record["qty"]) * float(record["price"])
+def _tells(
+    kind: Kind, record: np.void, half: dict[str, Any], open_by_id: dict[int, dict[str, Any]],
+    open_orders: dict[str, dict[str, Any]],
+) -> bool:  # fmt: skip
+    """Whether a record tells that its run has booked the fill which the one before it left without its position."""
+    if kind is Kind.POSITION and int(record["position_id"]) == half["position_id"]:
+        held = open_by_id.get(half["position_id"])
+        return held is None or int(record["event"]) == PositionEvent.FINAL or float(record["qty"]) != held["qty"]
+    if kind is Kind.ORDER and bytes(record["client_order_id"]).decode() == half["client_order_id"]:
+        return float(record["filled_qty"]) > open_orders.get(half["client_order_id"], {}).get("filled_qty", 0.0)
+    return False
+
+
+def _apply_fill(result: Restored, open_by_id: dict[int, dict[str, Any]], fill: dict[str, Any]) -> None:
+    name, trade_id, position_id, symbol = (
+        fill["client_order_id"], fill["trade_id"], fill["position_id"], fill["symbol"],
+    )  # fmt: skip
+    qty, notional = fill["qty"], fill["qty"] * fill["price"]
     result.trade_ids.setdefault(name, set()).add(trade_id)
     result.booked.setdefault(position_id, set()).add(trade_id)
-    result.touched_ms[symbol] = max(result.touched_ms.get(symbol, 0), int(record["event_ms"]))
+    result.touched_ms[symbol] = max(result.touched_ms.get(symbol, 0), fill["event_ms"])
     order = result.open_orders.get(name)
     if order is not None:  # its own record follows the position's: a run may die between the two
         total = order["filled_qty"] + qty
         order["average_price"] = (order["average_price"] * order["filled_qty"] + notional) / total
         order["filled_qty"] = total
     held = open_by_id.get(position_id)
-    if held is not None and held["side"] == -int(record["side"]):
+    if held is not None and held["side"] == -fill["side"]:
         done_qty, done_notional = result.closing.get(position_id, (0.0, 0.0))
         result.closing[position_id] = done_qty + qty, done_notional + notional
 

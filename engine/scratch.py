@@ -11,6 +11,9 @@ SCRATCH_WORDS = max(MAX_RECORD_BYTES // 8, BAR_SLOTS * WORDS_PER_SLOT)
 class Scratch(Writer):
     """A writer without files: kernels build in `words`, uint64[SCRATCH_WORDS]; `placed` takes from its beginning."""
 
+    def together(self) -> None:
+        """There are no segments."""
+
     def place(self, kind: Kind) -> int:
         """Return where a kernel may build a record: always at the beginning of `words`."""
         return 0

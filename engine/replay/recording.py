@@ -231,6 +231,10 @@ class Comparator(Scratch):
             if record[name].tobytes() != replayed[name].tobytes():
                 raise self.recording.difference(kind, record, name, _shown(record[name]), _shown(replayed[name]))
 
+    def together(self) -> None:
+        """Pass the beginning of a segment, where the run began one so that the next records stand in it together."""
+        self.pass_preamble()
+
     def take(self) -> None:
         """Step over the next record: an input that has been read."""
         self.pass_preamble()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from engine.log import get_logger
 from engine.restore import Restored
 from engine.trading.desk import Desk
@@ -45,25 +43,15 @@ def open_state(desk: Desk, symbols: list[str]) -> tuple[dict[str, dict[str, Any]
     return orders, entries
 
 
-def resume_orders(
-    orders: dict[str, dict[str, Any]],
-    entries: dict[int, dict[str, Any]],
-    trade_ids: dict[str, set[int]],
-    desk: Desk,
-    gateway: LiveGateway,
-    symbols: list[str],
-    now_ms: int,
-    half_booked: np.void | None = None,
-) -> int:
+def resume_orders(restored: Restored, desk: Desk, gateway: LiveGateway, symbols: list[str], now_ms: int) -> int:
     """Hand the open orders of an earlier run to the gateway as unknown; return how many.
 
-    half_booked: a FILL record whose position was not written before the run died; it is booked now.
-
-    An order of a symbol that is no longer traded is left to the reconciliation of the account.
+    A fill whose position was not written before the run died is booked now. An order of a symbol that is no longer
+    traded is left to the reconciliation of the account.
     """
     index = {name: i for i, name in enumerate(symbols)}
-    resumed = 0
-    for name, values in orders.items():
+    resumed = []
+    for name, values in restored.open_orders.items():
         if values["symbol"] not in index:
             continue
         symbol, position_id = index[values["symbol"]], int(values["position_id"])
@@ -71,26 +59,29 @@ def resume_orders(
             name, position_id, symbol, int(values["side"]), OrderType(values["order_type"]),
             bool(values["reduce_only"]), float(values["qty"]), float(values["price"]), Reason(values["reason"]),
             int(values["created_ms"]), OrderState(values["state"]), float(values["filled_qty"]),
-            float(values["average_price"]), int(values["order_id"]), trade_ids=trade_ids.get(name, set()),
+            float(values["average_price"]), int(values["order_id"]), trade_ids=restored.trade_ids.get(name, set()),
         )  # fmt: skip
-        if order.state is OrderState.CANCEL_PENDING:
+        if order.state is OrderState.CANCEL_PENDING or order.terminal:  # ended, and its last record is missing
             order.state = OrderState.ACKNOWLEDGED
-        entry = entries.get(position_id)
+        entry = restored.entries.get(position_id)
         desk.orders[name] = order
         if order.reduce_only:
             run = desk.exits.setdefault(position_id, ExitRun(position_id, symbol, order.reason))
             run.open.add(name)
         else:
             desk.entries[position_id] = _entry(entry, order)
+        resumed.append(order)
+    restored.resumed = True  # before the first record of it: a segment that begins there must know of all
+    for order in resumed:
         gateway.resume(order, now_ms)
-        resumed += 1
-    if half_booked is not None:
+    half = restored.half_booked
+    if half is not None:
         gateway.rebook(
-            bytes(half_booked["client_order_id"]).decode(), int(half_booked["trade_id"]), float(half_booked["qty"]),
-            float(half_booked["price"]), float(half_booked["fee_usdt"]), bool(half_booked["maker"]),
-            int(half_booked["event_ms"]),
+            half["client_order_id"], half["trade_id"], half["qty"], half["price"], half["fee_usdt"],
+            bool(half["maker"]), half["event_ms"],
         )  # fmt: skip
-    return resumed
+        restored.half_booked = None
+    return len(resumed)
 
 
 def _entry(values: dict[str, Any] | None, order: Order) -> Entry:
@@ -128,8 +119,9 @@ def complete_trades(
     twins: the states of open twins by position id, which are told.
     """
     index = {name: i for i, name in enumerate(symbols)}
-    for position_id, values in untraded.items():
+    for position_id, values in list(untraded.items()):
         if values["symbol"] not in index:
+            del untraded[position_id]
             continue
         row = as_row(values, index)
         held, entry_price, gross = float(row["qty"]), float(row["entry_price"]), float(row["realised_usdt"])
@@ -137,6 +129,7 @@ def complete_trades(
         qty, notional = desk.closing.pop(position_id, known)
         model_id, closed_ms, reason = str(values["model_id"]).encode(), int(values["closed_ms"]), int(values["reason"])
         net = desk.traded(row, model_id, Reason(reason), qty, notional / qty, UNKNOWN_MS, closed_ms)
+        del untraded[position_id]  # a segment that begins from now on need not know of it
         desk.write_account(closed_ms)
         if position_id in twins:
             result = (qty, entry_price, notional / qty, float(row["fees_usdt"]), float(row["funding_usdt"]), net)

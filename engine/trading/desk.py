@@ -179,6 +179,7 @@ class Desk:
 
     def on_order_event(self, event: OrderEvent) -> None:
         """Apply what the gateway learnt. An event that fits no transition is counted and changes nothing."""
+        self._journal.together()
         order = self.orders.get(event.client_order_id)
         known = order is not None and event.trade_id and event.trade_id in order.trade_ids
         if order is None or known or not order.apply(event.event):
@@ -188,7 +189,7 @@ class Desk:
         order.code, order.detail = event.code, event.detail
         if event.qty > 0.0:
             if not event.journalled:
-                self._records.fill(order, event)  # first: a segment that begins here must not know of it
+                self._records.fill(order, event)
             order.trade_ids.add(event.trade_id)
             self.booked.setdefault(order.position_id, set()).add(event.trade_id)
             self.touched_ms[order.symbol] = max(self.touched_ms.get(order.symbol, 0), event.event_ms)

@@ -141,7 +141,7 @@ async def open_live(
     except BaseException:
         await connection.close()
         raise
-    now_ms, found = clock.now_ms(), Found(report, restored.account is None, restored.half_booked)
+    now_ms, found = clock.now_ms(), Found(report, restored.account is None)
     keep_brackets(config.data_dir / BRACKETS_NAME, report.tiers, now_ms)
     live.door.take(Source.TAKEN_OVER, found.pack(), now_ms)
     take_over(live.parts, live.trading, config, symbols, found, now_ms)

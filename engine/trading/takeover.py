@@ -5,13 +5,11 @@ A live engine comes here with its sockets behind the door, a replay with the rec
 
 from __future__ import annotations
 
-import base64
 import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import orjson
 
@@ -29,7 +27,7 @@ from engine.trading.margin import Tier
 from engine.trading.orders import Order, is_ours
 from engine.trading.preflight import Report
 from engine.trading.session import LiveTrading
-from kernels.records import RECORDS, Kind, RunState
+from kernels.records import Kind, RunState
 
 log = get_logger(__name__)
 
@@ -38,17 +36,15 @@ log = get_logger(__name__)
 class Found:
     """What a start finds beside the restored state, which the snapshot at the head of the journal holds.
 
-    fresh: no earlier run is known. half_booked: a FILL record whose position was not written before its run died.
+    fresh: no earlier run is known.
     """
 
     report: Report
     fresh: bool = False
-    half_booked: np.void | None = None
 
     def pack(self) -> bytes:
         """Return it as JSON; `unpack` gives the same back, digit for digit."""
-        fill = b"" if self.half_booked is None else base64.b64encode(self.half_booked.tobytes())
-        return orjson.dumps({"report": asdict(self.report), "fresh": self.fresh, "half_booked": fill.decode()})
+        return orjson.dumps({"report": asdict(self.report), "fresh": self.fresh})
 
     @staticmethod
     def unpack(payload: bytes) -> Found:
@@ -57,10 +53,7 @@ class Found:
         report = values["report"]
         report["tiers"] = {name: [Tier(**tier) for tier in tiers] for name, tiers in report["tiers"].items()}
         report["most_usdt"] = {n: math.inf if most is None else most for n, most in report["most_usdt"].items()}
-        raw, fill = base64.b64decode(values["half_booked"]), None
-        if raw:
-            fill = np.frombuffer(raw, RECORDS[Kind.FILL])[0]
-        return Found(Report(**report), values["fresh"], fill)
+        return Found(Report(**report), values["fresh"])
 
 
 def steps_of(instruments: npt.NDArray[Any]) -> list[tuple[Step, Step]]:
@@ -142,16 +135,7 @@ def take_over(
     trading.inherited = frozenset(held_ids) | frozenset(restored.entries)
     _take_stops(parts, trading, config, report, index, now_ms)
     resume_twins(restored, parts.core.twins, desk, symbols, now_ms)
-    resumed = resume_orders(
-        restored.open_orders,
-        restored.entries,
-        restored.trade_ids,
-        desk,
-        trading.gateway,
-        symbols,
-        now_ms,
-        found.half_booked,
-    )
+    resumed = resume_orders(restored, desk, trading.gateway, symbols, now_ms)
     held = [int(desk.positions.rows[slot]["symbol"]) for slot in range(desk.positions.count)]
     foreign = [index[row["symbol"]] for row in report.positions if row["symbol"] in index]
     trading.reconciler.on_read(report.positions, sorted({*held, *foreign}), now_ms)

@@ -75,7 +75,7 @@ class LiveDay(Day):
             positions=self.read(Call.POSITIONS), algos=self.read(Call.OPEN_ALGOS),
         )  # fmt: skip
         self.pump()  # the streams stand already
-        now_ms, found = self.clock.now_ms(), Found(report, restored.account is None, restored.half_booked)
+        now_ms, found = self.clock.now_ms(), Found(report, restored.account is None)
         self.door.take(Source.TAKEN_OVER, found.pack(), now_ms)
         take_over(self.parts, self.trading, self.config, SYMBOLS, found, now_ms)
         self.watch = AccountWatch(self.trading, self.config.live, lambda: None)

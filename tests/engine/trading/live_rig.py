@@ -22,9 +22,9 @@ from engine.core import Vector
 from engine.exchange.order_budget import OrderBudget
 from engine.exchange.requests import Call
 from engine.exchange.steps import Step
-from engine.trading.carry import resume_orders, resume_twins
 from engine.trading.live import LiveGateway
-from engine.trading.session import LiveTrading
+from engine.trading.preflight import Report
+from engine.trading.takeover import Found, join, take_over
 from kernels.records import Kind, RunState
 
 
@@ -51,29 +51,18 @@ class LiveRig:
         self.parts = assemble(self.config, SYMBOLS, table, self.books, self.clock, folder / "journal", self.gateway)
         self.core, self.desk = self.parts.core, self.parts.core.desk
         self.core.predictor = FixedModel()
-        self.trading = LiveTrading(
-            self.config.live, SYMBOLS, table, self.core.marks, self.core.mark_ms, self.desk, self.gateway,
-            self.venue, OrderBudget(), (self.config.engine_id, self.parts.journal.run_id),
-            lambda symbol, price, time_ms: self.core.on_mark(symbol, price, 0.0, 0, time_ms, 1),
-        )  # fmt: skip
-        self.deliver()  # the streams stand before the account is read
+        self.trading = join(self.config, SYMBOLS, table, self.parts, self.gateway, self.venue, OrderBudget())
         restored = self.parts.restored
-        if restored.account is not None:
-            self.desk.account.wallet_usdt = float(self.venue.wallet)  # as read at start
-        for slot in range(self.desk.positions.count):  # as `take_over` does
-            row = self.desk.positions.rows[slot]
-            self.trading.reconciler.event(int(row["symbol"]), int(row["opened_ms"]))
-            for trade_id in self.desk.booked.get(int(row["position_id"]), ()):
-                self.trading.foreign.remember(int(row["symbol"]), trade_id)
-        for symbol, time_ms in self.desk.touched_ms.items():
-            self.trading.reconciler.event(symbol, time_ms)
-        resume_twins(restored, self.core.twins, self.desk, SYMBOLS, self.venue.now_ms)
-        self.resumed = resume_orders(
-            restored.open_orders, restored.entries, restored.trade_ids, self.desk, self.gateway, SYMBOLS,
-            self.venue.now_ms, restored.half_booked,
-        )  # fmt: skip
+        self.venue.forget_answers()  # to an engine that is no more
+        self.venue.pump_events(self.hear)  # the streams stand before the account has been read
+        report = Report(
+            wallet_usdt=float(self.venue.wallet),
+            positions=self.venue.ask(Call.POSITIONS),
+            algos=self.venue.ask(Call.OPEN_ALGOS),
+        )
+        found = Found(report, restored.account is None)
+        take_over(self.parts, self.trading, self.config, SYMBOLS, found, self.venue.now_ms)
         self.desk.account.run_state = int(RunState.RUNNING)
-        self.trading.begin(self.venue.now_ms)
         self.step(20)
 
     def step(self, ms: int = 20, marks: bool = True) -> None:
@@ -89,7 +78,11 @@ class LiveRig:
         self.deliver()
 
     def deliver(self) -> None:
-        self.venue.pump(lambda payload: self.trading.on_payload(payload, self.venue.now_ms))
+        self.venue.pump(self.hear)
+
+    def hear(self, payload: bytes) -> None:
+        """Take a frame of the private stream."""
+        self.trading.on_payload(payload, self.venue.now_ms)
 
     def run(self, ms: int, step_ms: int = 20, marks: bool = True) -> None:
         """Many steps."""

@@ -1,116 +1,99 @@
-"""A run that dies before any one of its journal records: the next one completes what it left, each thing once."""
+"""Runs that die before any one of their journal records: the next one completes what they left, each thing once.
+
+What is gone through: the deaths of each life in `crash_lives.py`, with the exchange's events of that moment heard by
+the next run while it starts or by nobody; a run that dies while it takes over, and the one after it; a segment that
+ends anywhere, and a death just behind that; REST that lags behind the streams. The long count goes through all first
+deaths and through thousands of the others, the short one through a sample of each.
+"""
 
 from __future__ import annotations
 
+import random
 import sys
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from crash_lives import (
+    LIVES,
+    Death,
+    by_hand,
+    lived,
+    lost,
+    parts,
+    pieces,
+    slices,
+    stop_and_exit,
+    stop_unheard,
+    two_routes,
+)
 from live_rig import LiveRig
-from rig import SYMBOLS
 
-from kernels.records import Kind, PositionEvent, Reason
+from engine.journal import TOGETHER_SLOTS
 from tests.conftest import long_run
 
-
-class Dead(BaseException):
-    """No handler of faults may outlive the process."""
-
-
-def dies_at(rig: LiveRig, left: int) -> list[int]:
-    """Let the process be dead from its `left`-th journal record on; return what counts the records."""
-    journal, counted = rig.parts.journal, [0]
-
-    def watched(inner: Any) -> Any:
-        def call(*args: Any) -> Any:
-            counted[0] += 1
-            if counted[0] >= left:
-                raise Dead
-            return inner(*args)
-
-        return call
-
-    journal.write = watched(journal.write)  # type: ignore[method-assign]
-    journal.place = watched(journal.place)  # type: ignore[method-assign]
-    return counted
+Life = Callable[[LiveRig], None]
+STARTS = 45  # records of a start that takes over orders, until their fate is known
+PREAMBLE = 5  # records at the head of a segment
+SLOTS_PER_RECORD = 4
+FOUND: list[tuple[Life, tuple[Death, ...]]] = [
+    (pieces, (Death(24), Death(35))), (pieces, (Death(43), Death(14))), (slices, (Death(47), Death(41))),
+    (two_routes, (Death(48), Death(16))), (stop_unheard, (Death(33), Death(40))), (lost, (Death(33), Death(12))),
+    (slices, (Death(0, 136),)), (by_hand, (Death(0, 34),)), (parts, (Death(1, 219),)),
+    (stop_and_exit, (Death(0, 152),)),
+]  # fmt: skip
 
 
-def live(rig: LiveRig) -> None:
-    """Two entries, one of them filled in part; one is left in two parts, the other stands."""
-    rig.decide(0)
-    rig.step(marks=False)
-    rig.venue.fill_share = Decimal("0.5")
-    rig.decide(1)
-    rig.step(marks=False)
-    rig.core.close_position(0, Reason.MANUAL)
-    rig.step(marks=False)
-    rig.venue.fill_share = Decimal(1)
-    rig.run(400, marks=False)
-    rig.core.close_position(0, Reason.MANUAL)
-    rig.run(100, marks=False)
+def lengths(folder: Path) -> dict[Life, int]:
+    """Return how many records each life takes."""
+    return {life: lived(folder / life.__name__, life) for life in LIVES}
 
 
-def check(rig: LiveRig) -> None:
-    """Our books are the exchange's, and the journal tells each fill and each trade once."""
-    fills, trades = rig.records(Kind.FILL), rig.records(Kind.TRADE)
-    booked = sorted(int(fill["trade_id"]) for fill in fills)
-    assert booked == [trade["id"] for trade in rig.venue.trades], "each fill once"
-    for symbol, name in enumerate(SYMBOLS):
-        slot, held = rig.desk.positions.slot_of[symbol], float(rig.venue.held[name].amount)
-        assert (slot >= 0) == (held != 0.0), name
-        if slot >= 0:
-            assert float(rig.desk.positions.rows[slot]["qty"]) == pytest.approx(held)
-            assert rig.trading.protection.standing(symbol)
-    assert rig.desk.orders == {} and rig.desk.account.halted_symbols == set()
-    assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
-    closed = {int(r["position_id"]) for r in rig.records(Kind.POSITION) if r["event"] == PositionEvent.FINAL}
-    assert sorted(int(trade["position_id"]) for trade in trades) == sorted(closed), "each trade once"
-    for trade in trades:
-        own = [fill for fill in fills if fill["position_id"] == trade["position_id"]]
-        out = [fill for fill in own if fill["side"] == -trade["side"]]
-        money = -sum(float(f["side"] * f["qty"] * f["price"] + f["fee_usdt"]) for f in own)
-        assert trade["net_usdt"] == pytest.approx(money, abs=1e-9)
-        assert trade["qty"] == pytest.approx(sum(float(fill["qty"]) for fill in out))
-        price = sum(float(fill["qty"] * fill["price"]) for fill in out) / trade["qty"]
-        assert trade["exit_price"] == pytest.approx(price)
-        final = [t for t in rig.records(Kind.TWIN) if t["event"] == PositionEvent.FINAL]
-        told = [t for t in final if t["position_id"] == trade["position_id"]]
-        assert [float(t["live_net_usdt"]) for t in told] == [pytest.approx(float(trade["net_usdt"]))], "its twin"
-    assert rig.core.twins is not None and rig.core.twins.faults == 0
-    assert rig.desk.account.losing_streak == sum(trade["net_usdt"] < 0 for trade in trades)
-    assert rig.desk.account.wallet_usdt == pytest.approx(float(rig.venue.wallet), abs=1e-9)
+def go_through(folder: Path, seed: int, count: int, draw: Callable[[random.Random, int], tuple[Death, ...]]) -> None:
+    """Let lives drawn at random die as `draw(chance, records of the life)` says."""
+    chance, known = random.Random(seed), lengths(folder)
+    for number in range(count):
+        life, heard, lag_ms = chance.choice(LIVES), chance.random() < 0.5, chance.choice((0, 0, 0, 5_000))
+        deaths = draw(chance, known[life])
+        try:
+            lived(folder / str(number), life, deaths, heard, lag_ms)
+        except BaseException as error:
+            error.add_note(f"{life.__name__}, {deaths}, heard={heard}, lag_ms={lag_ms}")
+            raise
 
 
-def life_that_dies(folder: Path, point: int, heard: bool = False) -> int:
-    """Return how many records the life took, when it did not die.
-
-    heard: the streams of the next run, which stand before it has taken anything over, tell what is still to be told.
-    """
-    rig = LiveRig(folder)
-    counted, records = dies_at(rig, point), 0
-    try:
-        live(rig)
-        records = counted[0]
-    except Dead:
-        rig.parts.journal.close()
-        rig.venue._answers.clear()  # nobody hears them any more
-        if not heard:
-            rig.venue._events.clear()
-        rig.venue.fill_share = Decimal(1)
-        rig = LiveRig(folder, rig.venue)
-    rig.run(7_000, 50)
-    check(rig)
-    rig.parts.journal.close()
-    return records
-
-
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("heard", [False, True])
-def test_death_before_any_record_is_mended_by_the_next_run(tmp_path: Path, heard: bool) -> None:
-    records = life_that_dies(tmp_path / "whole", 10**9)
-    assert records > 50
-    for point in range(1, records, long_run(5, 1)):
-        life_that_dies(tmp_path / str(point), point, heard)
+@pytest.mark.parametrize("life", LIVES)
+def test_death_before_any_record_is_mended_by_the_next_run(tmp_path: Path, life: Life, heard: bool) -> None:
+    records = lived(tmp_path / "whole", life)
+    assert records > 40
+    for at in range(1 + 3 * heard, records + 2, long_run(23, 1)):
+        lived(tmp_path / str(at), life, (Death(at),), heard)
+
+
+@pytest.mark.parametrize(("life", "deaths"), FOUND)
+def test_death_that_left_something_half_done_or_done_twice(tmp_path: Path, life: Life, deaths: tuple[Death]) -> None:
+    lived(tmp_path, life, deaths)
+
+
+@pytest.mark.timeout(3_600)
+def test_death_while_taking_over_is_mended_by_the_run_after(tmp_path: Path) -> None:
+    def twice(chance: random.Random, records: int) -> tuple[Death, ...]:
+        again = [Death(chance.randint(1, STARTS)) for _ in range(chance.randint(1, 2))]
+        return Death(chance.randint(PREAMBLE, records + 1)), *again
+
+    go_through(tmp_path, 1, long_run(8, 4_000), twice)
+
+
+@pytest.mark.timeout(3_600)
+def test_death_behind_a_new_segment_is_mended_whatever_the_old_one_ended_with(tmp_path: Path) -> None:
+    def rolled(chance: random.Random, records: int) -> tuple[Death, ...]:
+        behind = chance.choice((-5, 0, 0, 1, 1, 1, 2, 3))
+        if chance.random() < 0.7:
+            return (Death(behind, TOGETHER_SLOTS + chance.randint(1, SLOTS_PER_RECORD * records)),)
+        return Death(chance.randint(PREAMBLE, records + 1)), Death(behind, chance.randint(1, TOGETHER_SLOTS))
+
+    go_through(tmp_path, 2, long_run(8, 4_000), rolled)

@@ -65,7 +65,7 @@ class VenueModel:
         if fault == "no_route":
             return ""
         reply = self._faulty(request, fault)
-        if fault != "silence":
+        if not fault.startswith("silence"):
             self._answers.append((done, reply))
         return "rest" if route < 0 else f"ws{route}"
 
@@ -88,13 +88,29 @@ class VenueModel:
     def pump(self, on_payload: Callable[[bytes], None]) -> None:
         """Deliver what is waiting: events and answers in turn, events first."""
         while self._answers or self._events:
-            while self._events:
-                payload = self._events.popleft()
-                if self.stream_up:
-                    on_payload(payload)
+            self.pump_events(on_payload)
             if self._answers:
                 done, reply = self._answers.popleft()
                 done(reply)
+
+    def pump_events(self, on_payload: Callable[[bytes], None]) -> None:
+        """Deliver the events that are waiting."""
+        while self._events:
+            payload = self._events.popleft()
+            if self.stream_up:
+                on_payload(payload)
+
+    def forget_events(self) -> None:
+        """Drop the events that are waiting."""
+        self._events.clear()
+
+    def forget_answers(self) -> None:
+        """Drop the answers that are waiting: nobody hears them any more."""
+        self._answers.clear()
+
+    def ask(self, call: Call) -> Any:
+        """Return what a reading of the account shows, as a start makes it."""
+        return self._do(Request(call)).result
 
     def pass_time(self, ms: int) -> None:
         """Move on; old stops of flat positions expire."""
