@@ -45,6 +45,8 @@ async def event(socket: aiohttp.ClientWebSocketResponse, seconds: float = 60.0) 
     message = await asyncio.wait_for(socket.receive(), seconds)
     assert message.type == aiohttp.WSMsgType.TEXT
     body = orjson.loads(message.data)
+    if body.get("a", {}).get("m") == "FUNDING_FEE":  # of what was just bought, at every eighth hour
+        return await event(socket, seconds)
     return str(body["o"]["x"] if body["e"] == "ORDER_TRADE_UPDATE" else body["e"])
 
 
