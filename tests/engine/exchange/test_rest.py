@@ -29,7 +29,7 @@ async def exchange() -> AsyncIterator[FakeExchange]:
 
 
 async def test_history_is_whole_ordered_and_paged_at_weight_two(exchange: FakeExchange) -> None:
-    budget = WeightBudget()
+    budget = WeightBudget(wall_s=lambda: 1_000_000.0)  # all in one minute
     async with MarketRest(exchange.rest_url, budget) as rest:
         first = NOW // MINUTE * MINUTE - 1_500 * MINUTE
         bars = await rest.history("BTCUSDT", 0, first, NOW)

@@ -20,6 +20,8 @@ from engine.trading.protection import Stage
 from kernels.decide import BIT
 from kernels.records import Kind, Reason, RunState
 
+DAY_MS = 86_400_000
+
 
 def amount(sim: Simulated, symbol: int) -> int:
     """The exchange's own position, in its smallest units."""
@@ -311,6 +313,8 @@ async def test_a_position_closed_by_hand_while_we_were_down_is_found(tmp_path: P
 @pytest.mark.parametrize("moved_usdt", [5_000, -4_000])
 async def test_money_moved_while_we_were_down_is_no_result(tmp_path: Path, moved_usdt: int) -> None:
     async with Simulated(tmp_path) as sim:
+        if -sim.clock.now_ms() % DAY_MS < 60_000:  # what is compared is of one day
+            await sim.until(lambda: sim.clock.now_ms() % DAY_MS < 60_000, "the new day", 70)
         live = await sim.start_engine()
         await opened(sim)
         live.parts.core.on_account_timer(sim.clock.now_ms())
