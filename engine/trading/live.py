@@ -18,9 +18,12 @@ from engine.exchange.requests import RECV_WINDOW_MS, Call, Request, entry_order,
 from engine.exchange.steps import Step
 from engine.exchange.user_data import OrderUpdate, TradeLite
 from engine.exchange.venue import Sender
+from engine.log import get_logger
 from engine.trading.gateway import OrderEvent
 from engine.trading.orders import LIMIT_IOC, Event, Order
 from kernels.records import OrderState
+
+log = get_logger(__name__)
 
 REPLY_WAIT_MS = 1_000  # no answer for this long: the fate is unknown
 TRADES_WAIT_MS = 300  # executed quantity stated but no trade on the stream for this long: ask for own trades
@@ -29,6 +32,11 @@ ABSENT_AFTER_MS = RECV_WINDOW_MS + 2_000
 PLACED, ASKED, TRADES, CANCEL = 1, 2, 3, 4  # what an answer in the journal belongs to
 OURS = re.compile(r"ta-[a-z0-9]+-[a-z0-9]+-[a-z0-9]+-[ex]")
 DENIALS = 3  # "no such order", at least 1 s apart and all after ABSENT_AFTER_MS: survives REST lagging 5 s
+# of an order that was acknowledged: the exchange forgets those without a fill after 3 days, all after 90
+DENIALS_OF_KNOWN = 60
+TELLINGS = (
+    60  # own trades read so often, once a second, and they never add up to what was stated: the account settles it
+)
 ENDED = {
     "FILLED": Event.FILL, "CANCELED": Event.CANCELLED, "EXPIRED": Event.EXPIRE, "EXPIRED_IN_MATCH": Event.EXPIRE,
     "REJECTED": Event.REJECT,
@@ -50,6 +58,7 @@ class Track:
     denials: int = 0
     denied_ms: int = 0
     trades_ms: int = 0
+    tellings: int = 0
     evidence: bool = False
 
 
@@ -266,6 +275,10 @@ class LiveGateway:
                 self._end(track, Event.EXPIRE, now_ms, "denied repeatedly", reply.code)
                 return
             nothing = track.stated_qty == 0.0 and track.booked_qty == 0.0 and not track.order.order_id
+            if not nothing and track.denials >= DENIALS_OF_KNOWN:
+                log.warning("order_forgotten", order=name, stated=track.stated_qty, booked=track.booked_qty)
+                self._end(track, Event.EXPIRE, now_ms, "forgotten by the exchange", reply.code)
+                return
             if track.denials >= DENIALS and nothing and track.order.state is OrderState.UNKNOWN:
                 self.counts.absent += 1
                 self._end(track, Event.PROVE_ABSENT, now_ms, "denied repeatedly after its time", reply.code)
@@ -290,8 +303,9 @@ class LiveGateway:
         if track is None or not reply.ok or not isinstance(reply.result, list):
             return
         self.on_answer(track.order, TRADES, reply, self._now_ms)
-        for row in reply.result:
-            if int(row["orderId"]) == track.order.order_id and name in self.tracks:
+        own = [row for row in reply.result if int(row["orderId"]) == track.order.order_id]
+        for row in own:
+            if name in self.tracks:
                 if int(row["id"]) not in track.order.trade_ids:
                     self.on_silence()
                 fee = float(row.get("commission") or 0) * self.fee_rate(row.get("commissionAsset", ""))
@@ -300,6 +314,9 @@ class LiveGateway:
                     int(row["time"]),
                 )  # fmt: skip
         if name in self.tracks:
+            # what is booked by its id counts, whatever quantity an earlier run noted beside it
+            booked = sum(float(row["qty"]) for row in own if int(row["id"]) in track.order.trade_ids)
+            track.booked_qty, track.tellings = max(track.booked_qty, booked), track.tellings + 1
             self._settle(track, self._now_ms)
 
     def _state(self, track: Track, result: dict[str, Any], now_ms: int) -> None:
@@ -321,6 +338,9 @@ class LiveGateway:
 
     def _settle(self, track: Track, now_ms: int) -> None:
         missing = track.stated_qty - track.booked_qty
+        if track.ended and missing > 0.0 and track.tellings >= TELLINGS:
+            log.warning("order_unexplained", order=track.order.client_order_id, missing=missing)
+            missing = 0.0
         if missing > 1e-9 * track.order.qty:
             track.trades_ms = track.trades_ms or now_ms + TRADES_WAIT_MS
         else:
@@ -365,6 +385,8 @@ class LiveGateway:
     def _end(self, track: Track, event: Event, now_ms: int, detail: str, code: int = 0) -> None:
         self.tracks.pop(track.order.client_order_id, None)
         self._emit(track, event, now_ms, detail, code)
+        if not track.order.terminal:  # rejected after all, when it had been cancelled or filled in part
+            self._emit(track, Event.EXPIRE, now_ms, detail, code)
 
     def _emit(self, track: Track, event: Event, now_ms: int, detail: str = "", code: int = 0) -> None:
         self.on_event(
