@@ -16,6 +16,7 @@ COPY kernels/ kernels/
 COPY engine/ engine/
 COPY store/ store/
 COPY control/ control/
+COPY docs/ops/runbook/ docs/ops/runbook/
 COPY --from=dashboard /build/dist/ control/dashboard/dist/
 RUN .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isolation --editable . \
     && .venv/bin/python -m compileall -q control engine kernels store

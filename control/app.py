@@ -19,7 +19,21 @@ from litestar.types import BeforeMessageSendHookHandler, Message, Scope
 from control import alerts, problems
 from control.gate import add_headers
 from control.publisher import Publisher
-from control.routes import health, jobs, live, logs, market, models, pages, records, reports, session, status, trading
+from control.routes import (
+    health,
+    jobs,
+    live,
+    logs,
+    market,
+    models,
+    pages,
+    records,
+    reports,
+    runbook,
+    session,
+    status,
+    trading,
+)
 from control.services import VERSION, Services
 
 MAX_BODY_BYTES = 64 << 10  # the largest body is a job's arguments
@@ -34,6 +48,7 @@ ROUTES = [
     *jobs.HANDLERS,
     *live.HANDLERS,
     *logs.HANDLERS,
+    *runbook.HANDLERS,
     *session.HANDLERS,
     *pages.HANDLERS,
 ]

@@ -1,4 +1,4 @@
-"""`ta alerts`: the alarms there are, and a test message to where they go."""
+"""`ta alerts`: the alarms there are, what to do about each, and a test message to where they go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from control.cli.app import fail, settings
 
-alerts = typer.Typer(no_args_is_help=True, help="List the alarms; send a test message.")
+alerts = typer.Typer(no_args_is_help=True, help="List the alarms; say what to do about one; send a test message.")
 out = Console()
 
 
@@ -33,6 +33,20 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="print one JSON d
     for alarm in ALARMS:
         table.add_row(alarm.name, alarm.severity, f"{alarm.for_s:g} s", alarm.says)
     out.print(table)
+
+
+@alerts.command()
+def show(
+    name: Annotated[str, typer.Argument(help="the alarm's name, as `ta alerts list` has it")],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
+) -> None:
+    """Show an alarm's page of the run-book: what it means, where to look, what to do, when it ends."""
+    from control.runbook import NAMES, text
+
+    found = text(name)
+    if found is None:
+        fail(f"the run-book has no page {name!r}; there are {', '.join(sorted(NAMES))}")
+    print(json.dumps({"name": name, "text": found}) if as_json else found)
 
 
 @alerts.command()

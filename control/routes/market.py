@@ -79,19 +79,26 @@ async def market(request: Request[Any, Any, Any], services: Services) -> Respons
 
 
 @get("/api/features/{symbol:str}", tags=["market"], summary="Newest feature vectors", responses=PROBLEMS)
-async def features(request: Request[Any, Any, Any], services: Services, symbol: SymbolPath) -> Response[Features]:
-    """Return the newest stored 44 features of each timeframe; empty unless `market.store_features` names the symbol."""
-    return await answered(request, services.answers, lambda: _features(services, symbol))
+async def features(
+    request: Request[Any, Any, Any], services: Services, symbol: SymbolPath, to_ms: ToMs = None
+) -> Response[Features]:
+    """Return the newest stored 44 features of each timeframe; empty unless `market.store_features` names the symbol.
+
+    With `to_ms` those that had closed before: what a decision of that time saw.
+    """
+    return await answered(request, services.answers, lambda: _features(services, symbol, to_ms))
 
 
-async def _features(services: Services, symbol: str) -> Features:
+async def _features(services: Services, symbol: str, to_ms: int | None) -> Features:
+    where, parameters = _range(None, to_ms, "close_time")
     found = []
     for timeframe in TIMEFRAMES:
         sql = (
             f"SELECT {MS}(close_time) AS close_ms, toString(schema_hash) AS schema_hash, {', '.join(NAMES)} "
-            f"FROM features_{timeframe} WHERE symbol = {{symbol:String}} ORDER BY close_time DESC, seq DESC LIMIT 1"
+            f"FROM features_{timeframe} WHERE symbol = {{symbol:String}} AND {where} "
+            "ORDER BY close_time DESC, seq DESC LIMIT 1"
         )
-        for row in await services.reader.rows(sql, {"symbol": symbol}):
+        for row in await services.reader.rows(sql, parameters | {"symbol": symbol}):
             values = {name: row[name] for name in NAMES}
             schema = f"{int(row['schema_hash']):016x}"
             found.append(FeatureVector(timeframe, int(row["close_ms"]), schema, values))  # type: ignore[arg-type]

@@ -75,6 +75,11 @@ def history(store: Store, now_ms: int) -> None:
     signals["gates"] |= np.uint64(1 << GATES.index("er_low"))
     signals["predictions"] = rng.normal(-2e-4, 3e-4, (count, 8))
     insert(store, "signals", signals)
+    for at, (timeframe, scale) in enumerate((("1m", 1.5), ("15m", 15.0), ("1h", 150.0))):
+        vectors = np.zeros(2, RECORDS[Kind.FEATURES])  # that of the newest stored decision, and one after it
+        vectors["seq"], vectors["timeframe"] = [40_000 + at, 41_000 + at], at
+        vectors["close_ms"], vectors["values"] = [now_ms - 60_000, now_ms], [scale * np.arange(44), np.full(44, 7.0)]
+        insert(store, f"features_{timeframe}", vectors)
     account = np.zeros(400, RECORDS[Kind.ACCOUNT])
     account["seq"], account["time_ms"] = 5_000 + np.arange(400), now_ms - 60_000 * np.arange(400, 0, -1)
     account["equity_usdt"] = 10_000 + np.cumsum(rng.normal(0, 6, 400))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from control.alarms import ALARMS
 from kernels.records import Mode
 
 
@@ -102,6 +103,15 @@ def test_connections_show_what_works_what_was_heard_and_what_is_used(
     assert (lane["kind"], lane["state"], lane["ok"]) == ("ws_api", "down", False)
     assert (private["ok"], private["silent_ms"]) == (True, None)
     assert shown["weight"] == {"used": 0, "limit": 2_400, "banned_ms": 0} and shown["orders"] == []
+
+
+def test_the_run_book_of_every_alarm_is_served_and_of_nothing_else(client: Any, bearer: Any) -> None:
+    head = bearer()
+    for alarm in ALARMS:
+        page = client.get(f"/api/runbook/{alarm.name}", headers=head).json()
+        assert page["text"].startswith(f"# Alarm `{alarm.name}`\n") and page["path"].endswith(f"/{alarm.name}.md")
+    assert client.get("/api/runbook/readme", headers=head).json()["code"] == "no-such-page"
+    assert client.get("/api/runbook/..%2Fauth", headers=head).status_code in (400, 404)
 
 
 @pytest.mark.parametrize("path", ["/api/trading/start", "/api/trading/stop", "/api/positions/BTCUSDT/close"])

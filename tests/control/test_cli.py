@@ -55,6 +55,14 @@ def test_status_shows_open_orders_with_route_and_age(ta: Any, engine: Any) -> No
     assert (entry["state"], entry["route"], stop["qty"]) == ("sent", "ws1", None)
 
 
+def test_the_run_book_is_shown_without_control_and_without_an_engine(ta: Any) -> None:
+    shown = ta("alerts", "show", "market_silent")
+    assert shown.exit_code == 0 and shown.output.startswith("# Alarm `market_silent`") and "## Do" in shown.output
+    assert json.loads(ta("alerts", "show", "drawdown", "--json").output)["text"].startswith("# Alarm `drawdown`")
+    unknown = ta("alerts", "show", "../auth")
+    assert unknown.exit_code == 2 and "engine_silent" in unknown.output
+
+
 def test_status_says_what_is_wrong_without_control(ta: Any, engine: Any) -> None:
     assert "alarm" not in ta("status").output
     engine.snapshot.view.status["exchange_ms"] = 60_000  # and no mark price has come since 0

@@ -59,19 +59,21 @@ def test_every_view_opens_without_a_fault(open_page: Any, scheme: str) -> None:
         assert page.locator("main .fault").count() == 0, view
 
 
-def test_no_view_has_a_serious_accessibility_fault(open_page: Any) -> None:
+def serious(page: Any) -> list[tuple[str, str]]:
+    """Return the accessibility faults of a page that keep somebody from using it."""
     from axe_playwright_python.sync_playwright import Axe
 
+    found = Axe().run(page).response["violations"]
+    return [(item["id"], item["nodes"][0]["target"]) for item in found if item["impact"] in ("serious", "critical")]
+
+
+def test_no_view_has_a_serious_accessibility_fault(open_page: Any) -> None:
     for scheme, views in (("light", VIEWS), ("dark", ["overview", "control"])):
         page = open_page(color_scheme=scheme)
         for view in views:
             page.goto(f"{page.url.split('#')[0]}#/{view}")
             hold(page, QUIET)
-            found = Axe().run(page).response["violations"]
-            serious = [
-                (item["id"], item["nodes"][0]["target"]) for item in found if item["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], (scheme, view)
+            assert serious(page) == [], (scheme, view)
 
 
 def test_a_phone_shows_every_view_without_sideways_scrolling(open_page: Any) -> None:
@@ -196,6 +198,37 @@ def test_a_gate_says_what_it_means(open_page: Any) -> None:
     assert "decision.min_er" in (tag.get_attribute("title") or "")
 
 
+def test_a_signal_shows_predictions_gates_and_what_the_model_saw(open_page: Any) -> None:
+    page = open_page("signals")
+    row = page.get_by_role("region", name="Signals").locator("tbody tr").first
+    row.get_by_role("button").click()  # what a keyboard reaches
+    shown = page.get_by_role("dialog", name="Decision of BTCUSDT")
+    shown.get_by_text(re.compile("refused by . gate")).wait_for()
+    predictions = shown.get_by_role("region", name="Predictions")
+    assert predictions.get_by_role("rowheader").all_inner_texts() == [
+        "Expected return", "5 % tail", "Adverse move", "Holding time, min",
+    ]  # fmt: skip
+    numbers = predictions.locator("td.num").all_inner_texts()
+    assert len(numbers) == 8 and all(re.search(r"\d", text) for text in numbers)
+    refused = shown.locator("ul.gates").first
+    refused.get_by_text("the expected net return is below the least one").wait_for()
+    refused.get_by_text(re.compile(r"decision.min_er = [\d.]+")).wait_for()
+    count = int(shown.get_by_text(re.compile("refused by . gate")).inner_text().split()[2])
+    assert refused.get_by_role("listitem").count() == count
+    shown.get_by_text(f"{38 - count} gates did not refuse").click()
+    assert shown.locator("details ul.gates li").count() == 38 - count
+    shown.get_by_text("44 features of 3 timeframes").click()
+    values = shown.get_by_role("region", name="Features").locator("tbody tr").nth(2).inner_text().split("\t")
+    assert values[1:] == ["3", "30", "300"], "those of the decision, not the newest"
+    assert serious(page) == []
+    page.screenshot(path=SHOTS / "signal-detail.png")
+    page.keyboard.press("Escape")
+    shown.wait_for(state="detached")
+    page.get_by_role("region", name="Signals").locator("tbody tr").nth(1).locator("td").first.click()  # anywhere on it
+    page.get_by_role("dialog").get_by_text("market.store_features").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+
+
 def test_the_logs_of_the_processes_are_read_and_searched(open_page: Any, stage: Stage) -> None:
     folder = stage.data_dir / "logs"
     folder.mkdir(exist_ok=True)
@@ -216,6 +249,16 @@ def test_an_alarm_that_stands_is_on_every_page(open_page: Any, stage: Stage) -> 
     stage.tell("blind")
     page.locator("#alarm.bad").get_by_text("No mark prices arrive").wait_for()
     page.screenshot(path=SHOTS / "alarm.png")
+    page.get_by_role("button", name="Run-book: market silent").click()
+    shown = page.get_by_role("dialog", name="Run-book: market silent")
+    shown.get_by_role("heading", name="Alarm market_silent").wait_for()
+    assert shown.get_by_role("heading").all_inner_texts() == ["Alarm market_silent", "Look", "Do"]
+    steps = [item.inner_text() for item in shown.get_by_role("listitem").all()]
+    assert len(steps) == 6 and steps[1].endswith("it leaves what has no confirmed stop there."), "a step of three lines"
+    assert "ta close SYMBOL" in shown.locator("code").all_inner_texts()
+    page.screenshot(path=SHOTS / "alarm-runbook.png")
+    page.keyboard.press("Escape")
+    shown.wait_for(state="detached")
     stage.tell("alive")
     hold(page, "document.querySelector('#alarm').hidden")
 

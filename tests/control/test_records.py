@@ -48,6 +48,11 @@ def store(tmp_path_factory: Any) -> Iterator[Store]:
         signals["predictions"][:, 0], signals["predictions"][:, 1] = 0.5, np.nan
         signals["frame_ns"], signals["decide_ns"] = [1_000, 0], 2_500
         insert(opened, "signals", signals)
+        vectors = np.zeros(3, RECORDS[Kind.FEATURES])
+        vectors["seq"], vectors["symbol"] = [200, 201, 202], 1
+        vectors["close_ms"] = 1_700_000_000_000 + 60_000 * np.arange(3)
+        vectors["values"] = np.arange(3)[:, None]
+        insert(opened, "features_1m", vectors)
         gap = np.zeros(1, RECORDS[Kind.GAP])
         gap["seq"], gap["time_ms"], gap["gap_kind"], gap["bars"] = 7, 1_700_000_000_000, GapKind.MISSING, 3
         insert(opened, "data_gaps", gap)
@@ -242,3 +247,13 @@ def test_what_held_the_engines_loop_up_is_told_by_the_api_and_counted_in_the_met
     for name, value in stated.items():
         assert f"ta_{name}_total {float(value)}" in metrics
     assert 'ta_stage_microseconds{quantile="0.99",stage="gc_pause"}' in metrics
+
+
+def test_features_of_a_time_are_those_that_had_closed_before(read: Any) -> None:
+    def seen(query: str = "") -> list[tuple[str, int, float]]:
+        items = read(f"/api/features/ETHUSDT{query}").json()["items"]
+        return [(item["timeframe"], item["close_ms"], item["values"]["rsi"]) for item in items]
+
+    assert seen() == [("1m", 1_700_000_120_000, 2.0)]
+    assert seen("?to_ms=1700000060001") == [("1m", 1_700_000_060_000, 1.0)]
+    assert seen("?to_ms=1700000000000") == []

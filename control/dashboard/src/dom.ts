@@ -62,7 +62,8 @@ export interface Column<Row> {
   wide?: boolean; // left out on narrow screens
 }
 
-export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[], empty: string): HTMLElement {
+export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[], empty: string, open?: (row: Row) => void): HTMLElement {
+  const pressed = (event: Event, row: Row) => { if (!(event.target as Element).closest("a, button")) open?.(row); };
   if (rows.length === 0) return h("p", { class: "empty" }, empty);
   const kind = (column: Column<Row>) => [column.number ? "num" : "", column.wide ? "wide" : "", column.mark ?? ""].join(" ").trim() || undefined;
   return h(
@@ -79,7 +80,7 @@ export function table<Row>(caption: string, columns: Column<Row>[], rows: Row[],
         rows.map((row) =>
           h(
             "tr",
-            {},
+            open ? { class: "opens", onclick: (event) => pressed(event, row) } : {},
             columns.map((column) =>
               h(column.key ? "th" : "td", { class: kind(column), scope: column.key ? "row" : undefined }, column.show(row)),
             ),

@@ -3,7 +3,7 @@ import { get } from "./api.ts";
 
 export interface Gate { name: string; meaning: string; settings: string[] }
 
-const gates = new Map<string, Gate>();
+export const gates = new Map<string, Gate>();
 let asked: Promise<void> | null = null;
 
 // Resolves when the meanings are here; without them the page shows the names alone.

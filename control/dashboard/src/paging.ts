@@ -5,7 +5,8 @@ import { load } from "./shell.ts";
 import type { Page } from "./types.ts";
 
 // limit: rows asked for at once. prepare: adds to the rows of a page what other lists know. fold: what is shown of all rows.
-export interface Ways<Row> { limit?: number; prepare?: (rows: Row[]) => Promise<void>; fold?: (rows: Row[]) => Row[] }
+// open: shows all about a row that was clicked; the same must be behind a button of the row.
+export interface Ways<Row> { limit?: number; prepare?: (rows: Row[]) => Promise<void>; fold?: (rows: Row[]) => Row[]; open?: (row: Row) => void }
 export interface Filter { name: string; label: string; options?: [string, string][] }
 
 export function pages<Row>(main: HTMLElement, path: string, caption: string, columns: Column<Row>[], filters: Filter[], empty: string, tools: HTMLElement[] = [], ways: Ways<Row> = {}): { refresh: () => void; rows: () => Row[]; query: () => Record<string, string> } {
@@ -22,7 +23,7 @@ export function pages<Row>(main: HTMLElement, path: string, caption: string, col
     await ways.prepare?.(found.items);
     rows = older ? [...rows, ...found.items] : found.items;
     next = found.next;
-    fill(list, table(caption, columns, ways.fold ? ways.fold(rows) : rows, empty));
+    fill(list, table(caption, columns, ways.fold ? ways.fold(rows) : rows, empty, ways.open));
     more.hidden = next === null;
   });
   fields.forEach((field) => field.addEventListener("change", () => void read(false)));

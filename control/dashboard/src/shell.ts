@@ -1,9 +1,10 @@
 // The frame around every view: navigation, the status strip, notices, dialogs, keys, light and dark.
-import { command, logOut, may, Problem, who } from "./api.ts";
-import { fill, h, put } from "./dom.ts";
+import { command, get, logOut, may, Problem, who } from "./api.ts";
+import { type Child, fill, h, put } from "./dom.ts";
 import { num, signed, span, tone, words } from "./format.ts";
 import { loadGates } from "./gates.ts";
 import { live } from "./live.ts";
+import { markdown } from "./markdown.ts";
 import type { Status } from "./types.ts";
 
 export interface View { id: string; name: string; show: (main: HTMLElement, argument: string) => () => void }
@@ -35,6 +36,28 @@ export function ask(question: string, yes: string, danger = true): Promise<boole
     document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+// Shows something until it is closed: Esc, or the button.
+export function tell(name: string, ...children: (Child | Child[])[]): void {
+  const dialog = h(
+    "dialog",
+    { "aria-label": name, class: "told" },
+    h("form", { method: "dialog", class: "shut" }, h("button", { autofocus: true }, "Close")),
+    ...children,
+  ) as HTMLDialogElement;
+  const shut = () => dialog.close(); // another view is another matter
+  window.addEventListener("hashchange", shut);
+  dialog.addEventListener("close", () => { window.removeEventListener("hashchange", shut); dialog.remove(); });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function runbook(name: string): void {
+  const text = h("div", {}, h("p", { class: "empty" }, "…"));
+  tell(`Run-book: ${words(name)}`, text);
+  void load(text, async () => fill(text, markdown((await get<{ text: string }>(`/api/runbook/${name}`)).text)));
 }
 
 export async function act(path: string, body: Record<string, unknown>, done: string, yes: string): Promise<boolean> {
@@ -96,6 +119,7 @@ function strip(): HTMLElement {
     h("span", { class: "figure" }, "Equity ", equity), h("span", { class: "figure" }, "Today ", today), h("span", { class: "figure" }, "Open ", held),
   );
   let newest: Status | undefined;
+  let told = ""; // what the alarm says now: a button that somebody is about to press is not made anew
   let run = "", restarted = 0; // an engine that is back within a second was still away: say so for a while
   const draw = () => {
     const engine = newest?.engine;
@@ -112,13 +136,16 @@ function strip(): HTMLElement {
     put(today, signed(engine?.day_pnl_usdt));
     today.className = tone(engine?.day_pnl_usdt);
     put(held, num(engine?.open_positions, 0));
-    const told = Date.now() - restarted < RESTART_TOLD_MS ? [`The engine was restarted at ${new Date(restarted).toLocaleTimeString()}`] : [];
-    const warnings = live.fresh ? [...(newest?.warnings ?? []), ...told] : ["Connection to the control process lost. Trying again; what you see is the last that was seen."];
+    const back = Date.now() - restarted < RESTART_TOLD_MS ? [`The engine was restarted at ${new Date(restarted).toLocaleTimeString()}`] : [];
+    const warnings = live.fresh ? [...(newest?.warnings ?? []), ...back] : ["Connection to the control process lost. Trying again; what you see is the last that was seen."];
     alarm.hidden = warnings.length === 0;
     const standing = newest?.alarms ?? [];
     alarm.className = ok && !standing.some((item) => item.severity === "critical") ? "warn" : "bad";
-    alarm.title = standing.map((item) => `run-book: docs/ops/runbook/${item.name}.md`).join("\n");
-    put(alarm, warnings.map((text) => text.replace(/^./, (c) => c.toUpperCase())).join(" · "));
+    const text = warnings.map((item) => item.replace(/^./, (c) => c.toUpperCase())).join(" · "), names = standing.map((item) => item.name);
+    if (told !== [text, ...names].join()) {
+      told = [text, ...names].join();
+      fill(alarm, h("span", {}, text), names.map((name) => h("button", { class: "small", title: "What it means, where to look, what to do", onclick: () => runbook(name) }, `Run-book: ${words(name)}`)));
+    }
     document.body.classList.toggle("stale", !ok);
     document.title = `${newest?.trading ? "●" : "○"} ${newest?.mode ?? ""} ${signed(engine?.day_pnl_usdt)} – Trading engine`;
   };
@@ -133,14 +160,7 @@ function help(views: View[]): void {
     ...views.slice(0, 9).map((view, index): [string, string] => [String(index + 1), view.name]),
     ["0", views[9]?.name ?? ""], ["/", "Find a symbol (chart)"], ["?", "This list"], ["Esc", "Close a dialog"],
   ];
-  const dialog = h(
-    "dialog",
-    { "aria-label": "Keys" },
-    h("form", { method: "dialog" }, h("h2", {}, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])), h("div", { class: "row end" }, h("button", { autofocus: true }, "Close"))),
-  ) as HTMLDialogElement;
-  dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
+  tell("Keys", h("h2", {}, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
 }
 
 export function shell(root: HTMLElement, views: View[]): void {

@@ -1,10 +1,16 @@
 // How a decision is shown, wherever it is shown: the prediction that counted and why there was no trade.
+import { showDecision } from "./decision.ts";
 import { type Column, h } from "./dom.ts";
 import { count, micros, moment, percent, time, words } from "./format.ts";
 import { meaning } from "./gates.ts";
 import type { Signal } from "./types.ts";
 
+// The reasons in short, as a button that shows everything about the decision.
 export function why(row: Signal, most = 3): HTMLElement {
+  return h("button", { class: "plain", onclick: () => showDecision(row) }, reasons(row, most));
+}
+
+function reasons(row: Signal, most: number): HTMLElement {
   if (row.entered) return h("span", { class: "tag good" }, "entered");
   const shown = row.refused_by.slice(0, most).map((gate) => h("span", { class: "tag", title: meaning(gate) || undefined }, words(gate)));
   const more = row.refused_by.length - shown.length;

@@ -2,6 +2,7 @@
 import { get } from "../api.ts";
 import { areaChart } from "../charts.ts";
 import { summary } from "../connections.ts";
+import { showDecision } from "../decision.ts";
 import { card, fill, h, put, swap, table } from "../dom.ts";
 import { bytes, count, micros, num, percent, signed, span, time, tone } from "../format.ts";
 import { live } from "../live.ts";
@@ -65,7 +66,7 @@ export const overview: View = {
     let gone = false;
     void load(newest, async () => {
       const items = (await get<{ items: Signal[] }>("/api/signals/latest")).items.slice(0, 8);
-      fill(newest, table("Newest signals", signalColumns(true), items, "No signal yet: the first comes with the next closed minute."));
+      fill(newest, table("Newest signals", signalColumns(true), items, "No signal yet: the first comes with the next closed minute.", showDecision));
     });
     const curveNow = () => void load(curve, async () => {
       const found = await get<Equity>("/api/equity");
@@ -99,7 +100,7 @@ export const overview: View = {
         const fresh = items.toReversed().slice(0, 8), names = new Set(fresh.map((item) => item.symbol));
         recent = [...fresh, ...recent.filter((item) => !names.has(item.symbol))].slice(0, 8);
         cancelAnimationFrame(pending);
-        pending = requestAnimationFrame(() => fill(newest, table("Newest signals", signalColumns(true), recent, "")));
+        pending = requestAnimationFrame(() => fill(newest, table("Newest signals", signalColumns(true), recent, "", showDecision)));
       }),
     ];
     return () => { leave.forEach((off) => off()); clearInterval(again); gone = true; area?.remove(); };

@@ -1,5 +1,6 @@
 // Every decision, and over the newest ten thousand: which gates kept the system from trading.
 import { get } from "../api.ts";
+import { showDecision } from "../decision.ts";
 import { add, card, fill, h } from "../dom.ts";
 import { loadGates, meaning } from "../gates.ts";
 import { count, percent, words } from "../format.ts";
@@ -28,7 +29,7 @@ export const signals: View = {
       { name: "gate", label: "Refused by (gate)" },
       { name: "model_id", label: "Model" },
       { name: "entered", label: "Entered or not", options: [["true", "entered"], ["false", "refused"]] },
-    ], "No signals of this kind.");
+    ], "No signals of this kind.", [], { open: showDecision });
     void list;
     return () => {};
   },
