@@ -160,7 +160,7 @@ def load_market(folder: Path, symbols: list[str] | None, seed: int) -> Market:
         item = instrument(name, float(kept["close"][-1]), _decimals(kept))
         begin[s] = (int(kept["open_ms"][0]) - first_ms) // MINUTE_MS
         item.onboard_ms = int(kept["open_ms"][0])
-        notes |= _fill(bars[:, s], kept, first_ms, item, int(keys[s]))
+        notes |= _fill(bars[:, s], kept, first_ms, item, keys[s])
         items.append(item)
     market = Market(items, bars, first_ms, keys, begin, seed, f"bar files of {folder.name}", sorted(notes))
     for s, name in enumerate(names):
@@ -199,7 +199,7 @@ def _decimals(rows: npt.NDArray[Any]) -> int:
     return 8
 
 
-def _fill(out: Ints, rows: npt.NDArray[Any], first_ms: int, item: Instrument, key: int) -> set[str]:
+def _fill(out: Ints, rows: npt.NDArray[Any], first_ms: int, item: Instrument, key: np.uint64) -> set[str]:
     """Write one symbol's minutes into `out` int64[COLUMNS, N]; absent minutes become idle ones. Returns what
     was invented."""
     unit, lot = 10**item.price_decimals, 10**item.qty_decimals

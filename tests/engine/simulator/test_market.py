@@ -8,7 +8,7 @@ import pytest
 from engine.errors import ConfigError, DataError
 from engine.market.rings import BarFile
 from engine.simulator import path
-from engine.simulator.market import GENERATED_START_MS, generate_market, generated_symbols, load_market
+from engine.simulator.market import GENERATED_START_MS, generate_market, generated_symbols, load_market, symbol_key
 from engine.simulator.options import Options, check, parse, parse_account
 from kernels.records import BAR
 
@@ -91,6 +91,16 @@ def test_missing_columns_are_invented_from_the_seed_and_named(tmp_path: Path) ->
     assert (present[path.TAKER] > 0).all() and (present[path.TAKER] < present[path.VOLUME]).all()
     ids = market.bars[path.FIRST_ID, 0]
     np.testing.assert_array_equal(np.diff(ids), market.bars[path.TRADES, 0, :-1])
+
+
+def test_symbols_whose_keys_need_63_bits_and_64_stand_in_one_folder(tmp_path: Path) -> None:
+    """Numba took the first key for a signed integer and each that came after it, too."""
+    names = ["CCCUSDT", "DDDUSDT", "EEEUSDT"]
+    assert [symbol_key(name, 5) >> 63 for name in names] == [0, 1, 1]
+    for name in names:
+        write(tmp_path, name, bars(30))
+    market = load_market(tmp_path, None, 5)
+    assert market.symbols == names and (market.bars[path.TAKER] > 0).all()
 
 
 @pytest.mark.parametrize(
