@@ -331,6 +331,7 @@ class Engine:
             "vectors": counters.vectors,
             "late_vectors": counters.late_vectors,
             "signals": counters.signals,
+            "decisions": self.sink.panel.decisions() if self._repairer else {},
             "entries": counters.entries,
             "trades": self.parts.core.desk.trades_closed,
             "net_usdt": self.parts.core.desk.net_usdt,
@@ -376,7 +377,8 @@ class Engine:
             "connections": self._streams.league(),
             "resubscribed": self._streams.resubscribed,
             "moved": self._streams.moved,
-            "repairs": (self._repairer.status() if self._repairer else {}) | {"revisions": self.sink.revisions},
+            "repairs": (self._repairer.status() if self._repairer else {})
+            | {"revisions": self.sink.revisions, "undecided": self.sink.undecided},
             "start": {"state": self.opening.state, "seconds": self.began},
             "late_1m": self.sink.lateness.worst(tuple(self.symbols), 0),
             "clock": {

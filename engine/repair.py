@@ -100,10 +100,15 @@ class Repairer:
             log.exception("missing bars could not be repaired")
         finally:
             self._asking = None
-        ordered = sorted(
-            self._queue, key=lambda item: (int(item[2]["open_ms"]) + TIMEFRAME_MS[item[1]], item[0] != self._btc)
-        )
-        self._queue = deque(ordered)
+        self._queue = deque(sorted(self._queue, key=self._turn))
+
+    def _turn(self, item: tuple[int, int, npt.NDArray[Any]]) -> tuple[int, int, bool]:
+        """Return by what queued bars are ordered: the close; then the larger bar, then BTCUSDT's.
+
+        A 1m bar brings on all that were kept behind it, and a decision among those needs the larger bars before it.
+        """
+        symbol, timeframe, bar = item
+        return int(bar["open_ms"]) + TIMEFRAME_MS[timeframe], -timeframe, symbol != self._btc
 
     async def _repair(self, part: Range, bars: npt.NDArray[Any], server_ms: int) -> None:
         """Queue what an answer brings for a range; where it proves too long a hole, start the fold behind it."""

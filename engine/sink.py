@@ -47,6 +47,7 @@ class MarketSink:
         self._funding_hours = core.instruments["funding_hours"]  # a view: the listing is kept current in its memory
         self.gap_seen = 0
         self.revisions = 0
+        self.undecided = 0
         self.lateness = Lateness(len(core.symbols))
         self.larger: deque[tuple[int, int, npt.NDArray[Any]]] = deque(maxlen=MAX_LARGER)
         self.last_bar_ms = [0] * len(core.symbols)
@@ -68,6 +69,7 @@ class MarketSink:
     @panel.setter
     def panel(self, panel: Panel) -> None:
         self._panel, self.closed, panel.step_released = panel, panel.closed, self.step_released
+        panel.on_lost = self.on_lost
         panel.connect(self.core.latencies, self.lateness)
 
     def begin(self, left: list[tuple[int, int, npt.NDArray[Any]]]) -> None:
@@ -228,6 +230,12 @@ class MarketSink:
         self.core.on_vector(vector, self._recv_ns or time.monotonic_ns())
         if self._stored[symbol]:
             self._store_vector(vector)
+
+    def on_lost(self, symbol: int, first_ms: int, last_ms: int) -> None:
+        """Name the minutes that stay without a decision: what it needs came when its rows were overwritten."""
+        self.undecided += (last_ms - first_ms) // MINUTE_MS + 1
+        detail = "no decision: a bar that it needs came too late"
+        self._gap(symbol, 0, GapKind.UNDECIDED, first_ms - MINUTE_MS, last_ms - MINUTE_MS, detail)
 
     def _vector(
         self, symbol: int, decision_ms: int, values: npt.NDArray[np.float64], vector_hash: int, bits: int

@@ -49,6 +49,7 @@ BRIEF_DTYPE = np.dtype(
 _ATR_15M = FEATURES.index("atr_15m")
 
 _MINUTE_MS, _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS
+_QUARTERS_KEPT_MS, _HOURS_KEPT_MS = (DEPTH - 2) * _QUARTER_MS, (DEPTH - 2) * _HOUR_MS  # from a close to the newest open
 _OI_GRID_MS, _DELAY_MS = 300_000, 300_000
 _FILLED = np.uint32(BarFlag.FILLED)
 _KIND, _SLOTS = int(Kind.BAR), journal.slots_of(Kind.BAR)
@@ -118,6 +119,8 @@ def _finish(table, symbol, now_ms, rows, newest_ms, closes):
     quarter, hour = decision_ms - decision_ms % _QUARTER_MS, decision_ms - decision_ms % _HOUR_MS
     if newest_ms[1, symbol] + _QUARTER_MS < quarter or newest_ms[2, symbol] + _HOUR_MS < hour:
         return STEPPED
+    if newest_ms[1, symbol] - quarter > _QUARTERS_KEPT_MS or newest_ms[2, symbol] - hour > _HOURS_KEPT_MS:
+        return SEVERAL  # the larger bars are so far ahead that the rows due here are overwritten
     late_from_ms = decision_ms + table[DEADLINE_MS]
     bits = LATE if now_ms > late_from_ms else 0
     held = array_at(table[SAMPLES], (size, 3), np.int64)[symbol]

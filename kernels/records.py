@@ -152,6 +152,7 @@ class GapKind(enum.IntEnum):
     DISAGREES = 5  # a 15m or 1h bar against its 1m bars
     FILLED = 6  # minutes confirmed absent at the exchange
     RESTARTED = 7  # too many of them: the fold starts again behind the hole
+    UNDECIDED = 8  # minutes without a decision: what it needed came when too much had followed
 
 
 class OrderState(enum.IntEnum):

@@ -112,7 +112,7 @@ def prepare(table, copies, symbol, bars):
     read += _copy_surroundings(table, copies, symbol, open_ms)
     read += _read(array_at(table[VECTORS], (size, FEATURE_COUNT), np.float64)[symbol])
     newest_copy = array_at(copies[NEWEST], (3, 1), np.int64)
-    newest_copy[0, 0], newest_copy[1, 0], newest_copy[2, 0] = open_ms - _MINUTE_MS, _FAR_MS, _FAR_MS
+    newest_copy[0, 0], newest_copy[1, 0], newest_copy[2, 0] = open_ms - _MINUTE_MS, open_ms, open_ms  # the larger: in
     array_at(copies[NEXT], 1, np.int64)[0] = open_ms + _MINUTE_MS
     array_at(copies[MARKET_OPENS], (3, MARKET_DEPTH), np.int64)[0, open_ms // _MINUTE_MS % MARKET_DEPTH] = open_ms
     held = array_at(table[SAMPLES], (size, 3), np.int64)[symbol]

@@ -42,8 +42,9 @@ class GapWatch:
     def due(
         self, newest: Sequence[Sequence[int]], now_ms: int, first: Callable[[int], bool], limit: int
     ) -> list[Range]:
-        """Return up to `limit` ranges to ask for now: 1m before 15m before 1h, BTCUSDT, then symbols `first` says.
+        """Return up to `limit` ranges to ask for now: symbol by symbol, BTCUSDT, then those that `first` says.
 
+        Of a symbol the larger bars come first: its minutes go on only as far as decisions find those.
         `newest[timeframe][symbol]` is the open time of the newest bar in the panel, −1 while there is none. Every
         symbol with a bar missing past its time is in `suspect` afterwards.
         """
@@ -62,7 +63,7 @@ class GapWatch:
         self.suspect = suspect
         minute_ms = TIMEFRAME_MS[0]
         self._next_look_ms = 0 if suspect else (now_ms - CLOSED_MS) // minute_ms * minute_ms + minute_ms + CLOSED_MS
-        found.sort(key=lambda part: (part.timeframe, part.symbol != self._btc, not first(part.symbol)))
+        found.sort(key=lambda part: (part.symbol != self._btc, not first(part.symbol), part.symbol, -part.timeframe))
         return found[:limit]
 
     def look_again(self) -> None:

@@ -76,6 +76,7 @@ class States:
         self.first = np.full((len(frames), size), -1, np.int64)
         self.first_open_ms = [opens.data for opens in self.first]
         self.next_ms = self.next_decision.data  # the decision time to complete next
+        self.first_due_ms = [0] * size  # the first one that was, behind the folded history
         self.ready_ms = self.ready.data  # the first decision time at which every feature from o h l c is defined
 
     def fold_files(self) -> list[tuple[int, int, npt.NDArray[Any]]]:
@@ -97,7 +98,7 @@ class States:
                     whole = file.ordered()
                     file.rewrite(whole[whole["open_ms"] <= newest])
         for symbol, newest in enumerate(self.newest_open_ms[0]):
-            self.next_ms[symbol] = newest + 2 * MINUTE_MS if newest >= 0 else 0
+            self.next_ms[symbol] = self.first_due_ms[symbol] = newest + 2 * MINUTE_MS if newest >= 0 else 0
         return left
 
     def seed_samples(self, symbol: int, kind: int, samples: npt.NDArray[Any]) -> int:

@@ -20,7 +20,10 @@ from kernels.records import FEATURE_COUNT, TIMEFRAME_MS
 _OI_GRID_MS = 300_000
 _QUARTER_MS, _HOUR_MS = TIMEFRAME_MS[1], TIMEFRAME_MS[2]
 
+_KEPT_MS = [(DEPTH - 1) * MINUTE_MS, (DEPTH - 2) * _QUARTER_MS, (DEPTH - 2) * _HOUR_MS]
+
 OnVector = Callable[[int, int, npt.NDArray[np.float64], int, int], None]
+OnLost = Callable[[int, int, int], None]  # symbol, first and last decision time
 
 
 class VectorBit(enum.IntFlag):
@@ -39,7 +42,7 @@ _NOT_READY, _IS_FILLED = int(VectorBit.NOT_READY), int(VectorBit.FILLED)
 class Vectors(States):
     """What `Panel` calls when a bar has been stepped, and the engine when a sample or a deadline has come.
 
-    `lost_vectors` counts those whose rows were overwritten before everything due was in.
+    `lost` counts, by symbol, those whose rows were overwritten before everything due was in; `on_lost` is told.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class Vectors(States):
         self.vectors = np.full((size, FEATURE_COUNT), np.nan)
         self.waiting_for_samples: set[int] = set()
         self.next_funding_ms = [0] * size
-        self.lost_vectors = 0
+        self.lost = [0] * size
+        self.on_lost: OnLost = lambda symbol, first_ms, last_ms: None
         self._settled = np.zeros(size, np.int64)
         self._settled_ms = self._settled.data
         self._vector_rows = list(self.vectors)
@@ -95,22 +99,40 @@ class Vectors(States):
             return []
         return sorted(s for s in self.waiting_for_samples if now_ms >= self.next_ms[s] + self.deadline_ms)
 
-    def pending_ms(self, symbol: int) -> int:
-        """Return the decision time that the symbol's next vector will have (0: none known yet)."""
-        return self.next_ms[symbol]
+    @property
+    def lost_vectors(self) -> int:
+        """Return how many vectors were lost, of all symbols."""
+        return sum(self.lost)
+
+    def decisions(self) -> dict[str, dict[str, int]]:
+        """Return by symbol what became of the decisions due: times of the first and the next, how many were lost.
+
+        `closed_ms` is the newest 1m bar's close, 0 before the first; all times in exchange ms, 0: none due yet.
+        """
+        return {
+            name: {
+                "first_ms": self.first_due_ms[s],
+                "next_ms": self.next_ms[s],
+                "closed_ms": self.newest_open_ms[0][s] + MINUTE_MS if self.next_ms[s] else 0,
+                "lost": self.lost[s],
+            }
+            for s, name in enumerate(self.symbols)
+        }
 
     def _finish(self, symbol: int, now_ms: int) -> None:
         """Complete the symbol's vectors, in time order, as far as everything due is in."""
         minutes, quarters, hours = self.newest_open_ms
         closed_ms, next_ms = minutes[symbol] + MINUTE_MS, self.next_ms
         if not next_ms[symbol] and minutes[symbol] >= 0:
-            next_ms[symbol] = closed_ms
+            next_ms[symbol] = self.first_due_ms[symbol] = closed_ms
         while 0 < next_ms[symbol] <= closed_ms:
             decision_ms = next_ms[symbol]
             quarter, hour = decision_ms - decision_ms % _QUARTER_MS, decision_ms - decision_ms % _HOUR_MS
-            if closed_ms - decision_ms >= DEPTH * MINUTE_MS:
-                self.lost_vectors += 1
-                next_ms[symbol] += MINUTE_MS
+            kept_ms = self._kept_from(symbol, closed_ms)
+            if decision_ms < kept_ms:
+                self.lost[symbol] += (kept_ms - decision_ms) // MINUTE_MS
+                next_ms[symbol] = kept_ms
+                self.on_lost(symbol, decision_ms, kept_ms - MINUTE_MS)
                 continue
             if quarters[symbol] + _QUARTER_MS < quarter or hours[symbol] + _HOUR_MS < hour:
                 return
@@ -126,6 +148,12 @@ class Vectors(States):
                 bits |= _IS_FILLED
             self.waiting_for_samples.discard(symbol)
             self._emit(symbol, decision_ms, quarter, hour, bits)
+
+    def _kept_from(self, symbol: int, closed_ms: int) -> int:
+        """Return the earliest decision time for which no row is overwritten."""
+        _, quarters, hours = self.newest_open_ms
+        minutes_ms, quarters_ms, hours_ms = _KEPT_MS
+        return max(closed_ms - minutes_ms, quarters[symbol] - quarters_ms, hours[symbol] - hours_ms)
 
     def _samples_in(self, symbol: int, decision_ms: int) -> bool:
         """Return whether the newest due samples have arrived. A symbol without any open interest owes none."""

@@ -38,12 +38,12 @@ def test_a_bar_is_missing_only_three_seconds_after_its_close() -> None:
     assert watch.suspect == {0, 1}
 
 
-def test_minutes_come_first_then_btc_then_symbols_with_positions() -> None:
+def test_btc_comes_first_then_symbols_with_positions_and_of_each_the_larger_bars() -> None:
     watch = GapWatch(4, 2)
     have = newest(DAY0, 4)
-    ranges = watch.due(have, DAY0 + HOUR + 3_000, lambda symbol: symbol == 3, 6)
-    assert [(part.timeframe, part.symbol) for part in ranges] == [(0, 2), (0, 3), (0, 0), (0, 1), (1, 2), (1, 3)]
-    assert ranges[0] == Range(2, 0, DAY0, DAY0 + HOUR) and ranges[4] == Range(2, 1, DAY0, DAY0 + HOUR)
+    ranges = watch.due(have, DAY0 + HOUR + 3_000, lambda symbol: symbol == 3, 8)
+    assert [part[:2] for part in ranges] == [(2, 2), (2, 1), (2, 0), (3, 2), (3, 1), (3, 0), (0, 2), (0, 1)]
+    assert ranges[0] == Range(2, 2, DAY0, DAY0 + HOUR) and ranges[2] == Range(2, 0, DAY0, DAY0 + HOUR)
 
 
 def test_questions_in_vain_become_rarer_and_an_answer_ends_them() -> None:

@@ -16,7 +16,8 @@ from engine.market.panel import Panel
 from engine.market.rings import BarFile, bar_path
 from engine.repair import Repairer
 from engine.sink import MarketSink
-from kernels.records import BAR, BarFlag, Kind
+from kernels import features
+from kernels.records import BAR, SAMPLE, TIMEFRAME_MS, BarFlag, Kind
 from tests.engine.rig import SYMBOLS, Rig
 from tests.market_data import generated_bars
 
@@ -30,6 +31,7 @@ class Rest:
 
     def __init__(self, bars: dict[str, np.ndarray]) -> None:
         self.bars, self.server_ms = bars, 0
+        self.larger: dict[tuple[str, int], np.ndarray] = {}  # 15m and 1h bars by (symbol, timeframe)
         self.asked: list[list[Any]] = []
         self.down = False
 
@@ -38,28 +40,35 @@ class Rest:
             raise ExchangeError(503, 0, "Service Unavailable.")
         self.asked += ranges
         found = []
-        for symbol, _, from_ms, to_ms in ranges:
-            bars = self.bars[symbol]
+        for symbol, timeframe, from_ms, to_ms in ranges:
+            bars = self.larger[symbol, timeframe] if timeframe else self.bars[symbol]
             opens = bars["open_ms"]
-            good = (opens >= from_ms) & (opens < to_ms) & (opens + MINUTE + 3_000 <= self.server_ms)
+            closed = opens + TIMEFRAME_MS[timeframe] + 3_000 <= self.server_ms
+            good = (opens >= from_ms) & (opens < to_ms) & closed
             found.append(encode_bars(bars[good]))
         return {"server_ms": self.server_ms, "bars": found}
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
-        self.bars = {name: generated_bars(HISTORY + 200, seed) for seed, name in enumerate(SYMBOLS)}
+    """`lacking`: None for 1m bars alone; else a history in all timeframes without its newest so many minutes."""
+
+    def __init__(self, folder: Path, lacking: int | None = None) -> None:
+        self.bars = {name: generated_bars(HISTORY + 320, seed) for seed, name in enumerate(SYMBOLS)}
         for bars in self.bars.values():
             bars["flags"] = BarFlag.REST
             bars["open_ms"] += LATER_MS
+        self.rest = Rest({name: bars.copy() for name, bars in self.bars.items()})
         for name in SYMBOLS:
             for frame in range(3):
                 file = BarFile.create(bar_path(folder / "bars", name, frame), name, frame, 8_192 if name == "BTCUSDT" else 2_048)  # fmt: skip  # noqa: E501
-                if frame == 0:
-                    file.rewrite(self.bars[name][:HISTORY])
+                if frame and lacking is not None:
+                    self.rest.larger[name, frame] = features.build_bars(self.bars[name], frame)
+                if frame == 0 or lacking is not None:
+                    bars = self.rest.larger[name, frame] if frame else self.bars[name]
+                    end_ms = int(self.bars[name]["open_ms"][HISTORY - (lacking or 0)])
+                    file.rewrite(bars[bars["open_ms"] + TIMEFRAME_MS[frame] <= end_ms])
                 file.close()
         self.rig = Rig(folder)
-        self.rest = Rest({name: bars.copy() for name, bars in self.bars.items()})
         self.sink = MarketSink(self.rig.core, self.rig.parts.gateway, [])
         self.sink.panel = Panel(folder / "bars", SYMBOLS, self.sink.on_vector)
         self.sink.panel.seed()
@@ -69,6 +78,20 @@ class Bench:
     def stream(self, symbol: int, minute: int) -> None:
         bar = np.array([self.bars[SYMBOLS[symbol]][HISTORY + minute]], BAR)
         self.sink.on_bar(symbol, 0, bar[0], int(bar["open_ms"][0]) + MINUTE + 200, 1)
+
+    def stream_larger(self, minute: int) -> None:
+        """Stream the 15m and 1h bars that close with a minute."""
+        close_ms = self.start_ms + (minute + 1) * MINUTE
+        for symbol, name in enumerate(SYMBOLS):
+            for frame in (1, 2):
+                bars = self.rest.larger[name, frame]
+                for bar in bars[bars["open_ms"] + TIMEFRAME_MS[frame] == close_ms]:
+                    self.sink.on_bar(symbol, frame, bar.copy(), close_ms + 300, 1)
+
+    def decided(self, symbol: int) -> list[int]:
+        """Minutes whose bar a decision was made on."""
+        made = (int(r["decision_ms"]) for r in self.rig.records(Kind.SIGNAL) if r["symbol"] == symbol)
+        return [(decision_ms - self.start_ms) // MINUTE - 1 for decision_ms in made]
 
     def opens(self, symbol: int) -> list[int]:
         assert self.sink.panel is not None
@@ -111,6 +134,54 @@ async def test_bars_missed_on_the_stream_come_from_rest_in_order(bench: Bench) -
     assert bench.kinds() == [GapKind.MISSING, GapKind.REPAIRED]
     seen = [int(r["open_ms"] - bench.start_ms) // MINUTE for r in bench.rig.records(Kind.BAR) if r["symbol"] == 1]
     assert seen == [0, 3, 1, 2]  # bar 3 was there already: REST's copy of it is not journalled again
+
+
+async def test_every_bar_behind_a_late_repair_that_ends_with_a_quarter_is_decided_on(tmp_path: Path) -> None:
+    """An engine started within 3 s of an hour's end: REST is not believed yet about the bars that close there."""
+    bench = Bench(tmp_path, lacking=1)
+    for minute in range(40):
+        for symbol in range(3):
+            bench.stream(symbol, minute)
+        bench.stream_larger(minute)
+    assert [bench.decided(symbol) for symbol in range(3)] == [[], [], []]
+    await bench.run(bench.start_ms + 40 * MINUTE + 3_000)
+    for symbol in range(3):
+        assert bench.opens(symbol)[-1] == 39
+        assert bench.decided(symbol) == list(range(-1, 40))
+    assert bench.sink.panel.lost_vectors == 0
+
+
+async def test_every_bar_of_an_outage_is_decided_on_however_few_ranges_a_question_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.repair.RANGES_PER_QUESTION", 2)
+    bench = Bench(tmp_path, lacking=0)
+    await bench.run(bench.start_ms + 130 * MINUTE + 3_000)
+    assert [bench.decided(symbol) for symbol in range(3)] == 3 * [list(range(130))]
+    assert bench.sink.panel.lost_vectors == 0
+
+
+async def test_minutes_too_far_behind_their_larger_bars_are_named_and_never_decided_on_other_rows(
+    tmp_path: Path,
+) -> None:
+    """For five hours a symbol's larger bars come, of its minutes none: rows of 16 quarters are kept, not of 20."""
+    bench = Bench(tmp_path, lacking=0)
+    for minute in range(300):
+        bench.stream(0, minute)
+        bench.stream_larger(minute)
+    await bench.run(bench.start_ms + 300 * MINUTE + 3_000)
+    name, (lost_from, lost_to) = SYMBOLS[1], (0, 5 * 15 - 2)  # decisions before the newest 15 quarters of 16 rows
+    assert bench.decided(1) == list(range(lost_to + 1, 300))
+    (gap,) = [r for r in bench.rig.records(Kind.GAP) if r["gap_kind"] == GapKind.UNDECIDED and r["symbol"] == 1]
+    named = [(int(gap[edge]) - bench.start_ms) // MINUTE for edge in ("from_ms", "to_ms")]
+    assert (named, gap["bars"], gap["timeframe"]) == ([lost_from, lost_to], lost_to + 1, 0)
+    assert bench.sink.panel.lost[1] == lost_to + 1 and bench.sink.undecided == bench.sink.panel.lost_vectors
+    series = [[bench.bars[s], bench.rest.larger[s, 1], bench.rest.larger[s, 2]] for s in (name, SYMBOLS[0])]
+    close_ms, vectors = features.fold_vectors(*series[0], *series[1], np.zeros(0, SAMPLE), np.zeros(0, SAMPLE))
+    for record in bench.rig.records(Kind.SIGNAL):
+        if record["symbol"] == 1:
+            at = int(np.searchsorted(close_ms, record["decision_ms"]))
+            assert record["vector_hash"] == features.vector_hash(vectors[at])
 
 
 async def test_an_outage_is_survived_and_asked_about_again(bench: Bench) -> None:
