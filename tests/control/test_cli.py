@@ -7,8 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from engine.link import LOCK_NAME, SNAPSHOT_NAME
 from engine.market.stream import Streams
 from engine.market.wire import Decoder
 from engine.repair import Repairer
+from tests.control.web import answering
 
 load_groups()
 
@@ -227,7 +226,8 @@ def market_report() -> dict[str, Any]:
     repairer = Repairer(None, None, ["BTCUSDT"])  # type: ignore[arg-type]
     return {
         "frames": decoder.counts(), "connections": streams.league(), "resubscribed": 1, "moved": 0,
-        "repairs": repairer.status() | {"revisions": 2}, "late_1m": [{"symbol": "BTCUSDT", "bars": 9, "late": 3}],
+        "repairs": repairer.status() | {"revisions": 2, "undecided": 3},
+        "late_1m": [{"symbol": "BTCUSDT", "bars": 9, "late": 3}],
         "clock": {"offset_ms": -1.25, "good": True, "error_ms": None, "drift_ppm": None},
     }  # fmt: skip
 
@@ -289,24 +289,16 @@ def test_a_folder_holds_the_market_of_one_exchange(ta: Any, data_dir: Path, word
 
 def test_status_asks_control_where_it_says_it_serves(ta: Any, engine: Any, data_dir: Path) -> None:
     """A port given to `ta control` is in no configuration that another shell sees."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        (data_dir / "control.json").write_text(json.dumps({"pid": 1, "url": f"http://127.0.0.1:{server.server_port}"}))
+    asked: list[str] = []
+
+    def ready(path: str) -> bytes:
+        asked.append(path)
+        return b'{"store": true}'
+
+    with answering(ready) as url:
+        (data_dir / "control.json").write_text(json.dumps({"pid": 1, "url": url}))
         assert json.loads(ta("status", "--json").output)["control"] == {"answers": True, "store": True}
-        server.shutdown()
-
-
-class Ready(BaseHTTPRequestHandler):
-    """Control's readiness, and nothing else of it."""
-
-    def do_GET(self) -> None:
-        assert self.path == "/readyz"
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b'{"store": true}')
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    assert asked == ["/readyz"]
 
 
 def test_logs_shows_the_end_of_a_log_and_says_where_there_is_none(ta: Any, data_dir: Path) -> None:

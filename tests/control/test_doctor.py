@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from engine.config import Config, load
 from kernels.records import BAR, BarFlag, Kind
 from store import writer
 from store.client import Store, connect
+from tests.control.web import answering
 
 MINUTE = 60_000
 
@@ -34,25 +33,15 @@ def exchange() -> Iterator[dict]:
     """An exchange whose clock is `skew_ms` ahead, and whose next answer comes `late_s` after it was made."""
     state = {"skew_ms": 0.0, "late_s": 0.0}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"serverTime": int(time.time() * 1e3 + state["skew_ms"])}).encode()
-            time.sleep(state["late_s"])
-            state["late_s"] = 0.0
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> bytes:
+        body = json.dumps({"serverTime": int(time.time() * 1e3 + state["skew_ms"])}).encode()
+        time.sleep(state["late_s"])
+        state["late_s"] = 0.0
+        return body
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    state["url"] = f"http://127.0.0.1:{server.server_address[1]}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with answering(answer) as url:
+        state["url"] = url
+        yield state
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from control.loopback import reach_directly
+from tests.control.web import answering
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -41,26 +40,9 @@ def test_this_machine_is_added_to_what_needs_no_proxy(
 
 
 def test_a_command_behind_a_proxy_finds_its_own_machine(tmp_path: Path) -> None:
-    class Exchange(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b'{"serverTime": 1}'
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    names = {"TA_EXCHANGE__REST_URL": f"http://127.0.0.1:{server.server_port}", "TA_CONTROL__PORT": "0"}
-    names |= {"HTTP_PROXY": NOBODY, "http_proxy": NOBODY}
     command = [sys.executable, "-m", "control.cli", "--data-dir", str(tmp_path), "doctor", "--json"]
-    try:
+    with answering(lambda path: b'{"serverTime": 1}') as url:
+        names = {"TA_EXCHANGE__REST_URL": url, "TA_CONTROL__PORT": "0", "HTTP_PROXY": NOBODY, "http_proxy": NOBODY}
         done = subprocess.run(command, env=os.environ | names, capture_output=True, text=True, check=False)
-    finally:
-        server.shutdown()
-        server.server_close()
     lines = {line["check"]: line["state"] for line in map(json.loads, done.stdout.splitlines())}
     assert lines["exchange"] == "ok", done.stdout + done.stderr
