@@ -20,7 +20,7 @@ from store.queries import counts
 
 Say = Callable[[str], None]
 MAX_TAIL = 0.10  # six hours of a market of this volatility lose more than the default 3 % in the worst twentieth
-DAY_MS = 86_400_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 JOURNALLED = {
     "bar": "bars_seen",
     "signal": "signals",
@@ -35,6 +35,8 @@ JOURNALLED = {
     "account": "account",
 }  # journal record → the table that holds each of them once
 NEEDED = ("candles_1m", "signals", "trades")
+START_S = 180.0  # a process that lives is waited for: a machine with ten times its work takes a minute to load one
+SETTLE_S = 10.0  # from the end of the market to the decisions on its last minute
 
 
 @dataclass
@@ -133,7 +135,7 @@ class DemoRun:
         child = self._child("control", ta_command(self.demo.data_dir, "control"))
         child.spawn()
         address = self.demo.data_dir / "control.json"
-        self._wait(lambda: address.exists() and self._answers(address), child, 60.0)
+        self._wait(lambda: address.exists() and self._answers(address), child, START_S)
         self.token = TokenBook(self.demo.data_dir / "tokens.json").create("demo", Scope.ADMIN)
 
     def _answers(self, address: Path) -> bool:
@@ -150,7 +152,7 @@ class DemoRun:
     def _start_engine(self) -> None:
         self.engine = self._child("engine", ta_command(self.demo.data_dir, "engine"))
         self.supervisor.start(self.engine)
-        self._wait(self._serves_model, self.engine, 60.0)
+        self._wait(self._serves_model, self.engine, START_S)
 
     def _serves_model(self) -> bool:
         """Whether the engine lives and its model is in place, which on a busy machine comes seconds later."""
@@ -208,6 +210,20 @@ class DemoRun:
         end_ms = self.market["start_ms"] + self.demo.minutes * 60_000
         return int(view.status["exchange_ms"][0]) >= end_ms - 2_000
 
+    def last_decision_ms(self) -> int:
+        """Return the market time of the last decision: the close of its last whole minute."""
+        last_ms: int = self.market["last_ms"]
+        return last_ms - last_ms % MINUTE_MS
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until every symbol's last minute is decided on; not longer than that, the summary says what is not."""
+        deadline = time.monotonic() + timeout_s
+        while self.engine is not None and self.engine.running and time.monotonic() < deadline:
+            view = self.snapshot()
+            if view is not None and bool((view.signals["decision_ms"] >= self.last_decision_ms()).all()):
+                return
+            time.sleep(0.05)
+
     def stop_engine(self) -> dict[str, Any]:
         """Flatten nothing, stop the engine in order, and return the summary it leaves."""
         assert self.engine is not None
@@ -230,8 +246,33 @@ class DemoRun:
 
     def finish(self, timeout_s: float) -> dict[str, Any]:
         """Stop the engine, wait until the store has what the journal has, and return the summary."""
+        self.settle(SETTLE_S)
         summary = self.stop_engine()
+        first_ms = self.market["start_ms"] - self.market["start_ms"] % MINUTE_MS
+        of = [summary["decisions"].get(symbol) for symbol in self.market["symbols"]]
+        summary["undecided"] = undecided(of, first_ms, self.last_decision_ms())
         return reconcile(self.demo, summary, timeout_s)
+
+
+def undecided(decisions: list[dict[str, int] | None], first_ms: int, last_ms: int) -> dict[str, int]:
+    """Return why minutes of the market had no decision, and how many: with the decisions made they are all there are.
+
+    decisions: what the engine says of each symbol's (`Vectors.decisions`), None: nothing; the market's minutes close
+    from `first_ms` to `last_ms`, both included. history: the engine began with them as history; lost: named in
+    `data_gaps`; waiting: a 15m or 1h bar or a sample was not there when it stopped; missing: the minute itself was not,
+    or one before it.
+    """
+    found = dict.fromkeys(("history", "lost", "waiting", "missing"), 0)
+    for of in decisions:
+        if of is None or not of["next_ms"]:
+            found["missing"] += (last_ms - first_ms) // MINUTE_MS + 1
+            continue
+        seen_ms = max(of["closed_ms"], of["next_ms"] - MINUTE_MS)
+        found["history"] += (of["first_ms"] - first_ms) // MINUTE_MS
+        found["lost"] += of["lost"]
+        found["waiting"] += (seen_ms - of["next_ms"]) // MINUTE_MS + 1
+        found["missing"] += (last_ms - seen_ms) // MINUTE_MS
+    return found
 
 
 def reconcile(demo: Demo, summary: dict[str, Any], timeout_s: float) -> dict[str, Any]:

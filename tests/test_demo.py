@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from control.demo import undecided
 from engine.link import SnapshotReader
-from store.client import connect
+from store.client import Store, connect
 
-DEADLINE_S = 280
+DEADLINE_S, MINUTE = 280, 60_000
 
 
 def ta(folder: Path, *arguments: str) -> list[str]:
@@ -42,16 +43,49 @@ def test_demo_trades_and_the_store_has_everything_once_after_control_was_killed(
     summary = json.loads(output)
     assert summary["faults"] == []
     assert summary["malformed"] == summary["journal_dropped"] == summary["compilations_after_ready"] == 0
-    assert summary["candles"]["1m"] >= 4 * (int(minutes) - 1)
-    assert summary["signals"] >= 4 * int(minutes) // 2  # a second's stall of a busy machine is ten minutes at 600 x
+    undecided = summary["undecided"]
+    assert summary["signals"] == summary["vectors"] == 4 * (int(minutes) + 1) - sum(undecided.values())
     assert summary["trades"] == summary["rows"]["trades"] > 0
     with connect("embedded", folder) as store:
         for table in ("signals", "orders", "fills", "positions", "trades", "bars_seen"):
             ((total, distinct),) = store.rows(f"SELECT count(), uniqExact(run_id, seq) FROM `{table}`")
             assert total == distinct == summary["records"][RECORD_OF.get(table, table.rstrip("s"))]
+        assert_every_minute_has_its_decision_or_its_reason(store, summary)
         ((gross,),) = store.rows("SELECT sum(net_usdt) FROM trades")
         assert gross == pytest.approx(summary["net_usdt"])
     assert_backtest_gives_its_trades(folder, summary)
+
+
+def assert_every_minute_has_its_decision_or_its_reason(store: Store, summary: dict) -> None:
+    """Of each symbol: decisions and minutes that `data_gaps` names as undecided make one run, each minute once."""
+    decided = store.rows("SELECT symbol, groupArray(toUnixTimestamp(decision_time)) FROM signals GROUP BY symbol")
+    lost = store.rows(
+        "SELECT symbol, arrayJoin(range(toUnixTimestamp(from_time), toUnixTimestamp(to_time) + 60, 60)) + 60 "
+        "FROM data_gaps WHERE gap_kind = 'undecided'"
+    )
+    assert len(lost) == summary["undecided"]["lost"]
+    assert len(decided) == 4
+    for symbol, times in decided:
+        run = sorted([*times, *(time_s for name, time_s in lost if name == symbol)])
+        of = summary["decisions"][symbol]
+        assert run == list(range(of["first_ms"] // 1_000, of["next_ms"] // 1_000, 60))
+        ((candles,),) = store.rows(
+            "SELECT count() FROM candles_1m WHERE symbol = {symbol:String} "
+            "AND toUnixTimestamp(open_time) + 60 BETWEEN {first:UInt32} AND {last:UInt32}",
+            {"symbol": symbol, "first": run[0], "last": of["closed_ms"] // 1_000},
+        )
+        assert candles == (of["closed_ms"] // 1_000 - run[0]) // 60 + 1
+
+
+def test_minutes_without_a_decision_are_told_apart() -> None:
+    whole = {"first_ms": 0, "next_ms": 11 * MINUTE, "closed_ms": 10 * MINUTE, "lost": 0}
+    assert undecided([whole, whole], 0, 10 * MINUTE) == {"history": 0, "lost": 0, "waiting": 0, "missing": 0}
+    cut = {"first_ms": 2 * MINUTE, "next_ms": 7 * MINUTE, "closed_ms": 9 * MINUTE, "lost": 1}
+    assert undecided([whole, cut], 0, 10 * MINUTE) == {"history": 2, "lost": 1, "waiting": 3, "missing": 1}
+    ahead = {"first_ms": 0, "next_ms": 9 * MINUTE, "closed_ms": 5 * MINUTE, "lost": 4}  # lost before they closed
+    assert undecided([ahead], 0, 10 * MINUTE) == {"history": 0, "lost": 4, "waiting": 0, "missing": 2}
+    never = {"first_ms": 0, "next_ms": 0, "closed_ms": 0, "lost": 0}
+    assert undecided([None, never], 0, 10 * MINUTE) == {"history": 0, "lost": 0, "waiting": 0, "missing": 22}
 
 
 def assert_backtest_gives_its_trades(folder: Path, summary: dict) -> None:

@@ -56,6 +56,7 @@ def demo(
         watch(run, tell)
         if minutes is not None:
             document = run.finish(FINISH_S)
+            tell(decided_text(document))
             if json:
                 print(jsonlib.dumps(document, indent=2))
             if document["faults"]:
@@ -65,6 +66,12 @@ def demo(
             fail(str(error), code=1)
     finally:
         supervisor.stop()
+
+
+def decided_text(document: dict[str, Any]) -> str:
+    """Return a line that says how many closed minutes were decided on, and why others were not."""
+    why = [f"{count} {name}" for name, count in document["undecided"].items() if count]
+    return f"  {document['signals']:,} decisions; minutes without one: {', '.join(why) or 'none'}"
 
 
 def fresh_folder(folder: Path) -> Path:
