@@ -94,17 +94,19 @@ def run(
     now_ms = time.time_ns() // 1_000_000
     audit_id = f"a{now_ms}"
     btc_symbol = config.market.btc_symbol
+    newest_ms = _newest(store, config.engine_id, to_ms)  # before any candle is read: the engine goes on meanwhile
     histories: dict[str, _History] = {}
     reports = []
     for done, symbol in enumerate(chosen):
         if progress is not None:
             progress(symbol, done, len(chosen))
-        for run_id in _runs(store, config.engine_id, symbol, from_ms, to_ms):
+        until_ms = min(to_ms, newest_ms.get(symbol, 0) + 1)
+        for run_id in _runs(store, config.engine_id, symbol, from_ms, until_ms):
             for name in {symbol, btc_symbol} - histories.keys():
                 histories[name] = _history(store, config.engine_id, name, to_ms)
             btc = None if symbol == btc_symbol else histories[btc_symbol]
             btc_signals = _signals(store, config.engine_id, run_id, btc_symbol, 0, to_ms)
-            signals = _signals(store, config.engine_id, run_id, symbol, from_ms, to_ms)
+            signals = _signals(store, config.engine_id, run_id, symbol, from_ms, until_ms)
             report = AuditReport(symbol, config.engine_id, run_id)
             report.candles_compared, report.candles_differing = histories[symbol].compared, histories[symbol].changed
             _audit_run(store, report, histories[symbol], btc, signals, btc_signals)
@@ -225,6 +227,20 @@ def _seen(store: Store, engine_id: str, symbol: str, timeframe: int, to_ms: int)
     bars = np.concatenate([np.zeros(0, BAR), *parts])
     sound = (bars["high"] >= bars["low"]) & np.logical_and.reduce([bars[x] > 0 for x in ("open", "low", "close")])
     return bars[sound]
+
+
+def _newest(store: Store, engine_id: str, to_ms: int) -> dict[str, int]:
+    """Return the newest stored decision time of each symbol.
+
+    A decision is stored after the bars that it was made of, BTCUSDT's too; what is stored while the audit runs may have
+    come after its candles were read, and would seem to be made of nothing.
+    """
+    rows = store.rows(
+        "SELECT symbol, toUnixTimestamp64Milli(max(decision_time)) FROM signals WHERE engine_id = {engine:String} "
+        "AND decision_time < fromUnixTimestamp64Milli({to_ms:Int64}, 'UTC') GROUP BY symbol",
+        {"engine": engine_id, "to_ms": to_ms},
+    )
+    return {str(symbol): int(newest) for symbol, newest in rows}
 
 
 def _runs(store: Store, engine_id: str, symbol: str, from_ms: int, to_ms: int) -> list[str]:

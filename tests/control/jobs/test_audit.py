@@ -119,6 +119,30 @@ def test_a_clean_run_is_reproduced_bit_for_bit(store: Store, config: Config) -> 
     assert audits(store) == [(name, "all", "vector_hash", LIVE, 0) for name in SYMBOLS]
 
 
+def test_a_decision_that_is_stored_while_the_audit_runs_is_left_to_the_next(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BTCUSDT's candles are read first; a minute later ETHUSDT's newest vector is made of one that was not there."""
+    last_ms = START_MS + MINUTES * 60_000
+    newest = f"decision_time = fromUnixTimestamp64Milli({last_ms}, 'UTC')"
+    store.command(f"CREATE TABLE later ENGINE = Memory AS SELECT * FROM signals WHERE {newest}")
+    store.command(f"DELETE FROM signals WHERE {newest}")
+    read = audit._history
+
+    def reads(store: Store, engine_id: str, symbol: str, to_ms: int) -> audit._History:
+        history = read(store, engine_id, symbol, last_ms - 1 if symbol == "BTCUSDT" else to_ms)
+        if symbol == "BTCUSDT":
+            store.command("INSERT INTO signals SELECT * FROM later")
+        return history
+
+    monkeypatch.setattr(audit, "_history", reads)
+    for report in audit.run(store, config, [], 0, 1 << 42):
+        assert (report.compared, report.differing, report.unreachable) == (LIVE - 1, 0, 0) and not report.failed
+    monkeypatch.setattr(audit, "_history", read)
+    for report in audit.run(store, config, [], 0, 1 << 42):
+        assert (report.compared, report.differing) == (LIVE, 0)
+
+
 def test_two_runs_of_a_symbol_share_its_rows(store: Store, config: Config) -> None:
     for table in ("signals", "bars_seen"):
         columns = ", ".join(
