@@ -126,7 +126,8 @@ class Reconciler:
     def refused(self, symbol: int, now_ms: int) -> None:
         """An exit was refused because there was nothing to reduce: look at once."""
         doubt = self.doubts.setdefault(symbol, Doubt(now_ms))
-        doubt.refused, doubt.next_ms = True, now_ms
+        if not doubt.refused:  # once: each further refusal would use up a reading that REST needs to catch up
+            doubt.refused, doubt.next_ms = True, now_ms
 
     def advance(self, now_ms: int) -> None:
         """Look into the doubts: own trades first, then the position, as often as it takes."""

@@ -188,8 +188,33 @@ def lost(rig: LiveRig) -> None:
     rig.venue.stream_up = True
 
 
+def taken(rig: LiveRig) -> None:
+    """The take profit on the exchange closes a position while our exit is on its way: nothing is left for it."""
+    rig.decide(0)
+    rig.step(marks=False)
+    rig.venue.move(SYMBOLS[0], "105")
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.run(600, marks=False)
+
+
+def refused(rig: LiveRig) -> None:
+    """An entry that got nothing, one that was refused for once, one that fills; an exit with two refusals."""
+    rig.venue.fill_share = Decimal(0)
+    rig.decide(0)
+    rig.step(marks=False)
+    rig.venue.fill_share = Decimal(1)
+    rig.venue.faults[Call.ORDER_PLACE].append("code -1008")
+    rig.decide(1)
+    rig.step(marks=False)
+    rig.decide(1)
+    rig.step(marks=False)
+    rig.venue.faults[Call.ORDER_PLACE] += ["code -4131", "code -1008"]
+    rig.core.close_position(1, Reason.MANUAL)
+    rig.run(600, marks=False)
+
+
 LIVES: list[Callable[[LiveRig], None]] = [
-    parts, pieces, slices, two_routes, stop_and_exit, stop_unheard, by_hand, lost,
+    parts, pieces, slices, two_routes, stop_and_exit, stop_unheard, by_hand, lost, taken, refused,
 ]  # fmt: skip
 
 
@@ -210,8 +235,9 @@ def open_questions(rig: LiveRig) -> list[str]:
             found.append(f"{name}: ours {ours}, the exchange's {held}")
         if slot >= 0 and not rig.trading.protection.standing(symbol):
             found.append(f"{name}: no standing stop")
-        if slot < 0 and not rig.trading.protection.may_enter(symbol):
-            found.append(f"{name}: {rig.trading.protection.slots[symbol]}")
+        for guard in (rig.trading.protection, rig.trading.takes):
+            if slot < 0 and not guard.may_enter(symbol):
+                found.append(f"{name}: {guard.slots[symbol]}")
     if desk.account.wallet_usdt != pytest.approx(float(rig.venue.wallet), abs=1e-9):
         found.append("the wallet")  # what no stream told of is read each minute
     return found
@@ -257,19 +283,24 @@ def check(rig: LiveRig) -> None:
 
 
 def lived(
-    folder: Path, life: Callable[[LiveRig], None], deaths: tuple[Death, ...] = (), heard: bool = False, lag_ms: int = 0
+    folder: Path,
+    life: Callable[[LiveRig], None],
+    deaths: tuple[Death, ...] = (),
+    heard: bool = False,
+    lag_ms: int = 0,
+    answers_first: bool = False,
 ) -> int:
     """Let runs follow each other, one for each death and one that settles; return how many records the life took.
 
     heard: what the exchange had to say at a death is heard by the next run while it starts; else by nobody. lag_ms: of
-    REST behind the streams, from the first death on.
+    REST behind the streams, from the first death on. answers_first: they overtake the streams.
     """
-    venue, records = VenueModel(), 0
+    venue, records = VenueModel(answers_first=answers_first), 0
     for number, death in enumerate([*deaths, Death()]):
         rig = None
         try:
             with death.awaits():
-                rig = LiveRig(folder, venue)
+                rig = LiveRig(folder, venue, take_profit=life is taken)
                 if number == 0:
                     life(rig)
                     records = death.records

@@ -56,11 +56,11 @@ def go_through(folder: Path, seed: int, count: int, draw: Callable[[random.Rando
     chance, known = random.Random(seed), lengths(folder)
     for number in range(count):
         life, heard, lag_ms = chance.choice(LIVES), chance.random() < 0.5, chance.choice((0, 0, 0, 5_000))
-        deaths = draw(chance, known[life])
+        deaths, answers_first = draw(chance, known[life]), chance.random() < 0.5
         try:
-            lived(folder / str(number), life, deaths, heard, lag_ms)
+            lived(folder / str(number), life, deaths, heard, lag_ms, answers_first)
         except BaseException as error:
-            error.add_note(f"{life.__name__}, {deaths}, heard={heard}, lag_ms={lag_ms}")
+            error.add_note(f"{life.__name__}, {deaths}, {heard=}, {lag_ms=}, {answers_first=}")
             raise
 
 

@@ -135,7 +135,13 @@ def test_an_existing_stop_is_adopted_when_ours_and_cancelled_when_not(tmp_path: 
     agree(rig)  # placed, answer lost, −4130 on the retry (or the stream), adopted
     assert len([a for a in rig.venue.algos.values() if a["algoStatus"] == "NEW"]) == 1
     rig.venue.manual("ETHUSDT", "1", silent=True)
-    stranger = {"symbol": "ETHUSDT", "side": "SELL", "triggerPrice": "50", "clientAlgoId": "web_2"}
+    stranger = {
+        "symbol": "ETHUSDT",
+        "side": "SELL",
+        "type": "STOP_MARKET",
+        "triggerPrice": "50",
+        "clientAlgoId": "web_2",
+    }
     assert rig.venue._place_algo(stranger).ok
     rig.venue.manual("ETHUSDT", "-1", silent=True)
     rig.venue._expiring.clear()

@@ -97,3 +97,16 @@ def test_trades_that_rest_never_tells_are_settled_by_the_account(tmp_path: Path)
     settle(rig)
     assert order.state is OrderState.FILLED and rig.held == 0
     assert rig.desk.account.halted_symbols == {0}, "a person looks at what no trade explains"
+
+
+def test_refused_exits_do_not_hurry_what_rest_shows_late(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.parts.journal.close()
+    rig.venue.manual(SYMBOLS[0], str(-rig.venue.held[SYMBOLS[0]].amount), silent=True)
+    rig.venue.rest_lag_ms = 5_000
+    again = LiveRig(tmp_path, rig.venue)
+    again.core.close_position(0, Reason.MANUAL)
+    again.run(12_000, 50)
+    assert again.held == 0 and again.desk.account.halted_symbols == set(), "its trade was told in time"
+    assert len(again.records(Kind.TRADE)) == 1

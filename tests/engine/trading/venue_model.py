@@ -47,6 +47,7 @@ class VenueModel:
     requests: list[tuple[int, Request, int]] = field(default_factory=list)
     faults: dict[Call, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     stream_up: bool = True
+    answers_first: bool = False
     fee_asset: str = "USDT"
     rest_lag_ms: int = 0
     income: list[dict[str, Any]] = field(default_factory=list)
@@ -86,9 +87,10 @@ class VenueModel:
         return reply
 
     def pump(self, on_payload: Callable[[bytes], None]) -> None:
-        """Deliver what is waiting: events and answers in turn, events first."""
+        """Deliver what is waiting: events and answers in turn, events first, or as `answers_first` says."""
         while self._answers or self._events:
-            self.pump_events(on_payload)
+            if not (self.answers_first and self._answers):
+                self.pump_events(on_payload)
             if self._answers:
                 done, reply = self._answers.popleft()
                 done(reply)
@@ -131,9 +133,13 @@ class VenueModel:
             if algo["symbol"] != symbol or algo["algoStatus"] != "NEW":
                 continue
             level = Decimal(algo["triggerPrice"])
-            hit = self.price[symbol] <= level if algo["side"] == "SELL" else self.price[symbol] >= level
-            if hit:
+            if self._beyond(algo["orderType"], algo["side"], level, self.price[symbol]):
                 self.trigger(algo_id)
+
+    @staticmethod
+    def _beyond(kind: str, side: str, level: Decimal, price: Decimal) -> bool:
+        """Whether a price triggers an order: a stop that sells from above, a take profit that does from below."""
+        return price <= level if (side == "SELL") == (kind == "STOP_MARKET") else price >= level
 
     # --- calls ---
 
@@ -257,15 +263,17 @@ class VenueModel:
         amount = self.held[symbol].amount
         if not amount or (amount > 0) == (side == "BUY"):
             return Reply(400, -4509, "Time in Force (TIF) GTE can only be used with open positions.")
-        if any(a["symbol"] == symbol and a["side"] == side and a["algoStatus"] == "NEW" for a in self.algos.values()):
+        kind = p["type"]
+        standing = [a for a in self.algos.values() if a["symbol"] == symbol and a["algoStatus"] == "NEW"]
+        if any(a["side"] == side and a["orderType"] == kind for a in standing):
             return Reply(400, -4130, "An open stop or take profit order with GTE and closePosition exists.")
         level, price = Decimal(p["triggerPrice"]), self.price[symbol]
-        if price <= level if side == "SELL" else price >= level:
+        if self._beyond(kind, side, level, price):
             return Reply(400, -2021, "Order would immediately trigger.")
         self._ids += 1
         self.algos[self._ids] = {
             "algoId": self._ids, "clientAlgoId": p["clientAlgoId"], "symbol": symbol, "side": side,
-            "orderType": "STOP_MARKET", "triggerPrice": p["triggerPrice"], "closePosition": True,
+            "orderType": kind, "triggerPrice": p["triggerPrice"], "closePosition": True,
             "algoStatus": "NEW", "actualOrderId": "",
         }  # fmt: skip
         self._algo_state(self._ids, "NEW")
@@ -290,7 +298,7 @@ class VenueModel:
         if amount:
             child = {"type": "MARKET", "reduceOnly": "true"}
             name = f"child-{algo_id}"
-            order = self._execute(name, algo["symbol"], side, amount, amount, child, "STOP_MARKET")
+            order = self._execute(name, algo["symbol"], side, amount, amount, child, algo["orderType"])
             algo["actualOrderId"] = str(order["orderId"])
         if not child_first:
             self._algo_state(algo_id, "TRIGGERED")
@@ -361,7 +369,7 @@ class VenueModel:
                 "o": order["type"], "f": "IOC", "q": order["origQty"], "ap": str(price), "x": execution, "X": status,
                 "i": order["orderId"], "l": str(qty), "z": filled, "L": str(price), "N": self.fee_asset, "n": str(fee),
                 "T": self.now_ms, "t": trade_id, "m": False, "R": order["reduceOnly"], "ot": order["origType"],
-                "ps": "BOTH", "cp": order["origType"] == "STOP_MARKET", "rp": "0", "er": expiry}}
+                "ps": "BOTH", "cp": order["origType"].endswith("_MARKET"), "rp": "0", "er": expiry}}
         )  # fmt: skip
 
     def _algo_state(self, algo_id: int, status: str) -> None:
@@ -369,7 +377,7 @@ class VenueModel:
         algo["algoStatus"] = status
         self._event(
             {"e": "ALGO_UPDATE", "E": self.now_ms, "T": self.now_ms, "o": {
-                "caid": algo["clientAlgoId"], "aid": algo_id, "at": "CONDITIONAL", "o": "STOP_MARKET",
+                "caid": algo["clientAlgoId"], "aid": algo_id, "at": "CONDITIONAL", "o": algo["orderType"],
                 "s": algo["symbol"], "S": algo["side"], "X": status, "ai": algo["actualOrderId"],
                 "tp": algo["triggerPrice"], "cp": True, "rm": ""}}
         )  # fmt: skip
