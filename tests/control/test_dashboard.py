@@ -174,14 +174,14 @@ def test_connections_are_on_the_page_and_one_that_is_down_is_a_fault(open_page: 
     health.get_by_text("Engine").wait_for()
     assert health.get_by_text("Orders").count() == 0  # paper has none
     stage.tell("connected")
-    health.get_by_text("2 of 2 live, newest message 0 s old").wait_for()
+    health.get_by_text("2 of 2 live, newest 0 s old; 0 of 0 malformed").wait_for()
     health.get_by_text("1 of 1 lanes, 1 of 1 private streams").wait_for()
     health.get_by_text(re.compile(r"^\d+ of 2,400 this minute$")).wait_for()
     assert health.locator("li", has_text="Orders").get_by_label("works").count() == 1
     stage.tell("lane down")
     health.locator("li", has_text="Orders").get_by_label("fault").wait_for()
     page.screenshot(path=SHOTS / "overview-lane-down.png", full_page=True)
-    page.get_by_role("link", name="Every connection").click()
+    page.locator(".health").get_by_role("link", name="Streams").click()
     page.get_by_role("region", name="Connections").wait_for()
     found = page.get_by_role("region", name="Connections").locator("tbody tr")
     assert [" ".join(row.split()) for row in found.all_inner_texts()] == [

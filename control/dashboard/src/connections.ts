@@ -2,26 +2,27 @@
 import { h, table } from "./dom.ts";
 import { count, span } from "./format.ts";
 import { state } from "./orders.ts";
-import type { Connection, Connections } from "./types.ts";
+import type { Connection, Connections, Engine } from "./types.ts";
 
 const CARRIES: Record<Connection["kind"], string> = { public: "best bid and ask", market: "candles, mark prices", ws_api: "orders", private: "what became of orders" };
 const NEARLY = 0.7; // of the request weight: what neither exits nor protects stops here
 
-export type Line = [name: string, ok: boolean, text: string];
+export type Line = [name: string | HTMLElement, ok: boolean, text: string];
 
 function up(items: Connection[], what: string): string {
   return `${items.filter((item) => item.ok).length} of ${items.length} ${what}`;
 }
 
-// A line for the market data, one for the way of orders (live mode has one), one for the limits.
-export function summary(found: Connections): Line[] {
+// A line for the market data, one for the way of orders (live mode has one), one for the limits; their names lead to the list.
+export function summary(found: Connections, engine: Engine): Line[] {
+  const all = (name: string) => h("a", { href: "#/data", title: "every connection" }, name), { frames = 0, malformed = 0 } = engine.counters;
   const of = (...kinds: string[]) => found.items.filter((item) => kinds.includes(item.kind));
   const streams = of("public", "market"), lanes = of("ws_api"), heard = of("private"), { used, limit, banned_ms } = found.weight;
   const newest = Math.min(...streams.map((item) => item.silent_ms ?? Infinity));
   return [
-    ["Streams", streams.length > 0 && streams.every((item) => item.ok), streams.length ? `${up(streams, "live")}, newest message ${Number.isFinite(newest) ? `${span(newest)} old` : "none yet"}` : "none"],
-    ...(lanes.length ? [["Orders", [...lanes, ...heard].every((item) => item.ok), `${up(lanes, "lanes")}, ${up(heard, "private streams")}`] as Line] : []),
-    ["Weight", banned_ms === 0 && used < NEARLY * limit, banned_ms ? `the exchange wants silence for ${span(banned_ms)}` : `${count(used)} of ${count(limit)} this minute`],
+    [all("Streams"), malformed === 0 && streams.every((item) => item.ok), `${up(streams, "live")}, newest ${Number.isFinite(newest) ? `${span(newest)} old` : "not there yet"}; ${count(malformed)} of ${count(frames)} malformed`],
+    ...(lanes.length ? [[all("Orders"), [...lanes, ...heard].every((item) => item.ok), `${up(lanes, "lanes")}, ${up(heard, "private streams")}`] as Line] : []),
+    [all("Weight"), banned_ms === 0 && used < NEARLY * limit, banned_ms ? `the exchange wants silence for ${span(banned_ms)}` : `${count(used)} of ${count(limit)} this minute`],
   ];
 }
 

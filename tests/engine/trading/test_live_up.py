@@ -70,6 +70,14 @@ def guards(sim: Simulated) -> bool:
     return len(held) == 1 and bool(held["protected"].all())
 
 
+def shown(sim: Simulated) -> tuple[bytes, bytes, int]:
+    """The guard that the engine shows among its open orders, its stage, and how many of its connections are live."""
+    view = SnapshotReader(sim.folder).read()
+    assert view is not None
+    live = int((view.connections["state"] == b"live").sum())
+    return view.orders["client_order_id"][0], view.orders["state"][0], live
+
+
 def stops(sim: Simulated) -> int:
     venue = sim.exchange.venue
     return len([a for a in venue.algos.open_of(venue.ledger.accounts[KEY]) if a.s == sim.number(0)])
@@ -92,6 +100,9 @@ async def test_the_system_guards_through_a_kill_and_ends_with_the_position_prote
         async with system(sim) as up:
             await sim.until(lambda: engine_pid(sim) and guards(sim), "the engine took the position over", START_S)
             assert (amount(sim, 0), stop_of(sim).client_id) == (held, first)
+            await sim.until(
+                lambda: shown(sim) == (first.encode(), b"standing", 8), "its snapshot says all of it", START_S
+            )
             await sim.until(lambda: watchdog(sim)["state"] == "watching", "the watchdog watches", START_S)
             # killed: whoever is first, watchdog or next engine, sees to the stop
             killed = engine_pid(sim)

@@ -1,7 +1,7 @@
 // What an operator asks first: is it trading, what does it hold, how far are the guards, is everything healthy.
 import { get } from "../api.ts";
 import { areaChart } from "../charts.ts";
-import { summary } from "../connections.ts";
+import { type Line, summary } from "../connections.ts";
 import { showDecision } from "../decision.ts";
 import { card, fill, h, put, swap, table } from "../dom.ts";
 import { bytes, count, micros, num, percent, signed, span, time, tone } from "../format.ts";
@@ -21,15 +21,14 @@ function figure(name: string): { box: HTMLElement; value: HTMLElement; more: HTM
 
 function health(status: Status, links: Connections | undefined): HTMLElement {
   const engine = status.engine;
-  const rows: [string, boolean, string][] = [
+  const rows: Line[] = [
     ["Engine", Boolean(engine?.alive), engine ? (engine.alive ? `pid ${engine.pid}, up ${span(engine.exchange_ms - engine.started_ms)}` : `silent for ${span(engine.heartbeat_age_ms)}`) : "none has run"],
     ["Model", Boolean(engine?.model_id), engine?.model_id ? `${engine.model_id} (${engine.backend})` : "none is active"],
     ["Symbols", engine !== null && engine.symbols_ready === engine.symbols, engine ? `${engine.symbols_ready} of ${engine.symbols} ready, ${engine.symbols_halted} halted` : "–"],
     ["Store", status.store.ok, status.store.ok ? `${status.store.kind}, ${count(status.store.lag_records)} records behind` : status.store.detail],
     ["Journal", engine !== null && !engine.journal_full, engine ? (engine.journal_full ? "disk full: entries closed" : `record ${count(engine.journal_seq)}`) : "–"],
     ["Prices", engine !== null && engine.mark_age_ms <= 10_000 && engine.blind.length === 0, engine ? `newest mark price ${span(engine.mark_age_ms)} old${engine.blind.length ? `; none of ${count(engine.blind.length)} open positions` : ""}` : "–"],
-    ...(links && engine ? summary(links) : []),
-    ["Frames", (engine?.counters.malformed ?? 0) === 0, engine ? `${count(engine.counters.frames)}, ${count(engine.counters.malformed)} malformed` : "–"],
+    ...(engine && links?.items.length ? summary(links, engine) : [["Frames", (engine?.counters.malformed ?? 0) === 0, engine ? `${count(engine.counters.frames)}, ${count(engine.counters.malformed)} malformed` : "–"] as Line]),
     ["Memory", true, engine ? `${bytes(engine.rss_bytes)}, ${count(engine.counters.compilations)} compilations since ready` : "–"],
   ];
   return h("ul", { class: "health" }, rows.map(([name, ok, text]) => h("li", {}, h("span", { class: `dot ${ok ? "good" : "bad"}`, role: "img", "aria-label": ok ? "works" : "fault" }), h("span", { class: "name" }, name), h("span", {}, text))));
@@ -59,7 +58,7 @@ export const overview: View = {
       h("div", { class: "figures" }, equity.box, today.box, drawdown.box, traded.box),
       h("div", { class: "grid" },
         h("div", { class: "wide-cell" }, card("Open positions", held), working),
-        card("Equity curve", curve), card("Health", healthy, h("p", { class: "more" }, h("a", { href: "#/data" }, "Every connection"))),
+        card("Equity curve", curve), card("Health", healthy),
         card("Newest signals", newest), card("Latency", quick)),
     );
     let area: ReturnType<typeof areaChart> | null = null;
