@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,10 +34,21 @@ def test_what_is_no_secret_stays() -> None:
     assert logs.redact(kept) == kept
 
 
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Logging of this test's own: a handler left behind would write later tests' lines to a stream that is closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_logging")
 def test_log_lines_are_json_without_secrets(capsys: Any) -> None:
     logs.configure(as_json=True)
     structlog.get_logger("x").error("failed", token="ta_x", url="ws://u:p4ss@h/", detail="fine")
     line = json.loads(capsys.readouterr().err.strip())
     assert line["token"] == logs.HIDDEN and "p4ss" not in line["url"]
     assert line["detail"] == "fine" and line["level"] == "error" and line["timestamp"].endswith("Z")
-    structlog.reset_defaults()
