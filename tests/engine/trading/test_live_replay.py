@@ -7,17 +7,21 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from crash_lives import Dead
 from live_day import LiveDay
+from rig import SYMBOLS
 
 from engine import journal
 from engine.exchange.replies import LOST, Reply
 from engine.exchange.user_data import decode
 from engine.replay import Report, replay
+from engine.restore import from_snapshot
 from engine.timers import Hold
 from engine.trading.door import pack_reply, read_reply, without_key
 from engine.trading.live import PLACED
@@ -140,6 +144,36 @@ def test_a_run_that_takes_over_positions_and_orders_replays(tmp_path: Path) -> N
         report = replayed(tmp_path, recorded.journal.run_id)
         assert report.difference is None and report.complete, str(report.difference)
         assert report.records["request"] == recorded.journal.counts[Kind.REQUEST] > 10
+
+
+def test_a_run_that_books_what_another_one_left_half_booked_replays(tmp_path: Path) -> None:
+    market = Market(60)
+    first = LiveDay(tmp_path, market)
+    write = first.journal.write
+
+    def dies_behind_a_fill(kind: Kind, *values: Any) -> int:
+        if first.journal.counts[Kind.FILL] == 3:
+            raise Dead
+        return write(kind, *values)
+
+    first.journal.write = dies_behind_a_fill  # type: ignore[method-assign]
+    first.command("start")
+    minute = 0
+    with pytest.raises(Dead):
+        while minute < 60:
+            first.pass_minute(minute)
+            minute += 1
+    first.journal.close()
+    first.venue.forget_answers()
+    second = LiveDay(tmp_path, market.later(minute + 1), first.venue)
+    (begun,) = (s for s in journal.segments(tmp_path / "journal", "main") if s.run_id == second.journal.run_id)
+    found = from_snapshot(journal.read_records(begun), SYMBOLS)
+    assert found is not None and found.half_booked is not None, "it knows what was left, should it die as well"
+    second.play(59 - minute)
+    report = replayed(tmp_path, second.journal.run_id)
+    assert report.difference is None and report.complete, str(report.difference)
+    fills = [int(record["trade_id"]) for kind, record in records(second) if kind is Kind.FILL]  # of both runs
+    assert len(fills) == len(set(fills)) > 5
 
 
 def test_a_killed_live_run_replays_up_to_its_last_record(day: LiveDay, tmp_path: Path) -> None:
