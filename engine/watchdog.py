@@ -38,6 +38,7 @@ STATUS_NAME = "watchdog.json"
 LOOK_S = 0.25
 SWEEP_S = 5.0
 UNSETTLED_S = 2.0  # something is still unprotected; a look costs 45 of the address's 2,400 weight a minute
+LAG_S = 6.0  # REST may not show a position that is younger than this
 
 
 class Watchdog:
@@ -136,12 +137,13 @@ class Watchdog:
             await self._wait(SWEEP_S)
             return
         self.acts = rescue.acts
+        shown_s = time.monotonic() + LAG_S
         while not lease.lost():
             lease.beat()
             await self._fit()
             whole = await rescue.sweep()
             self._status("protected" if whole else "unprotected", silent_s)
-            if await self._wait(SWEEP_S if whole else UNSETTLED_S):
+            if await self._wait(SWEEP_S if whole and time.monotonic() > shown_s else UNSETTLED_S):
                 return
         log.warning("engine_back", lease=lease.newest)
 

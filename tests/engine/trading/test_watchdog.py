@@ -18,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from engines import Engines, check_agreement
 from simulated import KEY, SECRET, Simulated
+from test_live_faults import delay
 
 from engine.config import load
 from engine.errors import ConfigError
@@ -102,6 +103,17 @@ async def test_an_engine_that_resumes_after_the_watchdog_acted_sends_nothing(tmp
         held.close()
         assert number == 3, "the engine, the watchdog, and the engine that started again"
         assert dog.fenced == 1
+
+
+async def test_a_position_that_rest_does_not_show_yet_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay(monkeypatch, view=4_950.0)
+    async with Simulated(tmp_path) as sim, Engines(sim, random.Random(5), hold=True) as engines, watched(sim) as dog:
+        engines.kill(await trading(engines))
+        sim.exchange.venue.algos.cancel(stops(sim)[0])
+        await sim.until(lambda: len(stops(sim)) == 1, "the watchdog placed the missing stop", AFTER_S + 4)
+        assert dog.fenced == 1 and amount(sim) != 0
 
 
 async def test_what_cannot_be_protected_is_flattened_and_nothing_else(tmp_path: Path) -> None:
