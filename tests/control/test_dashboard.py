@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kernels.records import GATES
 from tests.control.browser import MARKS, QUIET, SHOTS, Stage, cells, hold
 
 VIEWS = [
@@ -215,8 +216,8 @@ def test_a_signal_shows_predictions_gates_and_what_the_model_saw(open_page: Any)
     refused.get_by_text(re.compile(r"decision.min_er = [\d.]+")).wait_for()
     count = int(shown.get_by_text(re.compile("refused by . gate")).inner_text().split()[2])
     assert refused.get_by_role("listitem").count() == count
-    shown.get_by_text(f"{38 - count} gates did not refuse").click()
-    assert shown.locator("details ul.gates li").count() == 38 - count
+    shown.get_by_text(f"{len(GATES) - count} gates did not refuse").click()
+    assert shown.locator("details ul.gates li").count() == len(GATES) - count
     shown.get_by_text("44 features of 3 timeframes").click()
     values = shown.get_by_role("region", name="Features").locator("tbody tr").nth(2).inner_text().split("\t")
     assert values[1:] == ["3", "30", "300"], "those of the decision, not the newest"

@@ -69,30 +69,17 @@ async def gone(sim: Simulated, symbol: int = 0, seconds: float = 10.0) -> None:
     await sim.until(lambda: amount(sim, symbol) == 0, "flat on the exchange")
 
 
-async def test_the_order_side_says_how_it_is_connected(tmp_path: Path) -> None:
-    async with Simulated(tmp_path) as sim:
-        await sim.start_engine()
-        assert sim.live is not None
-        lines = sim.live.connection.lines
-        assert [(line.name, line.kind, line.state, line.reconnects) for line in lines()] == [
-            ("lane 0", "ws_api", "live", 0), ("lane 1", "ws_api", "live", 0),
-            ("private 0", "private", "live", 0), ("private 1", "private", "live", 0),
-        ]  # fmt: skip
-        await opened(sim)
-        assert sum(line.frames for line in lines() if line.kind == "ws_api") >= 1, "the entry was answered"
-        await sim.until(lambda: all(line.frames for line in lines() if line.kind == "private"), "both tell of it")
-        await sim.until(lambda: all(line.pending == 0 for line in lines()), "nothing is unanswered")
-        sim.server.faults.begin("cut_connections")
-        await sim.until(lambda: sum(line.reconnects for line in lines()) >= 4, "each came back")
-        await sim.until(lambda: all(line.state == "live" for line in lines()), "and works")
-
-
 async def test_entry_stop_exit_and_the_wallet_agrees(tmp_path: Path) -> None:
     async with Simulated(tmp_path) as sim:
         live = await sim.start_engine()
         assert live.report.faults == []
         await opened(sim)
-        trading, desk = live.trading, live.parts.core.desk
+        trading, desk, lines = live.trading, live.parts.core.desk, live.connection.lines
+        assert [(line.name, line.kind) for line in lines()] == [
+            ("lane 0", "ws_api"), ("lane 1", "ws_api"), ("private 0", "private"), ("private 1", "private"),
+        ]  # fmt: skip
+        assert sum(line.frames for line in lines() if line.kind == "ws_api") >= 1, "the entry was answered"
+        await sim.until(lambda: all(line.frames for line in lines() if line.kind == "private"), "both tell of it")
         assert trading.protection.slots[0].stage is Stage.STANDING
         assert amount(sim, 0) != 0
         assert desk.positions.rows[0]["protected"] == 1
@@ -178,6 +165,11 @@ async def test_both_private_streams_cut_while_a_stop_fires(tmp_path: Path) -> No
         sim.mark(0, float(live.parts.core.desk.positions.rows[0]["sl_price"]))
         await gone(sim)
         assert live.parts.core.desk.trades_closed == 1
+        streams = live.connection.lines
+        await sim.until(
+            lambda: all(line.state == "live" and line.reconnects for line in streams() if line.kind == "private"),
+            "both came back, and it is shown",
+        )
 
 
 @pytest.mark.parametrize(
