@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernels.records import GATES
-from tests.control.browser import MARKS, QUIET, SHOTS, Stage, cells, hold
+from tests.control.browser import MARKS, QUIET, SHOTS, Stage, cells, hold, wait_for
 
 VIEWS = [
     "overview",
@@ -107,6 +107,28 @@ def test_trades_can_be_filtered_and_exported(open_page: Any) -> None:
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0].startswith("closed_ms,opened_ms,symbol,side,mode,reason")
     assert len(lines) > 10 and all(line.split(",")[5] == "tp" for line in lines[1:])
+
+
+def test_an_answer_that_comes_late_does_not_replace_what_was_asked_for_after_it(open_page: Any, stage: Stage) -> None:
+    page, held = open_page("overview"), []
+
+    def slow(route: Any) -> None:
+        if "reason=" in route.request.url or held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/trades?*", slow)
+    page.goto(f"{stage.url}/#/trades")
+    wait_for(lambda: page.evaluate("0") == 0 and held)
+    page.get_by_label("Reason", exact=True).select_option("tp")
+    tags = "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent)"
+    all_tp = f"((tags) => tags.length > 10 && tags.every((tag) => tag === 'tp'))({tags})"
+    hold(page, all_tp)
+    with page.expect_response(lambda reply: reply.url == held[0].request.url):
+        held[0].continue_()
+    page.evaluate("fetch('/api/session').then((reply) => reply.text())")  # what was answered before is shown by now
+    assert page.evaluate(all_tp)
 
 
 def test_the_way_out_of_a_position_is_in_sight_at_any_width(open_page: Any) -> None:

@@ -16,11 +16,13 @@ export function pages<Row>(main: HTMLElement, path: string, caption: string, col
       : h("input", { name: filter.name, placeholder: filter.label, "aria-label": filter.label, size: 14, autocomplete: "off" }),
   ) as (HTMLSelectElement | HTMLInputElement)[];
   const list = h("div"), more = h("button", { hidden: true }, "Older");
-  let rows: Row[] = [], next: string | null = null;
+  let rows: Row[] = [], next: string | null = null, asked = 0;
   const query = () => Object.fromEntries(fields.map((field) => [field.name, field.name === "symbol" ? field.value.trim().toUpperCase() : field.value.trim()]));
   const read = (older: boolean) => load(list, async () => {
+    const mine = ++asked;
     const found = await get<Page<Row>>(path, { ...query(), limit: ways.limit ?? 100, before: older ? (next ?? undefined) : undefined });
     await ways.prepare?.(found.items);
+    if (mine !== asked) return; // something else was asked for meanwhile, and may be here already
     rows = older ? [...rows, ...found.items] : found.items;
     next = found.next;
     fill(list, table(caption, columns, ways.fold ? ways.fold(rows) : rows, empty, ways.open));
