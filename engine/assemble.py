@@ -99,14 +99,16 @@ def wire(
     def state() -> bytes:
         open_orders, entries, twins = restored.open_orders, restored.entries, list(restored.twins.values())
         booked, touched_ms, closing = restored.booked, restored.touched_ms, restored.closing
+        exits = restored.exits
         if desks and (live is None or restored.resumed):  # until then the desk knows less than what was restored
             open_orders, entries = open_state(desks[0], symbols)
             twins = twins_of[0].state(symbols) if twins_of else twins
             booked, closing = desks[0].booked, desks[0].closing
+            exits = {i: int(run.reason) for i, run in desks[0].exits.items()}
             touched_ms = {symbols[symbol]: ms for symbol, ms in desks[0].touched_ms.items()}
         return pack_state(
             account, positions, symbols, model["path"], session, open_orders, entries, twins, booked, touched_ms,
-            closing, restored.untraded, restored.half_booked, restored.whose,
+            closing, restored.untraded, restored.half_booked, exits, restored.whose,
         )  # fmt: skip
 
     def preamble(writer: Writer) -> None:

@@ -64,6 +64,7 @@ class Restored:
     resumed: bool = False  # what was open is the desk's now, and no longer what stands here
     closing: dict[int, tuple[float, float]] = field(default_factory=dict)  # exited quantity and notional, by position
     untraded: dict[int, dict[str, Any]] = field(default_factory=dict)  # closed positions without their TRADE record
+    exits: dict[int, int] = field(default_factory=dict)  # why open positions are being left, by position id
     stopped_ms: dict[str, int] = field(default_factory=dict)  # the newest stopped-out trade by symbol: its cooldown
 
 
@@ -81,6 +82,7 @@ def pack_state(
     closing: dict[int, tuple[float, float]],
     untraded: dict[int, dict[str, Any]],
     half_booked: dict[str, Any] | None,
+    exits: dict[int, int],
     whose: str,
 ) -> bytes:
     """Return the snapshot's payload: everything a restart needs, symbols by name."""
@@ -99,7 +101,7 @@ def pack_state(
          "open_orders": open_orders, "entries": {str(i): values for i, values in entries.items()},
          "booked": {str(i): sorted(ids) for i, ids in booked.items()}, "touched_ms": touched_ms, "twins": twins,
          "closing": {str(i): done for i, done in closing.items()}, "untraded": list(untraded.values()),
-         "half_booked": half_booked, "whose": whose}
+         "half_booked": half_booked, "exits": {str(i): reason for i, reason in exits.items()}, "whose": whose}
     )  # fmt: skip
 
 
@@ -205,6 +207,7 @@ def _load(result: Restored, state: dict[str, Any], index: dict[str, int]) -> Non
     result.closing = {int(i): (done[0], done[1]) for i, done in state.get("closing", {}).items()}
     result.untraded = {int(values["position_id"]): values for values in state.get("untraded", [])}
     result.half_booked = state.get("half_booked")
+    result.exits = {int(i): reason for i, reason in state.get("exits", {}).items()}
 
 
 def _durable_beyond(
@@ -264,6 +267,7 @@ def _apply(result: Restored, records: list[tuple[Kind, np.void]], index: dict[st
         values["trade_ids"] = sorted(result.trade_ids.get(name, ()))
     result.booked = {i: ids for i, ids in result.booked.items() if i in open_by_id}
     result.closing = {i: done for i, done in result.closing.items() if i in open_by_id or i in result.untraded}
+    result.exits = {i: reason for i, reason in result.exits.items() if i in open_by_id}
 
 
 def _tells(
@@ -355,6 +359,8 @@ def _apply_twin(twins: dict[int, dict[str, Any]], record: np.void, names: dict[i
 
 def _apply_order(result: Restored, record: np.void, names: dict[int, str]) -> None:
     name = bytes(record["client_order_id"]).decode()
+    if record["reduce_only"] and name.endswith("-x"):  # of ours, not the exchange's or a person's
+        result.exits[int(record["position_id"])] = int(record["reason"])
     state = OrderState(int(record["state"]))
     done = state in (
         OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.EXPIRED, OrderState.ABSENT,

@@ -46,8 +46,8 @@ def open_state(desk: Desk, symbols: list[str]) -> tuple[dict[str, dict[str, Any]
 def resume_orders(restored: Restored, desk: Desk, gateway: LiveGateway, symbols: list[str], now_ms: int) -> int:
     """Hand the open orders of an earlier run to the gateway as unknown; return how many.
 
-    A fill whose position was not written before the run died is booked now. An order of a symbol that is no longer
-    traded is left to the reconciliation of the account.
+    A fill whose position was not written before the run died is booked now, and an exit goes on. An order of a symbol
+    that is no longer traded is left to the reconciliation of the account.
     """
     index = {name: i for i, name in enumerate(symbols)}
     resumed = []
@@ -71,6 +71,11 @@ def resume_orders(restored: Restored, desk: Desk, gateway: LiveGateway, symbols:
         else:
             desk.entries[position_id] = _entry(entry, order)
         resumed.append(order)
+    for position_id, reason in restored.exits.items():  # begun, and perhaps between two orders
+        slot = desk.positions.slot_of_id(position_id)
+        if slot >= 0:
+            symbol = int(desk.positions.rows[slot]["symbol"])
+            desk.exits.setdefault(position_id, ExitRun(position_id, symbol, Reason(reason)))
     restored.resumed = True  # before the first record of it: a segment that begins there must know of all
     for order in resumed:
         gateway.resume(order, now_ms)

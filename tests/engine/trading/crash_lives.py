@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -316,4 +317,5 @@ def lived(
     assert rig is not None
     check(rig)
     rig.parts.journal.close()
+    shutil.rmtree(folder)  # thousands of lives follow each other
     return records

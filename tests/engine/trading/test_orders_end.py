@@ -110,3 +110,18 @@ def test_refused_exits_do_not_hurry_what_rest_shows_late(tmp_path: Path) -> None
     again.run(12_000, 50)
     assert again.held == 0 and again.desk.account.halted_symbols == set(), "its trade was told in time"
     assert len(again.records(Kind.TRADE)) == 1
+
+
+def test_an_exit_between_two_orders_goes_on_after_a_restart(tmp_path: Path) -> None:
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.venue.faults[Call.ORDER_PLACE].append("code -1015")  # the next order a second later
+    rig.core.close_position(0, Reason.MANUAL)
+    rig.step(marks=False)
+    assert rig.held == 1 and rig.desk.orders == {}
+    rig.parts.journal.close()
+    again = LiveRig(tmp_path, rig.venue)
+    assert again.parts.restored.exits
+    again.run(200)
+    assert again.held == 0
+    assert [int(trade["reason"]) for trade in again.records(Kind.TRADE)] == [Reason.MANUAL]
