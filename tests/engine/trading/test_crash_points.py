@@ -85,7 +85,7 @@ def test_death_while_taking_over_is_mended_by_the_run_after(tmp_path: Path) -> N
         again = [Death(chance.randint(1, STARTS)) for _ in range(chance.randint(1, 2))]
         return Death(chance.randint(PREAMBLE, records + 1)), *again
 
-    go_through(tmp_path, 1, long_run(8, 4_000), twice)
+    go_through(tmp_path, 1, long_run(8, 2_000), twice)
 
 
 @pytest.mark.timeout(3_600)
@@ -96,4 +96,4 @@ def test_death_behind_a_new_segment_is_mended_whatever_the_old_one_ended_with(tm
             return (Death(behind, TOGETHER_SLOTS + chance.randint(1, SLOTS_PER_RECORD * records)),)
         return Death(chance.randint(PREAMBLE, records + 1)), Death(behind, chance.randint(1, TOGETHER_SLOTS))
 
-    go_through(tmp_path, 2, long_run(8, 4_000), rolled)
+    go_through(tmp_path, 2, long_run(8, 2_000), rolled)
