@@ -32,11 +32,8 @@ ABSENT_AFTER_MS = RECV_WINDOW_MS + 2_000
 PLACED, ASKED, TRADES, CANCEL = 1, 2, 3, 4  # what an answer in the journal belongs to
 OURS = re.compile(r"ta-[a-z0-9]+-[a-z0-9]+-[a-z0-9]+-[ex]")
 DENIALS = 3  # "no such order", at least 1 s apart and all after ABSENT_AFTER_MS: survives REST lagging 5 s
-# of an order that was acknowledged: the exchange forgets those without a fill after 3 days, all after 90
-DENIALS_OF_KNOWN = 60
-TELLINGS = (
-    60  # own trades read so often, once a second, and they never add up to what was stated: the account settles it
-)
+DENIALS_OF_KNOWN = 60  # of an acknowledged order: the exchange forgets those without a fill after 3 days, all after 90
+TELLINGS = 60  # readings of own trades, one a second, that never add up to what was stated: the account settles it
 ENDED = {
     "FILLED": Event.FILL, "CANCELED": Event.CANCELLED, "EXPIRED": Event.EXPIRE, "EXPIRED_IN_MATCH": Event.EXPIRE,
     "REJECTED": Event.REJECT,
