@@ -231,6 +231,16 @@ class Comparator(Scratch):
             if record[name].tobytes() != replayed[name].tobytes():
                 raise self.recording.difference(kind, record, name, _shown(record[name]), _shown(replayed[name]))
 
+    def place(self, kind: Kind) -> int:
+        """Pass the beginning of a segment before a kernel changes the state that its snapshot holds; see Scratch."""
+        self.pass_preamble()
+        return super().place(kind)
+
+    def place_bar(self, known: int = 0) -> int:
+        """Do the same for the records of a closed bar."""
+        self.pass_preamble()
+        return super().place_bar(known)
+
     def together(self) -> None:
         """Pass the beginning of a segment, where the run began one so that the next records stand in it together."""
         self.pass_preamble()

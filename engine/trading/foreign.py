@@ -102,7 +102,7 @@ class Foreign:
             return Reason.TP
         return Reason.MANUAL
 
-    def on_trades(self, symbol: int, reply: Reply, now_ms: int) -> None:
+    def on_trades(self, symbol: int, reply: Reply, asked_ms: int, now_ms: int) -> None:
         """Take own trades over REST: whatever the stream did not tell and reduces our position.
 
         Not while an order is open, which may have been sent since the question: its trades are its own.
@@ -121,6 +121,7 @@ class Foreign:
         for name, order in list(self.desk.orders.items()):
             if order.symbol == symbol:  # what REST tells is complete
                 self.desk.on_order_event(OrderEvent(name, Event.EXPIRE, now_ms))
+        self.reconciler.told(symbol, asked_ms)
 
     def _book(self, symbol: int, update: OrderUpdate, now_ms: int) -> None:
         name = update.client_order_id

@@ -45,6 +45,7 @@ class Doubt:
     read_ms: int = 0
     read_qty: float = float("nan")
     next_ms: int = 0
+    told_ms: int = 0  # when own trades were asked for that were answered
     refused: bool = False  # an exit was refused with "nothing to reduce": a second source for flat
 
 
@@ -129,6 +130,11 @@ class Reconciler:
         if not doubt.refused:  # once: each further refusal would use up a reading that REST needs to catch up
             doubt.refused, doubt.next_ms = True, now_ms
 
+    def told(self, symbol: int, asked_ms: int) -> None:
+        """Own trades of the symbol, asked for at asked_ms, were answered and taken."""
+        if symbol in self.doubts:
+            self.doubts[symbol].told_ms = asked_ms
+
     def advance(self, now_ms: int) -> None:
         """Look into the doubts: own trades first, then the position, as often as it takes."""
         for symbol, doubt in list(self.doubts.items()):
@@ -168,7 +174,7 @@ class Reconciler:
             by_stream = stated is not None and stated.qty == 0.0 and stated.time_ms >= newest_ms
             if not (doubt.refused or by_stream or self.flat_elsewhere(symbol)):
                 return
-            if now_ms - doubt.since_ms < LAG_MS:
+            if doubt.told_ms - doubt.read_ms < LAG_MS:  # not by time alone: nobody may have answered meanwhile
                 return
         del self.doubts[symbol]
         self.stated[symbol] = read if read.time_ms else Statement(read.amount, read.entry_price, now_ms)

@@ -316,8 +316,8 @@ class LiveTrading:
                 self.alarm("foreign_position", -1, name)
 
     def _ask_trades(self, symbol: int, from_ms: int) -> None:
-        request = Request(Call.TRADES, {"symbol": self.symbols[symbol], "startTime": from_ms})
-        self.sender.send(request, lambda reply: self.foreign.on_trades(symbol, reply, self._now_ms))
+        request, asked_ms = Request(Call.TRADES, {"symbol": self.symbols[symbol], "startTime": from_ms}), self._now_ms
+        self.sender.send(request, lambda reply: self.foreign.on_trades(symbol, reply, asked_ms, self._now_ms))
 
     def _settle(self, symbol: int, stated: Any, now_ms: int) -> None:
         self.foreign.settle(symbol, stated, self.settings.external, now_ms)

@@ -45,7 +45,7 @@ def test_an_answer_that_came_late_does_not_book_the_trades_of_our_own_exit(tmp_p
     rig.open_long()
     rig.core.instruments["market_max_qty"][0] = 30.0  # two orders
     rig.desk.exit(0, Reason.FLATTEN, rig.venue.now_ms)  # executed, and nothing told yet
-    rig.trading.foreign.on_trades(0, Reply(200, result=list(rig.venue.trades)), rig.venue.now_ms)
+    rig.trading.foreign.on_trades(0, Reply(200, result=list(rig.venue.trades)), rig.venue.now_ms, rig.venue.now_ms)
     rig.step()
     (trade,) = rig.records(Kind.TRADE)
     assert (trade["reason"], trade["qty"]) == (Reason.FLATTEN, pytest.approx(50.0))

@@ -276,6 +276,21 @@ def test_a_close_that_nobody_told_of_is_waited_for_as_long_as_rest_may_lag(tmp_p
     agree(rig)
 
 
+def test_a_close_that_nobody_told_of_is_waited_for_until_own_trades_are_answered(tmp_path: Path) -> None:
+    """Positions are read, the stop's end too; own trades are refused for longer than REST may lag."""
+    rig = LiveRig(tmp_path)
+    rig.open_long()
+    rig.run(400)
+    rig.venue.faults[Call.TRADES].extend(["503"] * 9)
+    rig.venue.manual("BTCUSDT", "-50", silent=True)
+    rig.run(25_000, 50)
+    assert not rig.venue.faults[Call.TRADES], "so long were they refused"
+    assert rig.held == 0 and not rig.trading.reconciler.doubts
+    (trade,) = rig.records(Kind.TRADE)
+    assert trade["qty"] == 50.0
+    assert not [r for r in rig.records(Kind.POSITION) if r["reason"] == Reason.ADJUST]
+
+
 def test_a_position_that_the_exchange_no_longer_knows_is_adjusted_once_an_exit_is_refused(tmp_path: Path) -> None:
     rig = LiveRig(tmp_path)
     rig.open_long()
