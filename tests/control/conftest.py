@@ -20,7 +20,7 @@ from control.jobs.runner import JobRunner
 from control.services import Services
 from control.store_health import StoreHealth
 from engine.config import Config
-from tests.control.browser import browser, open_page, stage  # noqa: F401
+from tests.control.browser import browser, open_page, stage  # noqa: F401 (fixtures, found by their names)
 from tests.control.fake_engine import FakeEngine
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -146,17 +146,7 @@ def test_a_stopping_process_does_not_wait_for_a_database_that_is_gone(
     store.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("cannot mount a tmpfs here (needs root)")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
+@pytest.mark.parametrize("small_disk", ["96m"], indirect=True)
 def test_a_full_disk_stops_entries_keeps_exits_and_everything_goes_on_when_there_is_room(small_disk: Path) -> None:
     market = Market(small_disk / "journal", 4, 256 << 10)
     writer, stop = market.writer, threading.Event()

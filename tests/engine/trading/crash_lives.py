@@ -122,8 +122,8 @@ def slices(rig: LiveRig) -> None:
     rig.run(100, marks=False)
 
 
-def two_routes(rig: LiveRig) -> None:
-    """Nobody hears of an exit that got half; a second one takes the rest by another route."""
+def half_an_exit_unheard(rig: LiveRig) -> None:
+    """A position whose exit got half while nobody heard of it."""
     rig.venue.pieces = 2
     rig.decide(0)
     rig.step(marks=False)
@@ -131,19 +131,18 @@ def two_routes(rig: LiveRig) -> None:
     rig.venue.faults[Call.ORDER_PLACE].append("silence_executed")
     rig.core.close_position(0, Reason.MANUAL)
     rig.step(marks=False)
+
+
+def two_routes(rig: LiveRig) -> None:
+    """Nobody hears of an exit that got half; a second one takes the rest by another route."""
+    half_an_exit_unheard(rig)
     rig.venue.stream_up, rig.venue.fill_share = True, Decimal(1)
     rig.run(600, marks=False)
 
 
 def stop_and_exit(rig: LiveRig) -> None:
     """Nobody hears of an exit that got half; then the stop on the exchange takes the rest."""
-    rig.venue.pieces = 2
-    rig.decide(0)
-    rig.step(marks=False)
-    rig.venue.stream_up, rig.venue.fill_share = False, Decimal("0.5")
-    rig.venue.faults[Call.ORDER_PLACE].append("silence_executed")
-    rig.core.close_position(0, Reason.MANUAL)
-    rig.step(marks=False)
+    half_an_exit_unheard(rig)
     rig.venue.stream_up = True
     rig.venue.move(SYMBOLS[0], "90")
     rig.venue.fill_share = Decimal(1)

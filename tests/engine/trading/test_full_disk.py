@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +18,6 @@ from engine.opening import drop_unused
 from kernels.records import Kind
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("cannot mount a tmpfs here (needs root)")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
 def fill(folder: Path) -> None:
     """Leave not one block free."""
     with open(folder / "others", "wb", buffering=0) as file:
@@ -42,6 +29,7 @@ def fill(folder: Path) -> None:
             return
 
 
+@pytest.mark.parametrize("small_disk", ["12m"], indirect=True)
 async def test_a_start_on_a_full_disk_guards_what_is_held(small_disk: Path) -> None:
     async with Simulated(small_disk) as sim, Engines(sim, random.Random(3), hold=True) as engines:
         pid = await engines.start()
